@@ -1,0 +1,28 @@
+"""mmiln: multimodal sentiment analysis with MMILN, trained and served by a Rust core.
+
+>>> import mmiln
+>>> data = mmiln.data.synthetic(n_train=24, n_valid=8, n_test=8)
+>>> model = mmiln.Model("mosi", num_layers=1, seed=0)
+>>> history = model.fit(data.train, data.valid, epochs=1, progress=False)
+>>> model.evaluate(data.test).n
+8
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version as _version
+
+from . import _torch, errors  # torch first: the core links against its libraries
+
+_torch.check()
+
+from . import data  # noqa: E402
+from .callbacks import Callback  # noqa: E402
+from .history import History  # noqa: E402
+from .metrics import Metrics  # noqa: E402
+from .model import Model  # noqa: E402
+from .predictions import Predictions  # noqa: E402
+
+__version__ = _version("mmiln")
+
+__all__ = ["Callback", "History", "Metrics", "Model", "Predictions", "data", "errors"]

@@ -1,0 +1,185 @@
+"""From the batches that users have to the packed batches of the core."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import _core
+from .errors import BatchError
+
+if TYPE_CHECKING:
+    from .text_encoder import TextEncoder
+
+KEYS = (
+    "text", "text_bert", "raw_text", "audio", "vision",
+    "text_lengths", "audio_lengths", "vision_lengths", "padding_side", "labels", "index", "id",
+)  # fmt: skip
+# What MMSA's loader adds for its experiments with missing modalities; MMILN has no use for it.
+MMSA_EXTRAS = {
+    f"{m}{suffix}" for m in ("text", "audio", "vision") for suffix in ("_m", "_mask", "_missing_mask")
+}
+
+
+def check_keys(batch: object) -> Mapping[str, Any]:
+    """Refuses what is not a batch: a mapping with known keys."""
+    if not isinstance(batch, Mapping):
+        raise BatchError(
+            f"a batch must be a mapping with keys such as text, audio, vision, labels; "
+            f"got {type(batch).__name__}"
+        )
+    for key in batch:
+        if key not in KEYS and key not in MMSA_EXTRAS:
+            near = difflib.get_close_matches(str(key), KEYS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise BatchError(f"unknown key {key!r} in the batch{hint} Known keys: {', '.join(KEYS)}")
+    return batch
+
+
+def widths(batch: Mapping[str, Any]) -> dict[str, int]:
+    """Width of text features, audio and vision in a batch; 0 where it has none."""
+
+    def width(name: str) -> int:
+        value = batch.get(name)
+        if value is None:
+            return 0
+        value = value[0] if isinstance(value, (list, tuple)) and len(value) else value
+        return int(np.shape(value)[-1]) if np.ndim(value) else 0
+
+    return {name: width(name) for name in ("text", "audio", "vision")}
+
+
+def pack(
+    batch: object,
+    *,
+    encoder: TextEncoder | None,
+    uses: Sequence[str],
+    device: str,
+    dtype: str,
+) -> _core.Batch:
+    """The packed batch of the parts that a model ``uses``, of ``text``, ``audio`` and ``vision``.
+
+    Raises:
+        BatchError: A part is missing, or can't be what its key says.
+    """
+    batch = check_keys(batch)
+    parts: dict[str, Any] = {"padding_side": batch.get("padding_side", "right")}
+    tokens = _tokens(batch, encoder) if "text" in uses and encoder is not None else None
+    mask = _token_mask(batch)
+    if tokens is not None:
+        parts["text_bert"] = tokens
+    elif "text" in uses and batch.get("text") is None:
+        given = ", ".join(k for k in ("text_bert", "raw_text") if batch.get(k) is not None)
+        raise BatchError(
+            "the batch has no 'text' (features), which a model without text_encoder reads"
+            + (f"; to use its {given}, build the model with text_encoder=" if given else "")
+        )
+    for name in uses:
+        if name == "text" and tokens is not None:
+            continue
+        if batch.get(name) is None:
+            raise BatchError(f"the batch has no {name!r}, which this model was built with")
+        frames = _frames(name, batch[name])
+        parts[name] = frames
+        lengths = batch.get(f"{name}_lengths")
+        if lengths is not None:
+            parts[f"{name}_lengths"] = _integers(f"{name}_lengths", lengths)
+        elif isinstance(frames, Tensor) and mask is not None and frames.shape[1:2] == mask.shape[1:]:
+            # Word-aligned arrays: as wide as the tokens, with the tokens' true frames.
+            parts[f"{name}_lengths"] = mask.sum(1).tolist()
+    labels = batch.get("labels")
+    if isinstance(labels, Mapping):
+        if "M" not in labels:
+            raise BatchError(f"labels must hold 'M', the multimodal label; got {sorted(labels)}")
+        labels = labels["M"]
+    if labels is not None:
+        parts["labels"] = tensor("labels", labels)
+    if batch.get("index") is not None:
+        parts["index"] = tensor("index", batch["index"])
+    return _core.Batch(device=device, dtype=dtype, **parts)
+
+
+def tensor(name: str, value: Any) -> Tensor:
+    """A CPU tensor of numbers that shares memory where it can."""
+    if isinstance(value, Tensor):
+        if value.is_complex() or value.dtype == torch.bool:
+            raise BatchError(f"{name} must hold real numbers, got {value.dtype}")
+        return value.detach().cpu()
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise BatchError(f"{name} must be an array of numbers, got a ragged list") from None
+    if array.dtype.kind not in "fiu":
+        raise BatchError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    if array.dtype.kind == "f" and array.dtype not in (np.float16, np.float32, np.float64):
+        array = array.astype(np.float64)
+    elif array.dtype.kind == "u":
+        array = array.astype(np.int64)
+    elif not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    # torch can't share negative strides or memory that must not be written.
+    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
+        array = array.copy()
+    return torch.from_numpy(array)
+
+
+def host_values(name: str, value: Any) -> np.ndarray[Any, Any]:
+    """A flat numpy array of a batch's numbers."""
+    return tensor(name, value).reshape(-1).numpy()
+
+
+def _frames(name: str, value: Any) -> Tensor | list[Tensor]:
+    if isinstance(value, (list, tuple)):
+        return [tensor(f"{name}: utterance {b} of the batch", u) for b, u in enumerate(value)]
+    return tensor(name, value)
+
+
+def _integers(name: str, value: Any) -> list[int]:
+    numbers = tensor(name, value).reshape(-1)
+    if numbers.is_floating_point() and not bool((numbers == numbers.round()).all()):
+        raise BatchError(f"{name} must hold whole numbers of frames, got {numbers.tolist()}")
+    return [int(n) for n in numbers.tolist()]
+
+
+def _bert_arrays(batch: Mapping[str, Any]) -> Any:
+    """``text_bert``, or ``text`` where it holds the same, as MMSA's loader has it."""
+    if batch.get("text_bert") is not None:
+        return batch["text_bert"]
+    text = batch.get("text")
+    if isinstance(text, (Tensor, np.ndarray)) and text.ndim == 3 and text.shape[1] == 3:
+        return text
+    return None
+
+
+def _token_mask(batch: Mapping[str, Any]) -> Tensor | None:
+    arrays = _bert_arrays(batch)
+    if arrays is None or isinstance(arrays, (list, tuple)):
+        return None
+    arrays = tensor("text_bert", arrays)
+    return arrays[:, 1] != 0 if arrays.ndim == 3 and arrays.shape[1] == 3 else None
+
+
+def _tokens(batch: Mapping[str, Any], encoder: TextEncoder) -> list[Tensor]:
+    """One (3, T) tensor an utterance: ids, mask, segments."""
+    arrays = _bert_arrays(batch)
+    if arrays is not None:
+        if isinstance(arrays, (list, tuple)):
+            return [tensor(f"text_bert: utterance {b} of the batch", u) for b, u in enumerate(arrays)]
+        arrays = tensor("text_bert", arrays)
+        if arrays.ndim != 3 or arrays.shape[1] != 3:
+            raise BatchError(
+                "text_bert must have shape (batch, 3, tokens): ids, mask, segments; "
+                f"got {tuple(arrays.shape)}"
+            )
+        return list(arrays.unbind(0))
+    sentences = batch.get("raw_text")
+    if sentences is None:
+        raise BatchError("the batch has no text_bert or raw_text, which the text encoder reads")
+    if isinstance(sentences, str) or not all(isinstance(s, str) for s in sentences):
+        raise BatchError("raw_text must be a list of sentences, one string an utterance")
+    return encoder.tokenize(list(sentences))

@@ -1,0 +1,71 @@
+"""Fields of a model and of its training, resolved from a preset and overrides."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from . import _core
+from .errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Config:
+    """All fields of section 11 of the specification, in the two parts that the core reads."""
+
+    model: dict[str, Any]
+    train: dict[str, Any]
+
+    @classmethod
+    def resolve(cls, preset: str, overrides: dict[str, Any]) -> Config:
+        """A preset with some fields replaced; ``None`` leaves a field as it is.
+
+        Raises:
+            ConfigError: Unknown preset or field, wrong type, value out of range.
+        """
+        model, train = (json.loads(part) for part in _core.preset_json(preset))
+        for name, value in overrides.items():
+            part = model if name in model else train if name in train else None
+            if part is None:
+                near = difflib.get_close_matches(name, [*model, *train], n=1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise ConfigError(
+                    f"unknown field {name!r}; {hint}Known fields: {', '.join([*model, *train])}"
+                )
+            if value is not None:
+                part[name] = _plain(name, value)
+        config = cls(model, train)
+        config.check()
+        return config
+
+    def check(self) -> None:
+        """Raises :class:`ConfigError` where the core would not take the fields."""
+        _core.check_config(json.dumps(self.model), json.dumps(self.train))
+
+    def with_widths(self, widths: dict[str, int]) -> Config:
+        """With ``text_dim``, ``audio_dim``, ``vision_dim`` set."""
+        config = Config(self.model | widths, self.train)
+        config.check()
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field by name."""
+        return self.model | self.train
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value that JSON can hold: numpy's scalars become Python's."""
+    value = value.item() if hasattr(value, "item") else value
+    if (
+        not isinstance(value, (bool, int, float, str))
+        or value != value
+        or value
+        in (
+            float("inf"),
+            float("-inf"),
+        )
+    ):
+        raise ConfigError(f"{name} must be a number, a truth value or a name, got {value!r}")
+    return value

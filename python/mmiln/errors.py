@@ -1,0 +1,58 @@
+"""Every exception that mmiln raises on purpose, as one tree.
+
+Each one is an :class:`MmilnError` and also the built-in exception that Python users would expect, so
+``except ValueError`` keeps working. The Rust core raises the same classes.
+"""
+
+from __future__ import annotations
+
+
+class MmilnError(Exception):
+    """Base class of all errors that mmiln raises on purpose."""
+
+
+class ConfigError(MmilnError, ValueError):
+    """A configuration field is unknown, of the wrong type or out of range."""
+
+
+class BatchError(MmilnError, ValueError):
+    """A batch has a missing key, a wrong shape, an impossible length, a bad label or index."""
+
+
+class DataError(MmilnError, ValueError):
+    """A dataset file or a dataset in memory does not have the expected content."""
+
+
+class UnsafePickleError(DataError):
+    """A pickle asks for something else than arrays and plain containers, or for too much of them."""
+
+
+class MissingFileError(MmilnError, FileNotFoundError):
+    """A file or directory that was named, or that a directory should hold, is not there."""
+
+    def __str__(self) -> str:
+        return " ".join(str(part) for part in self.args)
+
+
+class WeightsError(MmilnError, ValueError):
+    """Weights do not fit the model, or a weights file is damaged or of a foreign format."""
+
+
+class StateError(MmilnError, RuntimeError):
+    """A call came at the wrong time: before fitting, or a change that fitted weights forbid."""
+
+
+class DeviceError(MmilnError, RuntimeError):
+    """The device that was asked for is unknown or not available."""
+
+
+class VersionError(MmilnError, ImportError):
+    """The installed torch is not the one that mmiln was built for."""
+
+
+class InternalError(MmilnError, RuntimeError):
+    """A defect of mmiln itself: the Rust core stopped a panic. Please report it."""
+
+
+class NonFiniteError(MmilnError, FloatingPointError):
+    """A loss is NaN or infinite; the step that met it was not applied."""

@@ -1,0 +1,87 @@
+"""Loaders: any iterable of batches, and what training must know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from torch.utils.data import Subset
+
+from . import batches
+from .data import Split
+from .errors import BatchError, StateError
+
+Loader = Any  # an iterable of batches, a Split, or one batch
+
+
+def for_training(data: Loader, batch_size: int, seed: int) -> Iterable[Any]:
+    """An iterable that can be read once an epoch; a :class:`Split` is shuffled from ``seed``.
+
+    Raises:
+        BatchError: It is no iterable of batches, or can be read only once.
+    """
+    loader = _iterable(data, batch_size, shuffle_seed=seed)
+    if isinstance(loader, Iterator):
+        raise BatchError(
+            "training reads the loader once an epoch, an iterator can be read only once: "
+            "give a list of batches or a torch DataLoader"
+        )
+    return loader
+
+
+def for_reading(data: Loader, batch_size: int) -> Iterable[Any]:
+    """An iterable in dataset order; one batch alone is an iterable of one.
+
+    Raises:
+        BatchError: It is no iterable of batches.
+    """
+    return _iterable([data] if isinstance(data, Mapping) else data, batch_size, shuffle_seed=None)
+
+
+def _iterable(data: Loader, batch_size: int, shuffle_seed: int | None) -> Iterable[Any]:
+    if isinstance(data, Split):
+        return data.loader(batch_size, shuffle=shuffle_seed is not None, seed=shuffle_seed or 0)
+    if isinstance(data, (str, bytes, Mapping)) or not isinstance(data, Iterable):
+        raise BatchError(
+            "a loader must be an iterable of batches: a mmiln.data.Split, a torch DataLoader, MMSA's "
+            f"loader or a list of batches; got {type(data).__name__}"
+        )
+    return data
+
+
+def each(loader: Iterable[Any]) -> Iterator[Any]:
+    """The batches of a loader.
+
+    Raises:
+        BatchError: There is none.
+    """
+    empty = True
+    for batch in loader:
+        empty = False
+        yield batch
+    if empty:
+        raise BatchError("the loader yields no batch")
+
+
+def training_size(loader: Iterable[Any]) -> int:
+    """How many training utterances a loader's indices count: the size of its dataset.
+
+    Raises:
+        StateError: It can't be known.
+    """
+    dataset = getattr(loader, "dataset", None)
+    while isinstance(dataset, Subset):  # a subset's items keep the indices of the whole
+        dataset = dataset.dataset
+    if dataset is not None and hasattr(dataset, "__len__"):
+        return len(dataset)
+    if isinstance(loader, Sequence):
+        indices = [batch.get("index") for batch in map(batches.check_keys, loader)]
+        if indices and all(index is not None for index in indices):
+            return 1 + max(int(batches.host_values("index", index).max()) for index in indices)
+        raise StateError(
+            "pseudo-labels are kept by position in the training set: every batch needs an 'index'"
+        )
+    raise StateError(
+        "pseudo-labels are kept by position in the training set, whose size this loader does not tell: "
+        "give a list of batches, or a loader with a .dataset that has a length"
+    )

@@ -1,0 +1,434 @@
+"""The public face of MMILN: build, fit, evaluate, predict, look inside, save."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from . import _core, batches, loaders, pretrained, training
+from .callbacks import Callback
+from .config import Config
+from .errors import BatchError, ConfigError, DeviceError, StateError, WeightsError
+from .history import History
+from .metrics import Metrics
+from .predictions import Predictions
+from .summary import Summary
+from .text_encoder import TextEncoder, find_text_encoder, read_safetensors
+
+WIDTHS = ("text_dim", "audio_dim", "vision_dim")
+ARGUMENTS = ("preset", "text_encoder", *WIDTHS, "device", "dtype", "seed")
+
+
+class Model:
+    """MMILN (Xue et al., CCL 2023): text, audio and vision of an utterance in, a score in [-3, 3] out.
+
+    Args:
+        preset: ``"mosi"`` or ``"mosei"`` (Self-MM's repository), ``"mosi-mmsa"`` or ``"mosei-mmsa"``
+            (MMSA's set).
+        text_encoder: ``None`` to read text features; or a Hugging Face BERT, by directory or hub name, to
+            read ``text_bert`` or ``raw_text`` and be fine-tuned.
+        text_dim: Width of text features; 0 for the control of one other modality alone. The default is
+            the encoder's width, or that of the first batch.
+        audio_dim: Width of audio frames; 0 leaves audio out. The default is that of the first batch.
+        vision_dim: The same for vision.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``.
+        dtype: ``"float32"``, or ``"float64"`` to check numbers.
+        seed: Of initial weights, dropout and the order of a shuffled split; 1111 by default.
+        **fields: Any other field of section 11 of the specification, such as ``num_layers``, ``variant``,
+            ``alpha``, ``lr_text``, ``patience``.
+
+    Attributes:
+        history_: What the last :meth:`fit` measured.
+
+    Raises:
+        ConfigError: Unknown field, wrong type or out of range.
+        MissingFileError: The text encoder is not there.
+        DeviceError: The device is not available.
+
+    >>> import mmiln
+    >>> model = mmiln.Model("mosi", text_dim=8, audio_dim=5, vision_dim=0, num_layers=2)
+    >>> model
+    Model('mosi', text_dim=8, vision_dim=0, num_layers=2)
+    """
+
+    history_: History
+
+    def __init__(
+        self,
+        preset: str = "mosi",
+        *,
+        text_encoder: str | Path | None = None,
+        text_dim: int | None = None,
+        audio_dim: int | None = None,
+        vision_dim: int | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        seed: int | None = None,
+        **fields: Any,
+    ) -> None:
+        self.preset = preset
+        self.text_encoder = text_encoder
+        self.text_dim = text_dim
+        self.audio_dim = audio_dim
+        self.vision_dim = vision_dim
+        self.device = device
+        self.dtype = dtype
+        self.seed = seed
+        self.fields = fields
+        self._encoder: TextEncoder | None = None
+        self._built: _core.Core | None = None
+        self._final_widths: dict[str, int] = {}
+        self._check()
+
+    # Parameters, as scikit-learn has them
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments as they were given."""
+        return {name: getattr(self, name) for name in ARGUMENTS} | self.fields
+
+    def set_params(self, **params: Any) -> Model:
+        """Changes arguments. Once there are weights, only settings of training can change.
+
+        Raises:
+            StateError: The change would need other weights.
+            ConfigError: Unknown field, wrong type or out of range.
+        """
+        before = self.get_params()
+        trainable = Config.resolve(self.preset, {}).train
+        fixed = [n for n, v in params.items() if n not in trainable and before.get(n) != v]
+        if self.built and fixed:
+            raise StateError(
+                f"this model has weights already, which {', '.join(fixed)} can't change under: build another "
+                "with mmiln.Model(**(model.get_params() | {...}))"
+            )
+        try:
+            self._assign(params)
+            self._check()
+        except BaseException:
+            self._assign(before)
+            for name in self.fields.keys() - before.keys():
+                del self.fields[name]
+            raise
+        return self
+
+    def _assign(self, params: Mapping[str, Any]) -> None:
+        for name, value in params.items():
+            if name in ARGUMENTS:
+                setattr(self, name, value)
+            else:
+                self.fields[name] = value
+
+    def _check(self) -> None:
+        if self.dtype not in ("float32", "float64"):
+            raise ConfigError(f'dtype must be "float32" or "float64", got {self.dtype!r}')
+        _check_device(self.device)
+        if not self.built:
+            self._encoder = None if self.text_encoder is None else find_text_encoder(self.text_encoder)
+        if self._encoder is not None and self.text_dim not in (None, self._encoder.width):
+            raise ConfigError(
+                f"text_dim must be the text encoder's width, {self._encoder.width}, got {self.text_dim}"
+            )
+        _ = self.config
+
+    @property
+    def config(self) -> Config:
+        """Every field of model and training, resolved; widths that are not known yet are the preset's."""
+        widths = self._final_widths or self._widths()
+        return Config.resolve(self.preset, {**self.fields, **widths, "seed": self.seed})
+
+    def __repr__(self) -> str:
+        default = Config.resolve(self.preset, {}).to_dict() | {
+            "text_encoder": None, "device": "cpu", "dtype": "float32",
+        }  # fmt: skip
+        given = {name: value for name, value in self.get_params().items() if name != "preset"}
+        differing = [
+            f"{name}={value!r}"
+            for name, value in given.items()
+            if value is not None and value != default.get(name)
+        ]
+        return f"Model({', '.join([repr(self.preset), *differing])})"
+
+    def summary(self) -> Summary:
+        """How many parameters each part has.
+
+        Raises:
+            StateError: The widths are not known before the first batch.
+        """
+        return Summary.of(self.state_dict())
+
+    # Training and prediction
+
+    def fit(
+        self,
+        loader: loaders.Loader,
+        valid: loaders.Loader = None,
+        *,
+        epochs: int = 50,
+        patience: int | None = None,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = True,
+    ) -> History:
+        """Trains from the present weights: a new run with fresh moments and pseudo-labels.
+
+        With ``valid``, stops once its MAE has not fallen for ``patience`` epochs and goes back to the best
+        epoch's weights. Ctrl-C stops between two steps and leaves the weights of the last one.
+
+        Args:
+            loader: A :class:`mmiln.data.Split` (shuffled), a torch DataLoader, MMSA's loader, or a list of
+                batches. Batches hold ``text`` or ``text_bert`` or ``raw_text``, ``audio``, ``vision``,
+                lengths where they are padded, ``labels`` and ``index``.
+            valid: The same, without need of ``index``; read in its own order.
+            epochs: At most so many passes.
+            patience: Replaces the field of the same name for this run.
+            callbacks: Called along the way.
+            progress: Whether to show bars.
+
+        Raises:
+            BatchError: A batch can't be used.
+            StateError: Dataset indices or the size of the training set can't be known.
+            NonFiniteError: The loss became NaN or infinite.
+        """
+        config = self.config.train
+        return training.fit(
+            self,
+            loaders.for_training(loader, config["batch_size"], config["seed"]),
+            valid,
+            epochs=epochs,
+            patience=config["patience"] if patience is None else patience,
+            callbacks=callbacks,
+            progress=progress,
+        )
+
+    def predict(self, loader: loaders.Loader) -> Predictions:
+        """Scores of all utterances, in dataset order where batches carry ``index``.
+
+        Raises:
+            BatchError: A batch can't be used, or there is none.
+        """
+        scores, names, indices, labels = [], [], [], []
+        for batch in loaders.each(loaders.for_reading(loader, self.config.train["batch_size"])):
+            packed = self._pack(batch)
+            scores.append(self._core.scores(packed).float().cpu().numpy())
+            names.append(batch.get("id"))
+            indices.append(batch.get("index"))
+            label = batch.get("labels")
+            labels.append(label.get("M") if isinstance(label, Mapping) else label)
+        score = np.concatenate(scores)
+        id_ = None if any(n is None for n in names) else [str(name) for part in names for name in part]
+        index = _joined("index", indices, np.int64)
+        label = _joined("labels", labels, np.float32)
+        if index is not None:
+            order = np.argsort(index, kind="stable")
+            score, index = score[order], index[order]
+            id_ = None if id_ is None else [id_[i] for i in order]
+            label = None if label is None else label[order]
+        return Predictions(score, id_, index, label)
+
+    def evaluate(self, loader: loaders.Loader) -> Metrics:
+        """Measures over all utterances of a loader with labels.
+
+        Raises:
+            BatchError: A batch has no labels or can't be used, or there is none.
+        """
+        predictions = self.predict(loader)
+        if predictions.label is None:
+            raise BatchError("evaluation needs labels in every batch")
+        return Metrics.of(predictions.label, predictions.score)
+
+    def forward(
+        self, batch: Mapping[str, Any], intermediates: bool = False
+    ) -> dict[str, Tensor | list[Tensor]]:
+        """Scores ``y_*`` ``(B,)`` and features ``F_*`` by name, without dropout or gradients.
+
+        With ``intermediates`` also ``control.<stream>`` of the last layer ``(B, d)`` and
+        ``fusion.<i>.<stream>.{output, attention, retain, compound, source}``, those per frame as one
+        ``(T, d)`` tensor an utterance, those per utterance as ``(B, d)``.
+
+        Raises:
+            BatchError: The batch can't be used.
+        """
+        packed = self._pack(batch)
+        return self._core.forward(packed, intermediates)
+
+    def losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """``task``, ``sim``, ``diff`` and ``total`` of a batch without dropout, scalars off the graph.
+
+        Pseudo-labels are those of the last run for utterances whose ``index`` it has seen, else the labels.
+
+        Raises:
+            BatchError: The batch can't be used or has no labels.
+        """
+        packed = self._pack(batch)
+        return self._core.losses(packed)
+
+    def gradients(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Gradients of the total loss of a batch by parameter name, without dropout; nothing is changed.
+
+        Raises:
+            BatchError: The batch can't be used or has no labels.
+        """
+        packed = self._pack(batch)
+        return self._core.gradients(packed)
+
+    @property
+    def pseudo_labels(self) -> dict[str, npt.NDArray[np.float32]]:
+        """ULGM's labels of the last run by modality and dataset index; NaN for utterances never seen.
+
+        Raises:
+            StateError: No run has kept any.
+        """
+        labels = self._built.pseudo_labels() if self._built is not None else None
+        if labels is None:
+            raise StateError("there are no pseudo-labels: fit a model with text and another modality first")
+        return {name: values.float().cpu().numpy() for name, values in labels.items()}
+
+    # Weights
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """A copy of every weight by name, in PyTorch's layouts.
+
+        Raises:
+            StateError: The widths are not known before the first batch.
+        """
+        return self._core.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Sets every weight, or none.
+
+        Raises:
+            WeightsError: Lists what is missing, unexpected or misshapen; the model is as it was.
+            StateError: The widths are not known before the first batch.
+        """
+        if not isinstance(state, Mapping):
+            raise WeightsError(f"a state dict is a mapping from names to tensors, got {type(state).__name__}")
+        tensors = {}
+        for name, value in state.items():
+            try:
+                tensors[str(name)] = batches.tensor(str(name), value)
+            except BatchError as error:
+                raise WeightsError(str(error)) from None
+        self._core.load_state_dict(tensors, "")
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Writes ``config.json``, ``model.safetensors``, a model card and the tokenizer to a directory.
+
+        Each file is written whole or not at all; files of the same names are replaced.
+
+        Raises:
+            StateError: The model has no weights yet.
+        """
+        config, weights = self.config, self.state_dict()
+        used = [name.removesuffix("_dim") for name in WIDTHS if config.model[name]]
+        pretrained.save(
+            Path(directory),
+            config={
+                "preset": self.preset,
+                "dtype": self.dtype,
+                "model": config.model,
+                "train": config.train,
+                "text_encoder": None if self._encoder is None else self._encoder.config,
+            },
+            weights=weights,
+            card=pretrained.card(repr(self), used, config.model, weights),
+            tokenizer=[] if self._encoder is None else self._encoder.tokenizer_files(),
+        )
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path, *, device: str = "cpu") -> Model:
+        """A model as :meth:`save_pretrained` left it.
+
+        Raises:
+            MissingFileError: A file is not there.
+            ConfigError: ``config.json`` is not that of an mmiln model.
+            WeightsError: ``model.safetensors`` is damaged or does not fit.
+        """
+        directory = Path(directory)
+        saved = pretrained.read_config(directory)
+        fields = saved["model"] | saved["train"]
+        model = cls(saved["preset"], device=device, dtype=saved["dtype"], **fields)
+        if saved["text_encoder"] is not None:
+            model.text_encoder = directory
+            model._encoder = TextEncoder(directory, saved["text_encoder"])
+        weights = read_safetensors(directory / "model.safetensors")
+        model._build({name: saved["model"][name] for name in WIDTHS}, weights=weights)
+        return model
+
+    # The core
+
+    @property
+    def built(self) -> bool:
+        """Whether the model has weights: it gets them once all widths are known."""
+        return self._built is not None
+
+    @property
+    def _core(self) -> _core.Core:
+        if self._built is None:
+            unknown = [name for name in WIDTHS if name not in self._widths()]
+            if unknown:
+                raise StateError(
+                    f"the model has no weights yet: give {', '.join(unknown)}, or let it see a batch"
+                )
+            return self._build(self._widths())
+        return self._built
+
+    def _pack(self, batch: object) -> _core.Batch:
+        if self._built is None:
+            seen = batches.widths(batches.check_keys(batch))
+            self._build({f"{name}_dim": width for name, width in seen.items()} | self._widths())
+        widths = self._final_widths
+        return batches.pack(
+            batch,
+            encoder=self._encoder,
+            uses=[name.removesuffix("_dim") for name in WIDTHS if widths[name]],
+            device=self.device,
+            dtype=self.dtype,
+        )
+
+    def _widths(self) -> dict[str, int]:
+        """The widths that are known, from the arguments or the text encoder."""
+        widths = {name: value for name in WIDTHS if (value := getattr(self, name)) is not None}
+        if self._encoder is not None:
+            widths["text_dim"] = self._encoder.width
+        return widths
+
+    def _build(self, widths: dict[str, int], *, weights: Mapping[str, Tensor] | None = None) -> _core.Core:
+        """Creates the core; a text encoder's weights come with ``weights``, else from its directory."""
+        config = Config.resolve(self.preset, {**self.fields, **widths, "seed": self.seed})
+        encoder = self._encoder
+        core = _core.Core(
+            json.dumps(config.model),
+            None if encoder is None else json.dumps(encoder.config),
+            seed=config.train["seed"],
+            device=self.device,
+            dtype=self.dtype,
+        )
+        if weights is not None:
+            core.load_state_dict(dict(weights), "")
+        elif encoder is not None:
+            core.load_state_dict(encoder.weights(), "text.bert.")
+        self._built, self._final_widths = core, widths
+        return core
+
+
+def _check_device(device: str) -> None:
+    if not isinstance(device, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise DeviceError(f'device must be "cpu", "cuda" or "cuda:<n>", got {device!r}')
+    if device.startswith("cuda"):
+        count = torch.cuda.device_count()
+        if count <= int(device.partition(":")[2] or 0):
+            raise DeviceError(f"device {device!r} is not available: torch sees {count} CUDA devices")
+
+
+def _joined(name: str, parts: list[Any], dtype: type) -> npt.NDArray[Any] | None:
+    """The parts of all batches as one array; ``None`` where one batch has none."""
+    if any(part is None for part in parts):
+        return None
+    return np.concatenate([batches.host_values(name, part).astype(dtype) for part in parts])

@@ -1,0 +1,110 @@
+"""Saved models: a directory with ``config.json``, ``model.safetensors``, tokenizer and model card."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .errors import ConfigError, MissingFileError
+
+CARD = """---
+library_name: mmiln
+tags: [multimodal-sentiment-analysis, mmiln]
+---
+# MMILN, {variant}
+
+A multimodal sentiment model (Xue et al., CCL 2023): {modalities} of a spoken utterance in, a score in
+[-{bound:g}, {bound:g}] out. {parameters:,} parameters, saved by mmiln {version}.
+
+```python
+import mmiln
+
+model = mmiln.Model.from_pretrained("<this directory>")
+predictions = model.predict(loader)
+```
+
+`model.safetensors` holds plain PyTorch layouts and names: `safetensors.torch.load_file` reads it.
+It was built as `{model}`.
+
+The model was made for research. Its scores say nothing reliable about a single person.
+"""
+
+
+def card(model: str, modalities: list[str], config: dict[str, Any], weights: dict[str, Tensor]) -> str:
+    """The model card of a model with this repr."""
+    return CARD.format(
+        model=model,
+        variant=config["variant"],
+        modalities=", ".join(modalities),
+        bound=config["label_bound"],
+        parameters=sum(tensor.numel() for tensor in weights.values()),
+        version=version("mmiln"),
+    )
+
+
+def write(path: Path, fill: Callable[[Path], object]) -> None:
+    """Writes a file whole or not at all: ``fill`` gets a temporary path beside it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        fill(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def save(
+    directory: Path,
+    *,
+    config: dict[str, Any],
+    weights: dict[str, Tensor],
+    card: str,
+    tokenizer: list[Path],
+) -> None:
+    """Writes a model's files; ``config.json`` comes last, so a directory with it is whole."""
+    from safetensors.torch import save_file
+
+    directory.mkdir(parents=True, exist_ok=True)
+    write(
+        directory / "model.safetensors",
+        lambda path: save_file({n: t.cpu().contiguous() for n, t in weights.items()}, path, {"format": "pt"}),
+    )
+    for file in tokenizer:
+        if file.parent.resolve() != directory.resolve():
+            write(directory / file.name, lambda path, file=file: shutil.copyfile(file, path))  # type: ignore[misc]
+    write(directory / "README.md", lambda path: path.write_text(card, encoding="utf-8"))
+    config = {"model_type": "mmiln", "mmiln_version": version("mmiln"), **config}
+    text = json.dumps(config, indent=2) + "\n"
+    write(directory / "config.json", lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The ``config.json`` of a saved model.
+
+    Raises:
+        MissingFileError: The directory or a file that it must hold is not there.
+        ConfigError: It is not that of an mmiln model.
+    """
+    for path in (directory, directory / "config.json", directory / "model.safetensors"):
+        if not path.exists():
+            raise MissingFileError(
+                f"{path} is not there: a saved model is a directory with config.json and model.safetensors"
+            )
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{directory / 'config.json'} can't be read as JSON: {error}") from error
+    expected = {"model", "train", "preset", "text_encoder", "dtype"}
+    if not isinstance(config, dict) or config.get("model_type") != "mmiln" or not expected <= set(config):
+        raise ConfigError(f"{directory / 'config.json'} is not that of a saved mmiln model")
+    return config

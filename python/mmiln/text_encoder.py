@@ -1,0 +1,181 @@
+"""Pretrained text encoders: any Hugging Face ``BertModel`` directory or hub name."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import ConfigError, MissingFileError, WeightsError
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+# Defaults of Hugging Face's BertConfig, for fields that older files leave out.
+DEFAULTS = {
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 512,
+}
+
+
+class TextEncoder:
+    """A BERT on disk: its configuration, weights and tokenizer, each read when it is needed.
+
+    Args:
+        directory: Holds ``config.json``, and ``model.safetensors`` where weights are to be read.
+        config: The configuration, where it was read before from elsewhere.
+
+    Raises:
+        MissingFileError: The directory or its ``config.json`` is not there.
+        ConfigError: ``config.json`` is not that of a BERT encoder.
+    """
+
+    def __init__(self, directory: Path, config: dict[str, Any] | None = None) -> None:
+        self.directory = directory
+        self.config = _check(_read_config(directory) if config is None else config)
+
+    @property
+    def width(self) -> int:
+        """Width of its output, ``text_dim``."""
+        return int(self.config["hidden_size"])
+
+    def weights(self) -> dict[str, Tensor]:
+        """All weights under the names of ``state_dict()``, float32 or wider.
+
+        Raises:
+            MissingFileError: There is no ``model.safetensors``.
+            WeightsError: The file is damaged.
+        """
+        path = self.directory / "model.safetensors"
+        if not path.is_file():
+            if (self.directory / "pytorch_model.bin").is_file():
+                raise WeightsError(
+                    f"{self.directory} holds its weights as pytorch_model.bin, a pickle that can run code. "
+                    "Convert it once: `from transformers import AutoModel; "
+                    "AutoModel.from_pretrained(DIR).save_pretrained(DIR, safe_serialization=True)`"
+                )
+            raise MissingFileError(f"the text encoder's directory {self.directory} has no model.safetensors")
+        tensors = read_safetensors(path)
+        return {f"text.bert.{_bare(n)}": tensor for n, tensor in tensors.items() if _is_encoder(n)}
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from tokenizers import BertWordPieceTokenizer, Tokenizer
+
+        if (self.directory / "tokenizer.json").is_file():
+            tokenizer = Tokenizer.from_file(str(self.directory / "tokenizer.json"))
+        elif (self.directory / "vocab.txt").is_file():
+            path = self.directory / "tokenizer_config.json"
+            settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            lower = settings.get("do_lower_case", True)
+            tokenizer = BertWordPieceTokenizer(str(self.directory / "vocab.txt"), lowercase=lower)
+        else:
+            raise MissingFileError(
+                f"raw_text needs a tokenizer: {self.directory} has neither tokenizer.json nor vocab.txt. "
+                "Add one, or give text_bert"
+            )
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(int(self.config["max_position_embeddings"]))
+        return tokenizer
+
+    def tokenize(self, sentences: list[str]) -> list[Tensor]:
+        """One (3, T) tensor a sentence: ids with [CLS] and [SEP], mask, segments.
+
+        Raises:
+            MissingFileError: There is no tokenizer.
+        """
+        return [
+            torch.tensor([encoding.ids, encoding.attention_mask, encoding.type_ids])
+            for encoding in self._tokenizer.encode_batch(sentences)
+        ]
+
+    def tokenizer_files(self) -> list[Path]:
+        """The files that :meth:`tokenize` reads."""
+        return [path for name in TOKENIZER_FILES if (path := self.directory / name).is_file()]
+
+
+def find_text_encoder(name: str | Path) -> TextEncoder:
+    """A text encoder by directory or hub name.
+
+    Raises:
+        MissingFileError: It is neither a directory nor to be had from the hub.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return TextEncoder(path)
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(name)) or str(name).startswith("."):
+        raise MissingFileError(f"text_encoder: there is no directory {path}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    files = ["config.json", "model.safetensors", *TOKENIZER_FILES]
+    try:
+        return TextEncoder(Path(snapshot_download(str(name), allow_patterns=files)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        if isinstance(error, MissingFileError):
+            raise
+        raise MissingFileError(
+            f"text_encoder {str(name)!r} is no directory here and the Hugging Face hub did not give it "
+            f"({type(error).__name__})"
+        ) from error
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a file by name.
+
+    Raises:
+        WeightsError: The file is damaged or no safetensors file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} can't be read as safetensors: {error}") from error
+
+
+def _bare(name: str) -> str:
+    """Without the prefix that heads add, and with today's names for LayerNorm's weights."""
+    return name.removeprefix("bert.").replace(".gamma", ".weight").replace(".beta", ".bias")
+
+
+def _is_encoder(name: str) -> bool:
+    """Heads, pooler and the position buffer of old files are no part of the encoder."""
+    return not _bare(name).startswith(("cls.", "pooler.", "classifier.", "embeddings.position_ids"))
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    path = directory / "config.json"
+    if not path.is_file():
+        raise MissingFileError(f"the text encoder's directory {directory} has no config.json")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} can't be read as JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path} must hold a JSON object")
+    return config
+
+
+def _check(config: dict[str, Any]) -> dict[str, Any]:
+    kind = config.get("model_type", "bert")
+    if kind != "bert":
+        raise ConfigError(f'text_encoder must be a BERT model (model_type "bert"), got {kind!r}')
+    if config.get("position_embedding_type", "absolute") != "absolute":
+        raise ConfigError(
+            f"text_encoder must have absolute position embeddings, got {config['position_embedding_type']!r}"
+        )
+    if config.get("is_decoder"):
+        raise ConfigError("text_encoder must be an encoder, got a BERT decoder (is_decoder)")
+    for name in ("hidden_size", "vocab_size"):
+        if name not in config:
+            raise ConfigError(f"text_encoder: config.json has no {name}: is it that of a BERT model?")
+    return DEFAULTS | config

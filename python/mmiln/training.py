@@ -1,0 +1,123 @@
+"""The loop around the core's training step: epochs, validation, early stopping, callbacks."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tqdm.auto import tqdm
+
+from . import loaders
+from .callbacks import Callback
+from .errors import ConfigError, NonFiniteError
+from .history import History
+
+if TYPE_CHECKING:
+    from .model import Model
+
+PARTS = ("task", "sim", "diff", "total")
+
+
+class EarlyStopping:
+    """The epoch of the lowest validation MAE, and whether ``patience`` epochs went by without a lower."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self.best = math.inf
+        self.best_epoch = 0
+
+    def improved(self, epoch: int, mae: float) -> bool:
+        """Takes note of an epoch; true where it is the best so far."""
+        if mae < self.best:
+            self.best, self.best_epoch = mae, epoch
+        return self.best_epoch == epoch
+
+    def exhausted(self, epoch: int) -> bool:
+        """Whether training should stop after this epoch."""
+        return epoch - self.best_epoch >= self.patience
+
+
+def fit(
+    model: Model,
+    loader: Iterable[Any],
+    valid: loaders.Loader,
+    *,
+    epochs: int,
+    patience: int,
+    callbacks: Sequence[Callback],
+    progress: bool,
+) -> History:
+    """Trains ``model`` in place; see :meth:`mmiln.Model.fit`."""
+    if epochs < 1:
+        raise ConfigError(f"epochs must be at least 1, got {epochs}")
+    history = model.history_ = History()
+    stopping = EarlyStopping(patience)
+    _begin(model, loader)
+    for callback in callbacks:
+        callback.on_train_begin(model)
+    with tqdm(total=epochs, desc="epochs", unit="epoch", disable=not progress) as bar:
+        for epoch in range(1, epochs + 1):
+            started = time.perf_counter()
+            logs = _train_epoch(model, loader, epoch, callbacks, progress)
+            if valid is not None:
+                measures = model.evaluate(valid).to_dict()
+                logs |= {f"valid_{name}": value for name, value in measures.items() if name != "n"}
+            logs["seconds"] = time.perf_counter() - started
+            history.append(logs)
+            if valid is not None and stopping.improved(epoch, logs["valid_mae"]):
+                history.best_epoch = epoch
+                model._core.keep_best()
+            for callback in callbacks:
+                callback.on_epoch_end(model, epoch, logs)
+            bar.update()
+            shown = [name for name in ("train_total", "valid_mae") if name in logs]
+            bar.set_postfix({name: f"{logs[name]:.4f}" for name in shown})
+            if valid is not None and stopping.exhausted(epoch):
+                break
+    model._core.restore_best()
+    for callback in callbacks:
+        callback.on_train_end(model)
+    return history
+
+
+def _begin(model: Model, loader: Iterable[Any]) -> None:
+    """Starts a run in the core, whose shape may have to be read off the first batch."""
+    if not model.built:
+        model._pack(next(loaders.each(loader)))
+    samples = loaders.training_size(loader) if model._core.keeps_pseudo_labels() else None
+    model._core.begin_training(samples, json.dumps(model.config.train))
+
+
+def _train_epoch(
+    model: Model, loader: Iterable[Any], epoch: int, callbacks: Sequence[Callback], progress: bool
+) -> dict[str, float]:
+    """One pass over the loader; the mean of each loss over its utterances."""
+    for callback in callbacks:
+        callback.on_epoch_begin(model, epoch)
+    model._core.begin_epoch(epoch)
+    losses, sizes = [], []
+    bar = tqdm(
+        loaders.each(loader),
+        total=len(loader) if hasattr(loader, "__len__") else None,
+        desc=f"epoch {epoch}",
+        unit="batch",
+        leave=False,
+        disable=not progress,
+    )
+    for number, batch in enumerate(bar, start=1):
+        packed = model._pack(batch)
+        parts = model._core.train_step(packed)
+        losses.append(torch.stack([parts[name] for name in PARTS]))  # stays on the device
+        sizes.append(len(packed))
+        for callback in callbacks:
+            callback.on_batch_end(model, epoch, number)
+    model._core.end_epoch()
+    weights = torch.tensor(sizes, dtype=torch.float64)
+    means = (torch.stack(losses).double().cpu() * weights[:, None]).sum(0) / weights.sum()
+    if not bool(means.isfinite().all()):
+        raise NonFiniteError(f"the training loss of epoch {epoch} is not finite: {means.tolist()}")
+    return {f"train_{name}": float(value) for name, value in zip(PARTS, means, strict=True)}

@@ -1,0 +1,38 @@
+//! The Rust core of `mmiln`: MMILN (Xue et al., CCL 2023) in one direction of flow,
+//! **ragged batch -> encoders -> fusion layers -> heads -> losses -> update**.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`config`] | shape of the model, settings of training, presets |
+//! | [`ragged`], [`batch`] | packed frames with offsets; a batch and its checks |
+//! | [`rng`] | counter-based random numbers for initial weights and dropout |
+//! | [`params`] | named parameters over flat storage, optimiser groups |
+//! | [`ops`] | one file an operation: contract, shapes, equation |
+//! | [`model`] | the graph, read like the paper |
+//! | [`loss`], [`ulgm`] | task + alpha sim + beta diff; pseudo-labels |
+//! | [`train`] | a training run: step, optimiser |
+//! | [`metrics`] | the field's measures |
+//! | `python` | the bindings, thin |
+//!
+//! A lower room never imports a higher one.
+
+pub mod batch;
+pub mod config;
+pub mod error;
+pub mod loss;
+pub mod metrics;
+pub mod model;
+pub mod ops;
+pub mod params;
+mod python;
+pub mod ragged;
+pub mod rng;
+pub mod train;
+pub mod ulgm;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    python::register(module)
+}

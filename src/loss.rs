@@ -1,0 +1,79 @@
+//! task + alpha * sim + beta * diff, equations (24) to (26), (35) and (36).
+
+use tch::Tensor;
+
+use crate::config::ModelConfig;
+use crate::model::{BranchOutput, Forward, Modality};
+use crate::ops::cmd::cmd;
+use crate::ops::orthogonality::orthogonality;
+
+/// The parts of the loss and their weighted sum, scalars.
+pub struct Losses {
+    pub task: Tensor,
+    pub sim: Tensor,
+    pub diff: Tensor,
+    pub total: Tensor,
+}
+
+impl Losses {
+    /// Of a forward pass against the labels `y_m` and the pseudo-labels of each modality, `(B,)` each.
+    #[must_use]
+    pub fn of(forward: &Forward, y_m: &Tensor, pseudo: &[(Modality, Tensor)], config: &ModelConfig) -> Self {
+        let task = task(forward, y_m, pseudo); // (35)
+        let sim = similarity(&forward.branches).unwrap_or_else(|| task.detach().zeros_like()); // (24) (25)
+        let diff = difference(&forward.branches, config.diff_normalize)
+            .unwrap_or_else(|| task.detach().zeros_like()); // (26)
+        let (alpha, beta) = config.loss_weights();
+        let mut total = task.shallow_clone(); // (36)
+        for (weight, part) in [(alpha, &sim), (beta, &diff)] {
+            if weight > 0.0 {
+                total = total + part * weight; // not `+=`, which would write into `task`
+            }
+        }
+        Self { task, sim, diff, total }
+    }
+
+    /// The same values, cut off the graph.
+    #[must_use]
+    pub fn detach(&self) -> Self {
+        Self {
+            task: self.task.detach(),
+            sim: self.sim.detach(),
+            diff: self.diff.detach(),
+            total: self.total.detach(),
+        }
+    }
+}
+
+/// mean_i [ (yhat_m - y_m)^2 + sum_n tanh|y_n - y_m| * |yhat_n - y_n| ].
+fn task(forward: &Forward, y_m: &Tensor, pseudo: &[(Modality, Tensor)]) -> Tensor {
+    let squared = (forward.score() - y_m).square();
+    if forward.multimodal.is_none() {
+        return squared.mean(y_m.kind());
+    }
+    forward
+        .branches
+        .iter()
+        .zip(pseudo)
+        .fold(squared, |sum, (branch, (_, y_n))| {
+            sum + (y_n - y_m).abs().tanh() * (&branch.head.score - y_n).abs()
+        })
+        .mean(y_m.kind())
+}
+
+/// CMD between the two text-led streams, where there are two.
+fn similarity(branches: &[BranchOutput]) -> Option<Tensor> {
+    let [audio, vision] = branches else { return None };
+    Some(cmd(audio.controls().1?, vision.controls().1?))
+}
+
+/// The sum over (ta, a), (tv, v), as many as there are.
+fn difference(branches: &[BranchOutput], normalize: bool) -> Option<Tensor> {
+    branches
+        .iter()
+        .filter_map(|branch| {
+            let (own, text_led) = branch.controls();
+            Some(orthogonality(text_led?, own?, normalize))
+        })
+        .reduce(|sum, part| sum + part)
+}

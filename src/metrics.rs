@@ -1,0 +1,77 @@
+//! The field's measures for CMU-MOSI and CMU-MOSEI (section 9), in float64.
+
+use serde::Serialize;
+
+/// All measures of one set of predictions. Accuracies and F1 are shares in [0, 1].
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Metrics {
+    pub has0_acc2: f64,
+    pub has0_f1: f64,
+    pub non0_acc2: f64,
+    pub non0_f1: f64,
+    pub acc7: f64,
+    pub acc5: f64,
+    pub mae: f64,
+    pub corr: f64,
+}
+
+/// Measures `prediction` against `truth`, slices of one length, at least one element. NaN stands
+/// where a measure has no value: `corr` of a constant side, `non0_*` where every truth is zero.
+#[must_use]
+pub fn compute(truth: &[f64], prediction: &[f64]) -> Metrics {
+    let pairs = || truth.iter().copied().zip(prediction.iter().copied());
+    let has0: Vec<_> = pairs().map(|(t, p)| (t >= 0.0, p >= 0.0)).collect();
+    let non0: Vec<_> = pairs().filter(|(t, _)| *t != 0.0).map(|(t, p)| (t > 0.0, p > 0.0)).collect();
+    Metrics {
+        has0_acc2: share(has0.iter().map(|(t, p)| t == p)),
+        has0_f1: weighted_f1(&has0),
+        non0_acc2: share(non0.iter().map(|(t, p)| t == p)),
+        non0_f1: weighted_f1(&non0),
+        acc7: share(pairs().map(|(t, p)| class(t, 3.0) == class(p, 3.0))),
+        acc5: share(pairs().map(|(t, p)| class(t, 2.0) == class(p, 2.0))),
+        mae: mean(pairs().map(|(t, p)| (t - p).abs())),
+        corr: pearson(truth, prediction),
+    }
+}
+
+/// The sentiment class: clipped to the bound, rounded half to even.
+#[allow(clippy::cast_possible_truncation)]
+fn class(score: f64, bound: f64) -> i8 {
+    score.clamp(-bound, bound).round_ties_even() as i8
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = values.fold((0.0, 0usize), |(s, n), v| (s + v, n + 1));
+    sum / count as f64
+}
+
+fn share(hits: impl Iterator<Item = bool>) -> f64 {
+    mean(hits.map(|hit| f64::from(u8::from(hit))))
+}
+
+/// F1 of both classes, weighted by how often each is true; a class that is never predicted nor true
+/// counts zero.
+#[allow(clippy::cast_precision_loss)]
+fn weighted_f1(pairs: &[(bool, bool)]) -> f64 {
+    [false, true].iter().fold(0.0, |sum, &of| {
+        let support = pairs.iter().filter(|(t, _)| *t == of).count() as f64;
+        let predicted = pairs.iter().filter(|(_, p)| *p == of).count() as f64;
+        let both = pairs.iter().filter(|(t, p)| *t == of && *p == of).count() as f64;
+        let f1 = if support + predicted > 0.0 { 2.0 * both / (support + predicted) } else { 0.0 };
+        sum + f1 * support / pairs.len() as f64
+    })
+}
+
+fn pearson(x: &[f64], y: &[f64]) -> f64 {
+    let constant = |v: &[f64]| v.iter().all(|e| *e == v[0]);
+    if constant(x) || constant(y) {
+        return f64::NAN;
+    }
+    let (mx, my) = (mean(x.iter().copied()), mean(y.iter().copied()));
+    let dot = |a: &[f64], ma: f64, b: &[f64], mb: f64| {
+        a.iter().zip(b).map(|(a, b)| (a - ma) * (b - mb)).sum::<f64>()
+    };
+    let r = dot(x, mx, y, my) / (dot(x, mx, x, mx).sqrt() * dot(y, my, y, my).sqrt());
+    r.clamp(-1.0, 1.0)
+}

@@ -1,0 +1,199 @@
+//! BERT on packed tokens, equation (3); Devlin et al. 2019, Hugging Face's names, no pooler.
+//!
+//! Linear layers see true tokens only, attention stays within an utterance, positions count from an
+//! utterance's first true token.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use tch::{Kind, Tensor};
+
+use crate::error::{Error, Result};
+use crate::model::layers::linear;
+use crate::ops::attention::{Qkv, attention};
+use crate::ops::{LayerNorm, Linear};
+use crate::params::{Init, Scope};
+use crate::ragged::{Layout, Ragged};
+use crate::rng::Noise;
+
+/// The fields of a `BertModel`'s `config.json` that matter here.
+#[derive(Clone, Debug, Deserialize)]
+pub struct BertConfig {
+    pub vocab_size: i64,
+    pub hidden_size: i64,
+    pub num_hidden_layers: i64,
+    pub num_attention_heads: i64,
+    pub intermediate_size: i64,
+    pub max_position_embeddings: i64,
+    pub type_vocab_size: i64,
+    pub hidden_act: Activation,
+    pub layer_norm_eps: f64,
+    pub hidden_dropout_prob: f64,
+    pub attention_probs_dropout_prob: f64,
+}
+
+/// Activations of the intermediate layer, under Hugging Face's names.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    Gelu,
+    #[serde(alias = "gelu_pytorch_tanh")]
+    GeluNew,
+    Relu,
+}
+
+impl BertConfig {
+    /// Checks that the sizes make a model.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names the field.
+    pub fn validate(&self) -> Result<()> {
+        for (name, size) in [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("intermediate_size", self.intermediate_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("type_vocab_size", self.type_vocab_size),
+        ] {
+            if size < 1 {
+                return Err(Error::Config(format!("text encoder: {name} must be at least 1, got {size}")));
+            }
+        }
+        if self.hidden_size % self.num_attention_heads != 0 {
+            return Err(Error::Config(format!(
+                "text encoder: hidden_size must be a multiple of num_attention_heads, got {} and {}",
+                self.hidden_size, self.num_attention_heads
+            )));
+        }
+        for (name, p) in [
+            ("hidden_dropout_prob", self.hidden_dropout_prob),
+            ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
+        ] {
+            if !(0.0..1.0).contains(&p) {
+                return Err(Error::Config(format!("text encoder: {name} must be in [0, 1), got {p}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+pub struct Bert {
+    config: BertConfig,
+    word_embeddings: Tensor,
+    position_embeddings: Tensor,
+    token_type_embeddings: Tensor,
+    norm: LayerNorm,
+    layers: Vec<BertLayer>,
+}
+
+impl Bert {
+    pub fn new(scope: &Scope, config: BertConfig) -> Self {
+        let embeddings = scope.at("embeddings");
+        let table =
+            |name: &str, rows| embeddings.at(name).param("weight", &[rows, config.hidden_size], Init::Zeros);
+        Self {
+            word_embeddings: table("word_embeddings", config.vocab_size),
+            position_embeddings: table("position_embeddings", config.max_position_embeddings),
+            token_type_embeddings: table("token_type_embeddings", config.type_vocab_size),
+            norm: norm(&embeddings.at("LayerNorm"), &config),
+            layers: (0..config.num_hidden_layers)
+                .map(|i| BertLayer::new(&scope.at("encoder").at("layer").at(i), &config))
+                .collect(),
+            config,
+        }
+    }
+
+    /// Whether these tokens have embeddings.
+    pub fn check(&self, layout: &Layout, largest_id: i64, largest_segment: i64) -> Result<()> {
+        let longest = layout.lengths.iter().max().copied().unwrap_or(0);
+        for (what, got, bound) in [
+            ("token id", largest_id, self.config.vocab_size - 1),
+            ("segment", largest_segment, self.config.type_vocab_size - 1),
+            ("number of tokens", longest, self.config.max_position_embeddings),
+        ] {
+            if got > bound {
+                return Err(Error::Batch(format!(
+                    "text_bert: the largest {what} is {got}, the text encoder knows up to {bound}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// `(sum T,)` token and segment ids to `(sum T, hidden)`.
+    pub fn forward(&self, ids: &Tensor, segments: &Tensor, layout: &Arc<Layout>, noise: &Noise) -> Ragged {
+        let device = ids.device();
+        let place = Tensor::arange(layout.total, (Kind::Int64, device))
+            - layout.first.index_select(0, &layout.utterance);
+        let look_up = |table: &Tensor, at: &Tensor| Tensor::embedding(table, at, -1, false, false);
+        let sum = look_up(&self.word_embeddings, ids)
+            + look_up(&self.position_embeddings, &place)
+            + look_up(&self.token_type_embeddings, segments);
+        let embedded = noise.dropout(self.norm.forward(&sum), self.config.hidden_dropout_prob);
+        let x = Ragged { frames: embedded, layout: Arc::clone(layout) };
+        self.layers.iter().fold(x, |x, layer| layer.forward(&x, noise))
+    }
+}
+
+struct BertLayer {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    attention_output: Linear,
+    attention_norm: LayerNorm,
+    intermediate: Linear,
+    output: Linear,
+    output_norm: LayerNorm,
+    config: BertConfig,
+}
+
+impl BertLayer {
+    fn new(scope: &Scope, config: &BertConfig) -> Self {
+        let (width, inner) = (config.hidden_size, config.intermediate_size);
+        let (attention, output) = (scope.at("attention"), scope.at("output"));
+        let projection = |name| linear(&attention.at("self").at(name), width, width);
+        Self {
+            query: projection("query"),
+            key: projection("key"),
+            value: projection("value"),
+            attention_output: linear(&attention.at("output").at("dense"), width, width),
+            attention_norm: norm(&attention.at("output").at("LayerNorm"), config),
+            intermediate: linear(&scope.at("intermediate").at("dense"), width, inner),
+            output: linear(&output.at("dense"), inner, width),
+            output_norm: norm(&output.at("LayerNorm"), config),
+            config: config.clone(),
+        }
+    }
+
+    fn forward(&self, x: &Ragged, noise: &Noise) -> Ragged {
+        let BertConfig { num_attention_heads, hidden_dropout_prob, attention_probs_dropout_prob, .. } =
+            self.config;
+        let qkv = Qkv {
+            query: &self.query.forward(&x.frames),
+            key: &self.key.forward(&x.frames),
+            value: &self.value.forward(&x.frames),
+        };
+        let attended =
+            attention(&qkv, &x.layout, &x.layout, num_attention_heads, attention_probs_dropout_prob, noise);
+        let attended = noise.dropout(self.attention_output.forward(&attended), hidden_dropout_prob);
+        let y = self.attention_norm.forward(&(attended + &x.frames));
+        let inner = self.intermediate.forward(&y);
+        let inner = match self.config.hidden_act {
+            Activation::Gelu => inner.gelu("none"),
+            Activation::GeluNew => inner.gelu("tanh"),
+            Activation::Relu => inner.relu(),
+        };
+        let out = noise.dropout(self.output.forward(&inner), hidden_dropout_prob);
+        x.with(self.output_norm.forward(&(out + y)))
+    }
+}
+
+fn norm(scope: &Scope, config: &BertConfig) -> LayerNorm {
+    LayerNorm {
+        weight: scope.param("weight", &[config.hidden_size], Init::Ones),
+        bias: scope.param("bias", &[config.hidden_size], Init::Zeros),
+        eps: config.layer_norm_eps,
+    }
+}

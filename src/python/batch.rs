@@ -1,0 +1,106 @@
+//! `_core.Batch`: torch tensors in, packed frames kept.
+
+use pyo3::prelude::*;
+use pyo3_tch::PyTensor;
+use tch::{Device, Kind, Tensor};
+
+use super::entry;
+use crate::batch::{Batch, Frames, Parts, Side};
+use crate::error::{Error, Result};
+
+/// A packed batch on a device. Build it once, use it for any number of steps.
+#[pyclass(name = "Batch", module = "mmiln._core", frozen)]
+pub struct PyBatch(pub Batch);
+
+/// Frames as Python hands them over: one padded tensor, or one tensor an utterance.
+#[derive(FromPyObject)]
+enum Given {
+    Padded(PyTensor),
+    List(Vec<PyTensor>),
+}
+
+#[pymethods]
+impl PyBatch {
+    #[new]
+    #[pyo3(signature = (*, device, dtype, padding_side="right", text=None, text_lengths=None, text_bert=None,
+        audio=None, audio_lengths=None, vision=None, vision_lengths=None, labels=None, index=None))]
+    #[allow(clippy::too_many_arguments)] // the keys of a batch
+    fn new(
+        py: Python<'_>,
+        device: &str,
+        dtype: &str,
+        padding_side: &str,
+        text: Option<Given>,
+        text_lengths: Option<Vec<i64>>,
+        text_bert: Option<Vec<PyTensor>>,
+        audio: Option<Given>,
+        audio_lengths: Option<Vec<i64>>,
+        vision: Option<Given>,
+        vision_lengths: Option<Vec<i64>>,
+        labels: Option<PyTensor>,
+        index: Option<PyTensor>,
+    ) -> PyResult<Self> {
+        entry::run(py, move || {
+            let side = match padding_side {
+                "right" => Side::Right,
+                "left" => Side::Left,
+                other => {
+                    return Err(Error::Batch(format!(
+                        "padding_side must be \"right\" or \"left\", got {other:?}"
+                    )));
+                }
+            };
+            let frames = |name, given: Option<Given>, lengths| {
+                given.map(|given| given.frames(name, lengths, side)).transpose()
+            };
+            let parts = Parts {
+                text: frames("text", text, text_lengths)?,
+                tokens: text_bert.map(tensors),
+                audio: frames("audio", audio, audio_lengths)?,
+                vision: frames("vision", vision, vision_lengths)?,
+                labels: labels.map(|l| l.0),
+                index: index.map(|i| i.0),
+            };
+            Batch::pack(parts, parse_kind(dtype)?, parse_device(device)?).map(Self)
+        })
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.size
+    }
+}
+
+impl Given {
+    fn frames(self, name: &str, lengths: Option<Vec<i64>>, side: Side) -> Result<Frames> {
+        match (self, lengths) {
+            (Self::List(list), _) => Ok(Frames::List(tensors(list))),
+            (Self::Padded(array), Some(lengths)) => Ok(Frames::Padded { array: array.0, lengths, side }),
+            (Self::Padded(_), None) => Err(Error::Batch(format!(
+                "{name} is a padded array, so {name}_lengths is needed: the true length of each utterance"
+            ))),
+        }
+    }
+}
+
+fn tensors(list: Vec<PyTensor>) -> Vec<Tensor> {
+    list.into_iter().map(|t| t.0).collect()
+}
+
+pub fn parse_kind(dtype: &str) -> Result<Kind> {
+    match dtype {
+        "float32" => Ok(Kind::Float),
+        "float64" => Ok(Kind::Double),
+        other => Err(Error::Config(format!("dtype must be \"float32\" or \"float64\", got {other:?}"))),
+    }
+}
+
+pub fn parse_device(device: &str) -> Result<Device> {
+    let unknown =
+        || Error::Device(format!("device must be \"cpu\", \"cuda\" or \"cuda:<n>\", got {device:?}"));
+    match device.split_once(':') {
+        None if device == "cpu" => Ok(Device::Cpu),
+        None if device == "cuda" => Ok(Device::Cuda(0)),
+        Some(("cuda", n)) => Ok(Device::Cuda(n.parse().map_err(|_| unknown())?)),
+        _ => Err(unknown()),
+    }
+}

@@ -1,0 +1,219 @@
+//! `_core.Core`: the trainer behind one lock.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pyo3::IntoPyObjectExt;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use pyo3_tch::PyTensor;
+use tch::Tensor;
+
+use super::batch::{PyBatch, parse_device, parse_kind};
+use super::entry;
+use crate::loss::Losses;
+use crate::model::Forward;
+use crate::model::transformer::StreamOutput;
+use crate::train::Trainer;
+
+/// A model with its weights and its training run. Calls from several threads take turns.
+#[pyclass(module = "mmiln._core", frozen)]
+pub struct Core {
+    trainer: Mutex<Trainer>,
+}
+
+/// A tensor, or one tensor an utterance.
+enum Value {
+    Dense(Tensor),
+    Ragged(Vec<Tensor>),
+}
+
+#[pymethods]
+impl Core {
+    #[new]
+    #[pyo3(signature = (model, text_encoder, *, seed, device, dtype))]
+    fn new(
+        py: Python<'_>,
+        model: &str,
+        text_encoder: Option<&str>,
+        seed: u64,
+        device: &str,
+        dtype: &str,
+    ) -> PyResult<Self> {
+        entry::run(py, || {
+            let bert = text_encoder.map(entry::from_json).transpose()?;
+            let trainer = Trainer::new(
+                entry::from_json(model)?,
+                bert,
+                seed,
+                parse_kind(dtype)?,
+                parse_device(device)?,
+            )?;
+            Ok(Self { trainer: Mutex::new(trainer) })
+        })
+    }
+
+    /// Scores, `(B,)`.
+    fn scores(&self, py: Python<'_>, batch: &PyBatch) -> PyResult<PyTensor> {
+        entry::run(py, || Ok(PyTensor(self.lock().forward(&batch.0)?.score().shallow_clone())))
+    }
+
+    /// Everything a forward pass computes, by the names of section 11.
+    fn forward<'py>(
+        &self,
+        py: Python<'py>,
+        batch: &PyBatch,
+        intermediates: bool,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let values = entry::run(py, || Ok(named(&self.lock().forward(&batch.0)?, intermediates)))?;
+        let dict = PyDict::new(py);
+        for (name, value) in values {
+            match value {
+                Value::Dense(tensor) => dict.set_item(name, PyTensor(tensor))?,
+                Value::Ragged(list) => {
+                    let list: Vec<PyTensor> = list.into_iter().map(PyTensor).collect();
+                    dict.set_item(name, list.into_py_any(py)?)?;
+                }
+            }
+        }
+        Ok(dict)
+    }
+
+    /// task, sim, diff, total without dropout, scalars.
+    fn losses<'py>(&self, py: Python<'py>, batch: &PyBatch) -> PyResult<Bound<'py, PyDict>> {
+        let losses = entry::run(py, || self.lock().losses(&batch.0))?;
+        by_name(py, losses)
+    }
+
+    /// Gradients of the total loss without dropout, by parameter name.
+    fn gradients<'py>(&self, py: Python<'py>, batch: &PyBatch) -> PyResult<Bound<'py, PyDict>> {
+        let gradients = entry::run(py, || self.lock().gradients(&batch.0))?;
+        tensor_dict(py, gradients)
+    }
+
+    /// Whether training needs dataset indices and the number of samples.
+    fn keeps_pseudo_labels(&self, py: Python<'_>) -> PyResult<bool> {
+        entry::run(py, || Ok(self.lock().keeps_pseudo_labels()))
+    }
+
+    fn begin_training(&self, py: Python<'_>, samples: Option<i64>, train: &str) -> PyResult<()> {
+        entry::run(py, || self.lock().begin_training(samples, entry::from_json(train)?))
+    }
+
+    fn begin_epoch(&self, py: Python<'_>, epoch: i64) -> PyResult<()> {
+        entry::run(py, || self.lock().begin_epoch(epoch))
+    }
+
+    /// task, sim, diff, total of one micro-batch, scalars on the device.
+    fn train_step<'py>(&self, py: Python<'py>, batch: &PyBatch) -> PyResult<Bound<'py, PyDict>> {
+        let losses = entry::run(py, || self.lock().train_step(&batch.0))?;
+        by_name(py, losses)
+    }
+
+    fn end_epoch(&self, py: Python<'_>) -> PyResult<()> {
+        entry::run(py, || self.lock().end_epoch())
+    }
+
+    fn keep_best(&self, py: Python<'_>) -> PyResult<()> {
+        entry::run(py, || self.lock().keep_best())
+    }
+
+    fn restore_best(&self, py: Python<'_>) -> PyResult<()> {
+        entry::run(py, || self.lock().restore_best())
+    }
+
+    /// Pseudo-labels by modality and dataset index; `None` where no run keeps any.
+    fn pseudo_labels<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let labels = entry::run(py, || Ok(self.lock().pseudo_labels()))?;
+        labels.map(|all| tensor_dict(py, all.into_iter().map(|(m, t)| (m.name().to_owned(), t)))).transpose()
+    }
+
+    /// A copy of every weight by name.
+    fn state_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let state = entry::run(py, || Ok(self.lock().state_dict()))?;
+        tensor_dict(py, state)
+    }
+
+    /// Sets the weights whose names start with `prefix`, all or none.
+    fn load_state_dict(
+        &self,
+        py: Python<'_>,
+        state: BTreeMap<String, PyTensor>,
+        prefix: &str,
+    ) -> PyResult<()> {
+        let state = state.into_iter().map(|(name, tensor)| (name, tensor.0)).collect();
+        entry::run(py, move || self.lock().load_state_dict(&state, prefix))
+    }
+}
+
+impl Core {
+    /// A call that panicked left the trainer whole: weights change in the last stage of a step only.
+    fn lock(&self) -> MutexGuard<'_, Trainer> {
+        self.trainer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn tensor_dict<'py>(
+    py: Python<'py>,
+    tensors: impl IntoIterator<Item = (String, Tensor)>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (name, tensor) in tensors {
+        dict.set_item(name, PyTensor(tensor))?;
+    }
+    Ok(dict)
+}
+
+fn by_name<'py>(py: Python<'py>, losses: Losses) -> PyResult<Bound<'py, PyDict>> {
+    let parts = [("task", losses.task), ("sim", losses.sim), ("diff", losses.diff), ("total", losses.total)];
+    tensor_dict(py, parts.map(|(name, value)| (name.to_owned(), value)))
+}
+
+/// The results of a forward pass under the names of section 11.
+fn named(forward: &Forward, intermediates: bool) -> Vec<(String, Value)> {
+    let mut out = Vec::new();
+    let mut dense = |name: String, tensor: &Tensor| out.push((name, Value::Dense(tensor.shallow_clone())));
+    if let Some(head) = &forward.multimodal {
+        dense("y_multimodal".into(), &head.score);
+        dense("F_multimodal".into(), &head.features);
+    }
+    for branch in &forward.branches {
+        let name = branch.modality.name();
+        dense(format!("y_{name}"), &branch.head.score);
+        dense(format!("F_{name}"), &branch.head.features);
+        if intermediates {
+            let (own, text_led) = branch.controls();
+            for (stream, control) in [(name, own), (branch.modality.text_led(), text_led)] {
+                if let Some(control) = control {
+                    dense(format!("control.{stream}"), control);
+                }
+            }
+        }
+    }
+    if intermediates {
+        for branch in &forward.branches {
+            for (i, layer) in branch.layers.iter().enumerate() {
+                let alone = (branch.modality.name(), Some(&layer.alone));
+                for (stream, output) in [alone, (branch.modality.text_led(), layer.text_led.as_ref())] {
+                    if let Some(output) = output {
+                        name_stream(&mut out, &format!("fusion.{i}.{stream}"), output);
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+fn name_stream(out: &mut Vec<(String, Value)>, path: &str, stream: &StreamOutput) {
+    let attention = stream.output.with(stream.attention.shallow_clone());
+    out.push((format!("{path}.output"), Value::Ragged(stream.output.split())));
+    out.push((format!("{path}.attention"), Value::Ragged(attention.split())));
+    if let Some(gates) = &stream.gates {
+        out.push((format!("{path}.retain"), Value::Dense(gates.retain.shallow_clone())));
+        out.push((format!("{path}.compound"), Value::Dense(gates.compound.shallow_clone())));
+    }
+    if let Some(source) = &stream.source {
+        out.push((format!("{path}.source"), Value::Ragged(source.split())));
+    }
+}

@@ -1,0 +1,97 @@
+//! The one way from Python into the core: release the GIL, stop panics, map errors.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pyo3::exceptions::{PyMemoryError, PyRuntimeError};
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+
+thread_local! {
+    /// Whether a panic on this thread will be caught and turned into an exception.
+    static CAUGHT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Keeps a panic that [`run`] turns into an exception from also being printed.
+pub fn silence_caught_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !CAUGHT.get() {
+            before(info);
+        }
+    }));
+}
+
+/// Runs `f` without the GIL; its error, or a panic, becomes an exception of `mmiln.errors`.
+pub fn run<T: Send>(py: Python<'_>, f: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
+    let outcome = py.allow_threads(|| {
+        let outer = CAUGHT.replace(true);
+        let outcome = catch_unwind(AssertUnwindSafe(f));
+        CAUGHT.set(outer);
+        outcome
+    });
+    match outcome {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(raise(py, class_of(&error), &error.to_string())),
+        Err(panic) => Err(explain(py, panic.as_ref())),
+    }
+}
+
+fn class_of(error: &Error) -> &'static str {
+    match error {
+        Error::Config(_) => "ConfigError",
+        Error::Batch(_) => "BatchError",
+        Error::Weights(_) => "WeightsError",
+        Error::State(_) => "StateError",
+        Error::Device(_) => "DeviceError",
+        Error::NonFinite(_) => "NonFiniteError",
+    }
+}
+
+/// An exception of `mmiln.errors` by class name.
+fn raise(py: Python<'_>, class: &str, message: &str) -> PyErr {
+    match py
+        .import("mmiln.errors")
+        .and_then(|m| m.getattr(class))
+        .and_then(|c| Ok(c.downcast_into::<PyType>()?))
+    {
+        Ok(class) => PyErr::from_type(class, message.to_owned()),
+        Err(_) => PyRuntimeError::new_err(message.to_owned()),
+    }
+}
+
+/// libtorch says no by a panic of tch: out of memory keeps its meaning, all else is a defect.
+fn explain(py: Python<'_>, panic: &(dyn Any + Send)) -> PyErr {
+    let message = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    if message.contains("out of memory") || message.contains("can't allocate memory") {
+        let first = message.lines().next().unwrap_or_default();
+        return PyMemoryError::new_err(format!(
+            "not enough memory for this batch ({first}); use a smaller batch_size"
+        ));
+    }
+    raise(py, "InternalError", &format!("a defect of mmiln, please report it with this text: {message}"))
+}
+
+/// A value of ours, as JSON.
+pub fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("plain data always has a JSON form")
+}
+
+/// Plain data out of JSON, with the field's path in the message where it can't be read.
+pub fn from_json<T: DeserializeOwned>(text: &str) -> Result<T> {
+    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(|error| {
+        let path = error.path().to_string();
+        let inner = error.into_inner().to_string();
+        let inner = inner.split(" at line ").next().unwrap_or_default();
+        Error::Config(if path == "." { inner.to_owned() } else { format!("{path}: {inner}") })
+    })
+}

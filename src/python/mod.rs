@@ -1,0 +1,62 @@
+//! The bindings: owned inputs in, the GIL released, errors mapped. No arithmetic.
+
+mod batch;
+mod core;
+mod entry;
+
+use numpy::PyReadonlyArray1;
+use pyo3::prelude::*;
+
+use crate::config::{ModelConfig, PRESETS, TrainConfig, preset};
+use crate::metrics;
+
+/// The version of torch that this module was compiled against.
+const TORCH_VERSION: &str = "2.11.0";
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    entry::silence_caught_panics();
+    module.add("TORCH_VERSION", TORCH_VERSION)?;
+    module.add("PRESETS", PRESETS.to_vec())?;
+    module.add_class::<batch::PyBatch>()?;
+    module.add_class::<core::Core>()?;
+    module.add_function(wrap_pyfunction!(preset_json, module)?)?;
+    module.add_function(wrap_pyfunction!(check_config, module)?)?;
+    module.add_function(wrap_pyfunction!(metrics_of, module)?)
+}
+
+/// Model and training fields of a preset, as a JSON object each.
+#[pyfunction]
+fn preset_json(py: Python<'_>, name: &str) -> PyResult<(String, String)> {
+    entry::run(py, || {
+        let (model, train) = preset(name)?;
+        Ok((entry::to_json(&model), entry::to_json(&train)))
+    })
+}
+
+/// Refuses model or training fields that are unknown, of the wrong type or out of range.
+#[pyfunction]
+fn check_config(py: Python<'_>, model: &str, train: &str) -> PyResult<()> {
+    entry::run(py, || {
+        entry::from_json::<ModelConfig>(model)?.validate()?;
+        entry::from_json::<TrainConfig>(train)?.validate()
+    })
+}
+
+/// Section 9's measures by name, of two arrays of one length, not empty.
+#[pyfunction]
+fn metrics_of(
+    truth: PyReadonlyArray1<f64>,
+    prediction: PyReadonlyArray1<f64>,
+) -> PyResult<Vec<(&'static str, f64)>> {
+    let m = metrics::compute(truth.as_slice()?, prediction.as_slice()?);
+    Ok(vec![
+        ("has0_acc2", m.has0_acc2),
+        ("has0_f1", m.has0_f1),
+        ("non0_acc2", m.non0_acc2),
+        ("non0_f1", m.non0_f1),
+        ("acc7", m.acc7),
+        ("acc5", m.acc5),
+        ("mae", m.mae),
+        ("corr", m.corr),
+    ])
+}

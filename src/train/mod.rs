@@ -1,0 +1,230 @@
+//! A model with its weights, and a training run over it.
+
+pub mod optimizer;
+pub mod step;
+
+use std::collections::BTreeMap;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::batch::Batch;
+use crate::config::{ModelConfig, TrainConfig};
+use crate::error::{Error, Result};
+use crate::loss::Losses;
+use crate::model::encoder::bert::BertConfig;
+use crate::model::{Forward, Modality, Model};
+use crate::params::{Builder, Params};
+use crate::rng::Noise;
+use crate::ulgm::{Shape, Ulgm};
+use optimizer::Optimizer;
+
+/// How far a label may lie outside the bound: what rounding to float32 and back can do, amply.
+const LABEL_SLACK: f64 = 1e-4;
+
+/// A model, its weights, and the current or last training run.
+pub struct Trainer {
+    model: Model,
+    params: Params,
+    kind: Kind,
+    device: Device,
+    run: Option<Run>,
+}
+
+/// What a training run keeps between steps.
+pub struct Run {
+    config: TrainConfig,
+    optimizer: Optimizer,
+    ulgm: Option<Ulgm>,
+    /// From 1.
+    epoch: i64,
+    /// Micro-batches so far, the address of dropout.
+    step: u32,
+    /// Micro-batches whose gradients wait for the optimiser.
+    pending: i64,
+    best: Option<Tensor>,
+}
+
+impl Trainer {
+    /// A model with initial weights drawn from `seed`; a text encoder's weights are to be loaded.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a field out of range.
+    pub fn new(
+        config: ModelConfig,
+        bert: Option<BertConfig>,
+        seed: u64,
+        kind: Kind,
+        device: Device,
+    ) -> Result<Self> {
+        config.validate()?;
+        if let Some(bert) = &bert {
+            bert.validate()?;
+            if bert.hidden_size != config.text_dim {
+                return Err(Error::Config(format!(
+                    "text_dim must be the text encoder's width, {}, got {}",
+                    bert.hidden_size, config.text_dim
+                )));
+            }
+        }
+        let builder = Builder::new(seed, kind, device);
+        let model = Model::new(&builder, config, bert);
+        Ok(Self { model, params: builder.finish(), kind, device, run: None })
+    }
+
+    /// A forward pass without dropout or gradients.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] where the batch does not fit the model.
+    pub fn forward(&self, batch: &Batch) -> Result<Forward> {
+        self.model.check(batch)?;
+        let _no_grad = tch::no_grad_guard();
+        Ok(self.model.forward(batch, &Noise::off()))
+    }
+
+    /// The losses of a batch without dropout, cut off the graph.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] where the batch does not fit the model or has no usable labels.
+    pub fn losses(&self, batch: &Batch) -> Result<Losses> {
+        let (y_m, pseudo) = self.targets(batch)?;
+        let forward = self.forward(batch)?;
+        let _no_grad = tch::no_grad_guard();
+        Ok(Losses::of(&forward, &y_m, &pseudo, &self.model.config))
+    }
+
+    /// Gradients of the total loss of a batch without dropout, by parameter name.
+    ///
+    /// # Errors
+    /// As [`Trainer::losses`].
+    pub fn gradients(&self, batch: &Batch) -> Result<Vec<(String, Tensor)>> {
+        self.model.check(batch)?;
+        let (y_m, pseudo) = self.targets(batch)?;
+        let _grad = step::GradGuard::new();
+        let forward = self.model.forward(batch, &Noise::off());
+        let losses = Losses::of(&forward, &y_m, &pseudo, &self.model.config);
+        let gradients = self.params.gradients(&losses.total);
+        Ok(self.params.entries.iter().map(|p| p.name.clone()).zip(gradients).collect())
+    }
+
+    /// Starts a run over `samples` training utterances from the present weights. `samples` may be unknown
+    /// where no pseudo-labels are kept.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a field out of range, [`Error::State`] where ULGM needs the number of samples.
+    pub fn begin_training(&mut self, samples: Option<i64>, config: TrainConfig) -> Result<()> {
+        config.validate()?;
+        let ulgm = if self.keeps_pseudo_labels() {
+            let samples = samples.filter(|n| *n > 0).ok_or_else(|| {
+                Error::State("pseudo-labels need the number of training utterances, at least 1".into())
+            })?;
+            let ModelConfig { label_bound, exclude_zero, multimodal_features, .. } = self.model.config;
+            let shape = Shape {
+                samples,
+                multimodal: multimodal_features,
+                unimodal: self.model.modalities().collect(),
+                kind: self.kind,
+                device: self.device,
+            };
+            Some(Ulgm::new(&shape, label_bound, exclude_zero))
+        } else {
+            None
+        };
+        let _ = self.params.grad.zero_();
+        self.run = Some(Run {
+            optimizer: Optimizer::new(&self.params),
+            config,
+            ulgm,
+            epoch: 0,
+            step: 0,
+            pending: 0,
+            best: None,
+        });
+        Ok(())
+    }
+
+    /// Whether training this model needs dataset indices.
+    #[must_use]
+    pub fn keeps_pseudo_labels(&self) -> bool {
+        self.model.config.has_text() && self.model.modalities().next().is_some()
+    }
+
+    /// Pseudo-labels of the current or last run by dataset index.
+    #[must_use]
+    pub fn pseudo_labels(&self) -> Option<Vec<(Modality, Tensor)>> {
+        Some(self.run.as_ref()?.ulgm.as_ref()?.all_pseudo_labels())
+    }
+
+    /// Remembers the present weights as the best of the run.
+    ///
+    /// # Errors
+    /// [`Error::State`] where no run was started.
+    pub fn keep_best(&mut self) -> Result<()> {
+        let copy = self.params.flat.copy();
+        self.run_mut()?.best = Some(copy);
+        Ok(())
+    }
+
+    /// Goes back to the weights that [`Trainer::keep_best`] remembered last, if any.
+    ///
+    /// # Errors
+    /// [`Error::State`] where no run was started.
+    pub fn restore_best(&mut self) -> Result<()> {
+        if let Some(best) = self.run_mut()?.best.take() {
+            self.params.flat.copy_(&best);
+        }
+        Ok(())
+    }
+
+    /// A copy of every weight by name.
+    #[must_use]
+    pub fn state_dict(&self) -> Vec<(String, Tensor)> {
+        self.params.state_dict()
+    }
+
+    /// Sets the weights whose names start with `prefix`, all or none.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] that lists what does not fit.
+    pub fn load_state_dict(&mut self, state: &BTreeMap<String, Tensor>, prefix: &str) -> Result<()> {
+        self.params.load_state_dict(state, prefix)
+    }
+
+    /// Labels of a batch and the pseudo-labels that go with them: those of the run for samples that it has
+    /// seen, else the labels themselves.
+    fn targets(&self, batch: &Batch) -> Result<(Tensor, Vec<(Modality, Tensor)>)> {
+        let Some(labels) = &batch.labels else {
+            return Err(Error::Batch("the batch has no labels, the losses need them".into()));
+        };
+        let bound = self.model.config.label_bound;
+        if labels.largest > bound + LABEL_SLACK {
+            return Err(Error::Batch(format!(
+                "labels must lie in [-{bound}, {bound}] (label_bound), got one of magnitude {}",
+                labels.largest
+            )));
+        }
+        let y_m = labels.values.shallow_clone();
+        let ulgm = self.run.as_ref().and_then(|run| run.ulgm.as_ref());
+        let pseudo = match (&batch.index, ulgm) {
+            (Some(index), Some(ulgm)) => {
+                check_range(index, ulgm.samples)?;
+                ulgm.pseudo_labels(&Tensor::from_slice(index).to_device(self.device), &y_m)
+            }
+            _ => self.model.modalities().map(|(modality, _)| (modality, y_m.shallow_clone())).collect(),
+        };
+        Ok((y_m, pseudo))
+    }
+
+    fn run_mut(&mut self) -> Result<&mut Run> {
+        self.run.as_mut().ok_or_else(|| Error::State("no training run: call begin_training first".into()))
+    }
+}
+
+fn check_range(index: &[i64], samples: i64) -> Result<()> {
+    match index.iter().find(|i| **i >= samples) {
+        Some(i) => Err(Error::Batch(format!(
+            "index {i} is out of range: the training set has {samples} utterances, 0 to {}",
+            samples - 1
+        ))),
+        None => Ok(()),
+    }
+}
