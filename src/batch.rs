@@ -36,7 +36,6 @@ pub enum Text {
 }
 
 impl Text {
-    #[must_use]
     pub fn layout(&self) -> &Arc<Layout> {
         match self {
             Self::Features(frames) => &frames.layout,
@@ -129,8 +128,6 @@ impl Batch {
     /// The rows to update by dataset index: where an index stands twice, its last place alone.
     ///
     /// Returns (places in the batch, dataset indices), on the CPU.
-    #[must_use]
-    #[allow(clippy::cast_possible_wrap)]
     pub fn distinct(index: &[i64]) -> (Vec<i64>, Vec<i64>) {
         let last: HashMap<i64, usize> = index.iter().enumerate().map(|(place, &i)| (i, place)).collect();
         (0..index.len()).filter(|&p| last[&index[p]] == p).map(|p| (p as i64, index[p])).unzip()

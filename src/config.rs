@@ -98,25 +98,21 @@ pub struct TrainConfig {
 
 impl ModelConfig {
     /// Whether the model has text at its centre. Without, it is the control of one modality alone.
-    #[must_use]
     pub fn has_text(&self) -> bool {
         self.text_dim > 0
     }
 
     /// Whether the fusion layers carry gates, and with them control vectors.
-    #[must_use]
     pub fn has_gates(&self) -> bool {
         self.variant != Variant::NoMfm
     }
 
     /// Whether the text-led SAG stack exists.
-    #[must_use]
     pub fn has_gate_fusion(&self) -> bool {
         self.has_text() && self.variant != Variant::NoGateFusion
     }
 
     /// Weights of the similarity and difference losses, as the variant leaves them.
-    #[must_use]
     pub fn loss_weights(&self) -> (f64, f64) {
         match self.variant {
             Variant::Full => (self.alpha, self.beta),

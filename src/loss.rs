@@ -17,24 +17,20 @@ pub struct Losses {
 
 impl Losses {
     /// Of a forward pass against the labels `y_m` and the pseudo-labels of each modality, `(B,)` each.
-    #[must_use]
     pub fn of(forward: &Forward, y_m: &Tensor, pseudo: &[(Modality, Tensor)], config: &ModelConfig) -> Self {
         let task = task(forward, y_m, pseudo); // (35)
         let sim = similarity(&forward.branches).unwrap_or_else(|| task.detach().zeros_like()); // (24) (25)
         let diff = difference(&forward.branches, config.diff_normalize)
             .unwrap_or_else(|| task.detach().zeros_like()); // (26)
         let (alpha, beta) = config.loss_weights();
-        let mut total = task.shallow_clone(); // (36)
-        for (weight, part) in [(alpha, &sim), (beta, &diff)] {
-            if weight > 0.0 {
-                total = total + part * weight; // not `+=`, which would write into `task`
-            }
-        }
+        let weighted = |total: Tensor, (weight, part): (f64, &Tensor)| {
+            if weight > 0.0 { total + part * weight } else { total }
+        };
+        let total = [(alpha, &sim), (beta, &diff)].into_iter().fold(task.shallow_clone(), weighted); // (36)
         Self { task, sim, diff, total }
     }
 
     /// The same values, cut off the graph.
-    #[must_use]
     pub fn detach(&self) -> Self {
         Self {
             task: self.task.detach(),

@@ -17,7 +17,6 @@ pub struct Metrics {
 
 /// Measures `prediction` against `truth`, slices of one length, at least one element. NaN stands
 /// where a measure has no value: `corr` of a constant side, `non0_*` where every truth is zero.
-#[must_use]
 pub fn compute(truth: &[f64], prediction: &[f64]) -> Metrics {
     let pairs = || truth.iter().copied().zip(prediction.iter().copied());
     let has0: Vec<_> = pairs().map(|(t, p)| (t >= 0.0, p >= 0.0)).collect();
@@ -35,12 +34,9 @@ pub fn compute(truth: &[f64], prediction: &[f64]) -> Metrics {
 }
 
 /// The sentiment class: clipped to the bound, rounded half to even.
-#[allow(clippy::cast_possible_truncation)]
 fn class(score: f64, bound: f64) -> i8 {
     score.clamp(-bound, bound).round_ties_even() as i8
 }
-
-#[allow(clippy::cast_precision_loss)]
 fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let (sum, count) = values.fold((0.0, 0usize), |(s, n), v| (s + v, n + 1));
     sum / count as f64
@@ -52,7 +48,6 @@ fn share(hits: impl Iterator<Item = bool>) -> f64 {
 
 /// F1 of both classes, weighted by how often each is true; a class that is never predicted nor true
 /// counts zero.
-#[allow(clippy::cast_precision_loss)]
 fn weighted_f1(pairs: &[(bool, bool)]) -> f64 {
     [false, true].iter().fold(0.0, |sum, &of| {
         let support = pairs.iter().filter(|(t, _)| *t == of).count() as f64;

@@ -27,7 +27,8 @@ impl Group {
 
     fn of(name: &str) -> Self {
         if name.starts_with("text.bert.") {
-            if name.ends_with(".bias") || name.contains("LayerNorm") { Self::TextNoDecay } else { Self::Text }
+            let undecayed = name.contains("LayerNorm") || name.rsplit('.').next() == Some("bias");
+            if undecayed { Self::TextNoDecay } else { Self::Text }
         } else if name.starts_with("audio.") {
             Self::Audio
         } else if name.starts_with("vision.") {
@@ -48,15 +49,11 @@ pub enum Init {
 
 impl Init {
     /// Linear and convolution, weight and bias: U(-1/sqrt(fan in), 1/sqrt(fan in)).
-    #[must_use]
-    #[allow(clippy::cast_precision_loss)]
     pub fn fan_in(fan_in: i64) -> Self {
         Self::Uniform((fan_in as f64).sqrt().recip())
     }
 
     /// Xavier, as the attention's input projection: U(-b, b), b = sqrt(6 / (fan in + fan out)).
-    #[must_use]
-    #[allow(clippy::cast_precision_loss)]
     pub fn xavier(fan_in: i64, fan_out: i64) -> Self {
         Self::Uniform((6.0 / (fan_in + fan_out) as f64).sqrt())
     }
@@ -80,19 +77,16 @@ pub struct Builder {
 }
 
 impl Builder {
-    #[must_use]
     pub fn new(seed: u64, kind: Kind, device: Device) -> Self {
         Self { seed, kind, device, found: RefCell::default() }
     }
 
     /// The outermost scope.
-    #[must_use]
     pub fn root(&self) -> Scope<'_> {
         Scope { builder: self, path: String::new() }
     }
 
     /// Moves the collected parameters into flat storage, group by group.
-    #[must_use]
     pub fn finish(self) -> Params {
         let mut found = self.found.into_inner();
         found.sort_by_key(|(name, _)| Group::of(name));
@@ -123,13 +117,11 @@ pub struct Scope<'a> {
 
 impl Scope<'_> {
     /// The scope `name` under this one.
-    #[must_use]
     pub fn at(&self, name: impl std::fmt::Display) -> Self {
         Self { builder: self.builder, path: format!("{}{name}.", self.path) }
     }
 
     /// A new parameter `name` of this scope.
-    #[must_use]
     pub fn param(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
         let Builder { seed, kind, device, .. } = *self.builder;
         let name = format!("{}{name}", self.path);
@@ -159,7 +151,6 @@ pub struct Params {
 
 impl Params {
     /// Gradients of a scalar by parameter, in the order of `entries`; zero where it does not depend on one.
-    #[must_use]
     pub fn gradients(&self, scalar: &Tensor) -> Vec<Tensor> {
         let leaves: Vec<&Tensor> = self.entries.iter().map(|p| &p.leaf).collect();
         Tensor::run_backward(&[scalar], &leaves, false, false)
@@ -178,7 +169,6 @@ impl Params {
     }
 
     /// First and length of each group's run in flat storage.
-    #[must_use]
     pub fn ranges(&self) -> Vec<(Group, i64, i64)> {
         Group::ALL
             .iter()
@@ -191,7 +181,6 @@ impl Params {
     }
 
     /// A copy of every weight by name.
-    #[must_use]
     pub fn state_dict(&self) -> Vec<(String, Tensor)> {
         self.entries.iter().map(|p| (p.name.clone(), p.leaf.detach().copy())).collect()
     }

@@ -36,8 +36,6 @@ unsafe impl Sync for Layout {}
 
 impl Layout {
     /// The layout of utterances of these lengths (each at least 1) on `device`.
-    #[must_use]
-    #[allow(clippy::cast_sign_loss, clippy::cast_possible_wrap)]
     pub fn new(lengths: Vec<i64>, device: Device) -> Self {
         let first: Vec<i64> = lengths
             .iter()
@@ -77,7 +75,6 @@ impl Layout {
     }
 
     /// Number of utterances.
-    #[must_use]
     pub fn batch_size(&self) -> usize {
         self.lengths.len()
     }
@@ -99,25 +96,21 @@ impl Clone for Ragged {
 
 impl Ragged {
     /// Other frames in the same layout.
-    #[must_use]
     pub fn with(&self, frames: Tensor) -> Self {
         Self { frames, layout: Arc::clone(&self.layout) }
     }
 
     /// One `(T, width)` tensor an utterance, in order.
-    #[must_use]
     pub fn split(&self) -> Vec<Tensor> {
         split(&self.frames, &self.layout)
     }
 
     /// A per-utterance value, `(B, d)`, repeated for each frame: `(sum T, d)`.
-    #[must_use]
     pub fn spread(&self, per_utterance: &Tensor) -> Tensor {
         per_utterance.index_select(0, &self.layout.utterance)
     }
 
     /// The mean over each utterance's true frames, `(B, width)`.
-    #[must_use]
     pub fn mean(&self) -> Tensor {
         let lengths = Some(&self.layout.device_lengths);
         Tensor::segment_reduce(&self.frames, "sum", lengths, None, None, 0, true, 0.0)
@@ -125,20 +118,17 @@ impl Ragged {
     }
 
     /// Each utterance's first frame, `(B, width)`.
-    #[must_use]
     pub fn first(&self) -> Tensor {
         self.frames.index_select(0, &self.layout.first)
     }
 
     /// Kind of the frames.
-    #[must_use]
     pub fn kind(&self) -> Kind {
         self.frames.kind()
     }
 }
 
 /// Splits packed rows of any width by a layout.
-#[must_use]
 pub fn split(frames: &Tensor, layout: &Layout) -> Vec<Tensor> {
     frames.split_with_sizes(&layout.lengths[..], 0)
 }

@@ -12,7 +12,6 @@ const MULTIPLIERS: [u64; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 
 /// One block of four words at a 128-bit counter, under a 64-bit key.
-#[allow(clippy::cast_possible_truncation)] // the halves of a product are what Philox is made of
 fn philox(key: u64, counter: [u32; 4]) -> [u32; 4] {
     let mut key = [key as u32, (key >> 32) as u32];
     let mut c = counter;
@@ -30,8 +29,6 @@ fn hash(name: &str) -> u64 {
 }
 
 /// `count` numbers uniform in `[-bound, bound)` with 53 random bits each, for the parameter `name`.
-#[must_use]
-#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 pub fn uniform(seed: u64, name: &str, count: usize, bound: f64) -> Vec<f64> {
     let stream = hash(name);
     let mut out = Vec::with_capacity(count + 1);
@@ -57,19 +54,16 @@ struct Stream {
 
 impl Noise {
     /// Evaluation: dropout is the identity.
-    #[must_use]
     pub fn off() -> Self {
         Self(None)
     }
 
     /// The stream of training step `step` of a run seeded with `seed`.
-    #[must_use]
     pub fn training(seed: u64, step: u32) -> Self {
         Self(Some(Stream { seed, step, site: Cell::new(0) }))
     }
 
     /// Zeroes each element of `x` with probability `p` and scales the others by `1 / (1 - p)`.
-    #[must_use]
     pub fn dropout(&self, x: Tensor, p: f64) -> Tensor {
         match &self.0 {
             Some(stream) if p > 0.0 => &x * stream.mask(&x.size(), p, x.kind(), x.device()),
@@ -79,7 +73,6 @@ impl Noise {
 }
 
 impl Stream {
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn mask(&self, shape: &[i64], p: f64, kind: Kind, device: Device) -> Tensor {
         let site = self.site.replace(self.site.get() + 1);
         let count = shape.iter().product::<i64>() as usize;

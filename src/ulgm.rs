@@ -53,7 +53,6 @@ pub struct Shape {
 
 impl Ulgm {
     /// No sample has a feature yet; each pseudo-label starts as its sample's true label.
-    #[must_use]
     pub fn new(shape: &Shape, bound: f64, exclude_zero: bool) -> Self {
         let space = |dim| Space::new(shape.samples, dim, shape.kind, shape.device);
         Self {
@@ -67,7 +66,6 @@ impl Ulgm {
     }
 
     /// Current pseudo-labels of the samples `rows`, whose true labels are `y_m`, `(R,)` each.
-    #[must_use]
     pub fn pseudo_labels(&self, rows: &Tensor, y_m: &Tensor) -> Vec<(Modality, Tensor)> {
         let stored = self.stored.index_select(0, rows);
         self.unimodal
@@ -77,7 +75,6 @@ impl Ulgm {
     }
 
     /// All pseudo-labels by dataset index, `(N,)` each; NaN for a sample that training has not seen.
-    #[must_use]
     pub fn all_pseudo_labels(&self) -> Vec<(Modality, Tensor)> {
         self.unimodal
             .iter()

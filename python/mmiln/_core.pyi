@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+__all__ = ["PRESETS", "TORCH_VERSION", "Batch", "Core", "check_config", "metrics_of", "preset_json"]
+
 TORCH_VERSION: Final[str]
 PRESETS: Final[list[str]]
 

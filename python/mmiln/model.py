@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from . import _core, batches, loaders, pretrained, training
+from . import batches, loaders, pretrained, training
+from ._core import Batch, Core
 from .callbacks import Callback
 from .config import Config
 from .errors import BatchError, ConfigError, DeviceError, StateError, WeightsError
@@ -84,7 +85,7 @@ class Model:
         self.seed = seed
         self.fields = fields
         self._encoder: TextEncoder | None = None
-        self._built: _core.Core | None = None
+        self._built: Core | None = None
         self._final_widths: dict[str, int] = {}
         self._check()
 
@@ -369,7 +370,7 @@ class Model:
         return self._built is not None
 
     @property
-    def _core(self) -> _core.Core:
+    def _core(self) -> Core:
         if self._built is None:
             unknown = [name for name in WIDTHS if name not in self._widths()]
             if unknown:
@@ -379,7 +380,7 @@ class Model:
             return self._build(self._widths())
         return self._built
 
-    def _pack(self, batch: object) -> _core.Batch:
+    def _pack(self, batch: object) -> Batch:
         if self._built is None:
             seen = batches.widths(batches.check_keys(batch))
             self._build({f"{name}_dim": width for name, width in seen.items()} | self._widths())
@@ -399,11 +400,11 @@ class Model:
             widths["text_dim"] = self._encoder.width
         return widths
 
-    def _build(self, widths: dict[str, int], *, weights: Mapping[str, Tensor] | None = None) -> _core.Core:
+    def _build(self, widths: dict[str, int], *, weights: Mapping[str, Tensor] | None = None) -> Core:
         """Creates the core; a text encoder's weights come with ``weights``, else from its directory."""
         config = Config.resolve(self.preset, {**self.fields, **widths, "seed": self.seed})
         encoder = self._encoder
-        core = _core.Core(
+        core = Core(
             json.dumps(config.model),
             None if encoder is None else json.dumps(encoder.config),
             seed=config.train["seed"],

@@ -8,11 +8,19 @@ from .errors import StateError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from .history import History
 
 # Colour-blind safe (Okabe and Ito 2008).
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+
+
+def new_figure() -> Figure:
+    """An empty figure of notebook size that no window manager knows of."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(6.4, 4.0), layout="constrained")
 
 
 def learning_curve(history: History, ax: Axes | None = None) -> Axes:
@@ -23,11 +31,9 @@ def learning_curve(history: History, ax: Axes | None = None) -> Axes:
     """
     if not history.epochs:
         raise StateError("there is no epoch to draw: fit the model first")
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    if ax is None:
-        ax = Figure(figsize=(6.4, 4.0), layout="constrained").subplots()
+    ax = new_figure().subplots() if ax is None else ax
     epochs = range(1, history.epochs + 1)
     ax.plot(epochs, history["train_total"], color=BLUE, marker="o", markersize=3, label="training loss")
     ax.set_xlabel("epoch")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -102,7 +102,7 @@ def _train_epoch(
     losses, sizes = [], []
     bar = tqdm(
         loaders.each(loader),
-        total=len(loader) if hasattr(loader, "__len__") else None,
+        total=len(loader) if isinstance(loader, Sized) else None,
         desc=f"epoch {epoch}",
         unit="batch",
         leave=False,

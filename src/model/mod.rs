@@ -36,8 +36,6 @@ pub enum Modality {
 
 impl Modality {
     pub const ALL: [Self; 2] = [Self::Audio, Self::Vision];
-
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Audio => "audio",
@@ -46,7 +44,6 @@ impl Modality {
     }
 
     /// Name of the text-led stream that reads this modality.
-    #[must_use]
     pub fn text_led(self) -> &'static str {
         match self {
             Self::Audio => "text_audio",
@@ -104,7 +101,6 @@ pub struct LayerOutput {
 
 impl Forward {
     /// The model's score of each utterance, `(B,)`.
-    #[must_use]
     pub fn score(&self) -> &Tensor {
         let head = self.multimodal.as_ref().unwrap_or_else(|| &self.branches[0].head);
         &head.score
@@ -113,7 +109,6 @@ impl Forward {
 
 impl BranchOutput {
     /// Control vectors of the last layer, (the modality's own, the text-led stream's), `(B, d)` each.
-    #[must_use]
     pub fn controls(&self) -> (Option<&Tensor>, Option<&Tensor>) {
         fn control(stream: &StreamOutput) -> Option<&Tensor> {
             stream.gates.as_ref().map(|g| &g.control)
@@ -128,7 +123,6 @@ impl BranchOutput {
 
 impl Model {
     /// Declares all parameters, names as in section 10.
-    #[must_use]
     pub fn new(builder: &Builder, config: ModelConfig, bert: Option<BertConfig>) -> Self {
         let root = builder.root();
         let branches: Vec<Branch> = Modality::ALL
@@ -190,7 +184,6 @@ impl Model {
     }
 
     /// Scores, features and every stream of a batch that [`Model::check`] admits.
-    #[must_use]
     pub fn forward(&self, batch: &Batch, noise: &Noise) -> Forward {
         let text = self.text.as_ref().zip(batch.text.as_ref()).map(|(e, text)| e.forward(text, noise)); // X_t^0
         let branches: Vec<BranchOutput> =

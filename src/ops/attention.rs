@@ -17,8 +17,6 @@ pub struct Qkv<'a> {
 ///
 /// # Shapes
 /// `query` `(sum Tq, d)`, `key` and `value` `(sum Tk, d)` to `(sum Tq, d)`.
-#[must_use]
-#[allow(clippy::cast_precision_loss)]
 pub fn attention(qkv: &Qkv, queries: &Layout, keys: &Layout, heads: i64, p: f64, noise: &Noise) -> Tensor {
     let width = qkv.query.size()[1];
     let scale = ((width / heads) as f64).sqrt().recip();

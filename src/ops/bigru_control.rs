@@ -10,7 +10,6 @@ use crate::ragged::Ragged;
 ///
 /// # Shapes
 /// `x` `(sum T, d)`, two directions of hidden size `d`, to `(B, d)`.
-#[must_use]
 pub fn bigru_control(x: &Ragged, forward: &Recurrent, backward: &Recurrent) -> Tensor {
     let layout = &x.layout;
     let hidden = forward.hidden();

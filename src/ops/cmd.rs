@@ -12,7 +12,6 @@ const RANGE: f64 = 2.0;
 ///
 /// # Shapes
 /// `p` and `q` `(B, d)`.
-#[must_use]
 pub fn cmd(p: &Tensor, q: &Tensor) -> Tensor {
     let mean = |x: &Tensor| x.mean_dim([0i64].as_slice(), true, None);
     let (mean_p, mean_q) = (mean(p), mean(q));

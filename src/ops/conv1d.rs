@@ -9,7 +9,6 @@ use crate::ragged::Ragged;
 ///
 /// # Shapes
 /// `x` `(sum T, in)`, `weights.weight` `(out, in, kernel)` to `(sum T, out)`.
-#[must_use]
 pub fn conv1d(x: &Ragged, weights: &Linear) -> Tensor {
     let [out, _, kernel] = weights.weight.size()[..] else { unreachable!("convolutions have three axes") };
     // One product over all frames: weight as (out, kernel * in), each frame beside its neighbours.

@@ -15,7 +15,6 @@ pub struct Gates<'a> {
 ///
 /// # Shapes
 /// `r` and `x` `(sum T, d)` to `(sum T, d)`.
-#[must_use]
 pub fn gated_norm(r: &Tensor, x: &Ragged, gates: Option<&Gates>, norm: &LayerNorm) -> Tensor {
     let sum = match gates {
         Some(gates) => x.spread(gates.compound) * r + x.spread(gates.retain) * &x.frames,

@@ -10,7 +10,6 @@ use crate::ragged::Ragged;
 ///
 /// # Shapes
 /// `x` `(sum T, in)` to `(sum T, hidden)`.
-#[must_use]
 pub fn lstm(x: &Ragged, weights: &Recurrent) -> Tensor {
     let layout = &x.layout;
     let zero = Tensor::zeros(

@@ -25,7 +25,6 @@ pub struct Linear {
 
 impl Linear {
     /// `(rows, in)` to `(rows, out)`.
-    #[must_use]
     pub fn forward(&self, x: &Tensor) -> Tensor {
         x.linear(&self.weight, Some(&self.bias))
     }
@@ -41,7 +40,6 @@ pub struct LayerNorm {
 
 impl LayerNorm {
     /// `(rows, width)` to the same.
-    #[must_use]
     pub fn forward(&self, x: &Tensor) -> Tensor {
         x.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.eps, false)
     }

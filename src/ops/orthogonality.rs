@@ -9,7 +9,6 @@ use tch::Tensor;
 ///
 /// # Shapes
 /// `p` and `q` `(B, d)`.
-#[must_use]
 pub fn orthogonality(p: &Tensor, q: &Tensor, normalize: bool) -> Tensor {
     if !normalize {
         return p.tr().matmul(q).square().sum(p.kind());

@@ -13,7 +13,6 @@ pub struct Gated {
 }
 
 /// g_s = sigmoid(W_s A + b_s) per frame and channel, and g_s * A.
-#[must_use]
 pub fn source_gate(a: &Tensor, weights: &Linear) -> Gated {
     let gate = weights.forward(a).sigmoid();
     let source = &gate * a;

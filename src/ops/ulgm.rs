@@ -14,8 +14,6 @@ pub struct Centres {
 ///
 /// # Shapes
 /// `features` `(R, dim)` to `(R,)`.
-#[must_use]
-#[allow(clippy::cast_precision_loss)]
 pub fn polarity(features: &Tensor, centres: &Centres) -> Tensor {
     let scale = (features.size()[1] as f64).sqrt();
     let distance = |centre: &Tensor| {
@@ -30,8 +28,6 @@ pub fn polarity(features: &Tensor, centres: &Centres) -> Tensor {
 ///
 /// # Shapes
 /// All `(R,)`.
-#[must_use]
-#[allow(clippy::cast_precision_loss)]
 pub fn relabel(old: &Tensor, y_m: &Tensor, alpha_s: &Tensor, alpha_m: &Tensor, n: i64, bound: f64) -> Tensor {
     let new: Tensor = y_m * alpha_s / (2.0 * (alpha_m + EPS)) + (y_m + alpha_s - alpha_m) / 2.0;
     let n = n as f64;

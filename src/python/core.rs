@@ -153,10 +153,10 @@ impl Core {
     }
 }
 
-fn tensor_dict<'py>(
-    py: Python<'py>,
+fn tensor_dict(
+    py: Python<'_>,
     tensors: impl IntoIterator<Item = (String, Tensor)>,
-) -> PyResult<Bound<'py, PyDict>> {
+) -> PyResult<Bound<'_, PyDict>> {
     let dict = PyDict::new(py);
     for (name, tensor) in tensors {
         dict.set_item(name, PyTensor(tensor))?;
@@ -164,7 +164,7 @@ fn tensor_dict<'py>(
     Ok(dict)
 }
 
-fn by_name<'py>(py: Python<'py>, losses: Losses) -> PyResult<Bound<'py, PyDict>> {
+fn by_name(py: Python<'_>, losses: Losses) -> PyResult<Bound<'_, PyDict>> {
     let parts = [("task", losses.task), ("sim", losses.sim), ("diff", losses.diff), ("total", losses.total)];
     tensor_dict(py, parts.map(|(name, value)| (name.to_owned(), value)))
 }

@@ -143,13 +143,11 @@ impl Trainer {
     }
 
     /// Whether training this model needs dataset indices.
-    #[must_use]
     pub fn keeps_pseudo_labels(&self) -> bool {
         self.model.config.has_text() && self.model.modalities().next().is_some()
     }
 
     /// Pseudo-labels of the current or last run by dataset index.
-    #[must_use]
     pub fn pseudo_labels(&self) -> Option<Vec<(Modality, Tensor)>> {
         Some(self.run.as_ref()?.ulgm.as_ref()?.all_pseudo_labels())
     }
@@ -176,7 +174,6 @@ impl Trainer {
     }
 
     /// A copy of every weight by name.
-    #[must_use]
     pub fn state_dict(&self) -> Vec<(String, Tensor)> {
         self.params.state_dict()
     }

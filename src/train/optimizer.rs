@@ -14,13 +14,11 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    #[must_use]
     pub fn new(params: &Params) -> Self {
         Self { first: params.flat.zeros_like(), second: params.flat.zeros_like(), steps: 0 }
     }
 
     /// One step on the gradients that `window` micro-batches accumulated, which it clears.
-    #[allow(clippy::cast_precision_loss)]
     pub fn step(&mut self, params: &mut Params, window: i64, config: &TrainConfig) {
         let _no_grad = tch::no_grad_guard();
         if config.accumulate_mode == AccumulateMode::Mean {

@@ -13,7 +13,6 @@ use crate::ulgm::Step;
 pub struct GradGuard(bool);
 
 impl GradGuard {
-    #[must_use]
     pub fn new() -> Self {
         Self(set_grad(true))
     }

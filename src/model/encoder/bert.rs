@@ -106,6 +106,9 @@ impl Bert {
     }
 
     /// Whether these tokens have embeddings.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] for an id, a segment or a position beyond the tables.
     pub fn check(&self, layout: &Layout, largest_id: i64, largest_segment: i64) -> Result<()> {
         let longest = layout.lengths.iter().max().copied().unwrap_or(0);
         for (what, got, bound) in [

@@ -29,6 +29,9 @@ impl TextEncoder {
     }
 
     /// Whether this text can be read.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] for features of another width or kind of text, or tokens without an embedding.
     pub fn check(&self, text: &Text) -> Result<()> {
         match (&self.bert, text) {
             (Some(bert), Text::Tokens { layout, largest_id, largest_segment, .. }) => {

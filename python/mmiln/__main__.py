@@ -1,0 +1,5 @@
+"""``python -m mmiln`` is the ``mmiln`` command."""
+
+from .cli import main
+
+main()

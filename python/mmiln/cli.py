@@ -1,0 +1,218 @@
+"""The ``mmiln`` command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from . import demo as demonstration
+from . import pretrained, runs
+from .data import Dataset, Standardizer, load, synthetic
+from .data.standardizer import FILE as STANDARDIZER_FILE
+from .errors import MmilnError
+from .metrics import Metrics
+from .model import Model
+
+app = typer.Typer(
+    help="MMILN: multimodal sentiment analysis of text, audio and vision.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+out = Console(soft_wrap=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Data = Annotated[str, typer.Option(help="A pickle of MMSA's or MISA's format, a folder, or 'synthetic'.")]
+Saved = Annotated[Path, typer.Option("--model", help="A directory that save_pretrained or train wrote.")]
+Part = Annotated[str, typer.Option(help="Which part of the data: train, valid or test.")]
+
+MEASURES = {
+    "mae": "MAE",
+    "corr": "Corr",
+    "has0_acc2": "Acc-2 has0",
+    "non0_acc2": "Acc-2 non0",
+    "has0_f1": "F1 has0",
+    "non0_f1": "F1 non0",
+    "acc7": "Acc-7",
+    "acc5": "Acc-5",
+}
+
+
+def main() -> None:
+    """Runs the command; an error of the user's is told in a sentence, without a traceback."""
+    try:
+        app()
+    except MmilnError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
+        Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
+        sys.exit(1)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--out", help="Where results go.")] = Path("runs/demo"),
+    epochs: Annotated[int, typer.Option(help="At most so many epochs a model.")] = demonstration.EPOCHS,
+    seed: Annotated[int, typer.Option(help="Seed of data and models.")] = 1111,
+    json_: Json = False,
+) -> None:
+    """Train the full model and text alone on synthetic MOSI-shaped data; compare, save, predict."""
+    result = demonstration.run(output, epochs=epochs, seed=seed, progress=not json_)
+    if json_:
+        print(json.dumps(result.to_dict()))
+        return
+    table = Table(title=f"Test part, {result.metrics['full'].n} utterances; epoch chosen on validation")
+    _measure_columns(table, "model")
+    for name, metrics in result.metrics.items():
+        table.add_row(name, *_cells(metrics))
+    out.print(table)
+    out.print(
+        "No predictor that reads text alone can have a lower MAE on this part than about "
+        f"{result.ceiling['text'].mae:.4f}; one that reads all three, {result.ceiling['full'].mae:.4f}."
+    )
+    for name, path in result.files.items():
+        out.print(f"{name}: {path}", highlight=False)
+    table = Table(title="The saved model, loaded again")
+    for column in ("said", "truth", "predicted"):
+        table.add_column(column, justify="left" if column == "said" else "right")
+    for sentence, truth, score in result.examples:
+        table.add_row(sentence, f"{truth:+.1f}", f"{score:+.2f}")
+    out.print(table)
+
+
+@app.command()
+def train(
+    data: Data = "synthetic",
+    text_encoder: Annotated[
+        str | None, typer.Option(help="A Hugging Face BERT: directory or hub name. Default: text features.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="mosi, mosi-mmsa, mosei or mosei-mmsa.")] = "mosi",
+    seed: Annotated[list[int] | None, typer.Option(help="Once a run; default 1111.")] = None,
+    epochs: Annotated[int, typer.Option(help="At most so many.")] = 50,
+    standardize: Annotated[bool, typer.Option(help="Scale audio and vision by the train part.")] = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Any config field; repeatable.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<n>.")] = "cpu",
+    output: Annotated[Path, typer.Option("--out", help="Where results go, a folder a seed.")] = Path(
+        "runs/train"
+    ),
+    json_: Json = False,
+) -> None:
+    """Train one model a seed; report validation-selected test metrics, mean and deviation."""
+    dataset = _load(data, standardize=standardize)
+    fields = runs.overrides(settings or [])
+    if not json_:
+        out.print(dataset.describe())
+    finished = []
+    for one in seed or [1111]:
+        model = Model(preset, text_encoder=text_encoder, device=device, seed=one, **fields)
+        folder = output / f"seed-{one}"
+        run = runs.train(dataset, model, folder, epochs=epochs, progress=not json_)
+        finished.append(run)
+        if not json_:
+            for part, metrics in run.metrics.items():
+                out.print(f"seed {one} {part:>5}: {metrics}", highlight=False)
+    summary = {part: runs.spread(finished, part) for part in finished[0].metrics}
+    if json_:
+        print(json.dumps({"seeds": seed or [1111], "out": str(output), **summary}))
+        return
+    table = Table(title=f"{len(finished)} seeds, mean ± standard deviation; epoch chosen on validation")
+    _measure_columns(table, "part")
+    for part, measures in summary.items():
+        table.add_row(part, *(f"{measures[m]['mean']:.4f} ± {measures[m]['std']:.4f}" for m in MEASURES))
+    out.print(table)
+    out.print(f"models, curves and predictions: {output}", highlight=False)
+
+
+@app.command()
+def evaluate(model: Saved, data: Data, split: Part = "test", json_: Json = False) -> None:
+    """Measure a saved model on a part of a dataset."""
+    loaded, part = _prepared(model, data, split)
+    metrics = loaded.evaluate(part)
+    if json_:
+        print(json.dumps(metrics.to_dict()))
+    else:
+        out.print(str(metrics), highlight=False)
+
+
+@app.command()
+def predict(
+    model: Saved,
+    data: Data,
+    split: Part = "test",
+    output: Annotated[Path | None, typer.Option("--out", help="A CSV file; without, the screen.")] = None,
+    json_: Json = False,
+) -> None:
+    """Score every utterance of a part of a dataset."""
+    loaded, part = _prepared(model, data, split)
+    frame = loaded.predict(part).to_pandas()
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        pretrained.write(output, lambda path: frame.to_csv(path, index=False))
+    if json_:
+        print(frame.to_json(orient="records"))
+    elif output is None:
+        print(frame.to_csv(index=False), end="")
+    else:
+        out.print(f"{len(frame)} scores: {output}", highlight=False)
+
+
+@app.command()
+def inspect(
+    path: Annotated[str, typer.Argument(help="A dataset, 'synthetic', or the directory of a saved model.")],
+    json_: Json = False,
+) -> None:
+    """Say what a dataset or a saved model holds."""
+    if (Path(path) / "config.json").is_file():
+        model = Model.from_pretrained(path)
+        summary = model.summary()
+        if json_:
+            print(json.dumps({"config": model.config.to_dict(), "parameters": summary.parts}))
+        else:
+            out.print(repr(model), highlight=False)
+            out.print(str(summary), highlight=False)
+        return
+    dataset = _load(path)
+    if json_:
+        print(json.dumps(_described(dataset)))
+    else:
+        out.print(dataset.describe())
+
+
+def _load(data: str, *, standardize: bool = False) -> Dataset:
+    return synthetic() if data == "synthetic" else load(data, standardize=standardize)
+
+
+def _prepared(model: Path, data: str, split: str) -> tuple[Model, Any]:
+    """A saved model and a part of a dataset, scaled as the model's training data was."""
+    loaded = Model.from_pretrained(model)
+    part = runs.part_of(_load(data), split)
+    if (model / STANDARDIZER_FILE).is_file():
+        part = Standardizer.load(model).transform(part)
+    return loaded, part
+
+
+def _described(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "widths": dataset.dims,
+        "splits": {name: len(part) for name, part in dataset.splits.items()},
+        "fingerprint": dataset.fingerprint(),
+        "notes": dataset.report.notes,
+    }
+
+
+def _measure_columns(table: Table, first: str) -> None:
+    table.add_column(first)
+    for title in MEASURES.values():
+        table.add_column(title, justify="right")
+
+
+def _cells(metrics: Metrics) -> list[str]:
+    values = metrics.to_dict()
+    return ["–" if values[m] != values[m] else f"{values[m]:.4f}" for m in MEASURES]

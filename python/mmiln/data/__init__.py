@@ -1,0 +1,8 @@
+"""Data sets in and out: published formats, a synthetic stand-in, ragged batches."""
+
+from mmiln.data.dataset import Dataset, Split, collate
+from mmiln.data.load import load
+from mmiln.data.standardizer import Standardizer
+from mmiln.data.synthetic import synthetic
+
+__all__ = ["Dataset", "Split", "Standardizer", "collate", "load", "synthetic"]

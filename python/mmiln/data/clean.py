@@ -1,0 +1,62 @@
+"""What becomes of NaN and infinities in true frames."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+
+from mmiln.data.dataset import MODALITIES, Dataset
+from mmiln.data.ragged import Floats
+from mmiln.errors import ConfigError, DataError
+
+Nonfinite = Literal["zero", "raise", "mean"]
+
+
+def clean_nonfinite(dataset: Dataset, how: Nonfinite) -> None:
+    """Replace non-finite values in place, count them in the report.
+
+    Args:
+        how: ``"zero"`` puts 0, ``"mean"`` the mean of the column's finite values in train (0 where
+            it has none), ``"raise"`` refuses them.
+
+    Raises:
+        DataError: with ``"raise"``, at the first utterance that has one.
+        ConfigError: ``how`` is something else.
+    """
+    if how not in get_args(Nonfinite):
+        raise ConfigError(f"expected nonfinite to be one of {get_args(Nonfinite)}, got {how!r}")
+    for modality in MODALITIES:
+        fill = None
+        for name, split in dataset.splits.items():
+            frames: list[Floats] = getattr(split, modality) or []
+            dirty = [i for i, f in enumerate(frames) if not np.isfinite(f).all()]
+            if not dirty:
+                continue
+            if how == "raise":
+                raise DataError(
+                    f"{name} {modality}: {len(dirty)} utterances hold NaN or infinite values, the "
+                    f"first is {split.id[dirty[0]]!r}; clean them or read with nonfinite='zero'"
+                )
+            if fill is None:
+                train = getattr(dataset.train, modality)
+                fill = _column_means(train) if how == "mean" else np.zeros(train[0].shape[1])
+            count = 0
+            for i in dirty:
+                rows, columns = np.nonzero(~np.isfinite(frames[i]))
+                frames[i][rows, columns] = fill[columns]
+                count += len(rows)
+            dataset.report.add(
+                f"{name} {modality}: {count} NaN or infinite values in {len(dirty)} utterances "
+                f"became {'0' if how == 'zero' else 'the mean of their column in train'}.",
+                {f"{name}.{modality}.nonfinite": count},
+            )
+
+
+def _column_means(frames: list[Floats]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    total, count = np.zeros(frames[0].shape[1]), np.zeros(frames[0].shape[1])
+    for utterance in frames:
+        finite = np.isfinite(utterance)
+        total += np.where(finite, utterance, 0).sum(axis=0, dtype=np.float64)
+        count += finite.sum(axis=0)
+    return total / np.maximum(count, 1)

@@ -1,0 +1,29 @@
+"""What reading a data set found, cleaned and inferred: sentences to read, counts to compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Report:
+    """Sentences and counts collected while a data set is read.
+
+    Attributes:
+        notes: one sentence for each thing found, in the order found.
+        counts: numbers by ``split.modality.what``, such as ``train.audio.nonfinite``.
+
+    >>> report = Report()
+    >>> report.add("2 values of train audio were not finite.", {"train.audio.nonfinite": 2})
+    >>> report.counts["train.audio.nonfinite"]
+    2
+    """
+
+    notes: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, note: str, counts: Mapping[str, int] | None = None) -> None:
+        """Append one sentence and the counts behind it."""
+        self.notes.append(note)
+        self.counts.update(counts or {})

@@ -1,0 +1,127 @@
+"""Zero mean and unit variance for each audio and vision column, learned from train alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from mmiln.data.dataset import Split
+from mmiln.data.ragged import Floats
+from mmiln.errors import DataError, MissingFileError
+
+FILE: Final = "standardizer.safetensors"
+
+_SCALED: Final = ("audio", "vision")
+_CONSTANT: Final = 1e-8  # a standard deviation below this share of the column's largest value
+_BLOCK: Final = 1024  # utterances held in float64 at a time
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(eq=False, repr=False)
+class Standardizer:
+    """``(x - mean) / std`` per column of audio and vision; constant columns become 0.
+
+    Attributes:
+        mean: (w,) float64 by modality.
+        std: (w,) float64 by modality, over all true frames; 0 marks a constant column.
+
+    >>> split = Split(["a", "b"], [0, 1], audio=[np.zeros((1, 2)), np.array([[2.0, 0.0]])])
+    >>> scaler = Standardizer.fit(split)
+    >>> scaler.transform(split).audio[1].tolist(), scaler.constant
+    ([[1.0, 0.0]], {'audio': 1})
+    """
+
+    mean: dict[str, Doubles]
+    std: dict[str, Doubles]
+
+    @classmethod
+    def fit(cls, split: Split) -> Standardizer:
+        """Learn means and deviations from the true frames of a split: give it train."""
+        mean: dict[str, Doubles] = {}
+        std: dict[str, Doubles] = {}
+        for name in _SCALED:
+            if (frames := getattr(split, name)) is None:
+                continue
+            count = sum(len(f) for f in frames)
+            mean[name] = np.sum([b.sum(axis=0) for b in _blocks(frames)], axis=0) / count
+            squares = [((b - mean[name]) ** 2).sum(axis=0) for b in _blocks(frames)]
+            deviation = np.sqrt(np.sum(squares, axis=0) / count)
+            largest = np.max([np.abs(b).max(axis=0) for b in _blocks(frames)], axis=0)
+            std[name] = np.where(deviation > _CONSTANT * largest, deviation, 0.0)
+        return cls(mean, std)
+
+    @property
+    def constant(self) -> dict[str, int]:
+        """How many columns of each modality are constant, where any is."""
+        counts = {name: int((std == 0).sum()) for name, std in self.std.items()}
+        return {name: count for name, count in counts.items() if count}
+
+    def transform(self, split: Split) -> Split:
+        """A new split with standardized audio and vision.
+
+        Raises DataError where widths differ from the fitted ones or a result exceeds float32.
+        """
+        scaled = {name: getattr(split, name) for name in split.fields}
+        for name in _SCALED:
+            width = split.dims[name]
+            fitted = len(self.mean.get(name, ()))
+            if width != fitted:
+                raise DataError(f"expected {name} {fitted} wide, as fitted, got {width}")
+            if width:
+                scaled[name] = self._scaled(name, split.id, scaled[name])
+        return Split(split.id, split.labels, **scaled)
+
+    def _scaled(self, name: str, ids: list[str], frames: list[Floats]) -> list[Floats]:
+        mean, std = self.mean[name], self.std[name]
+        scale = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
+        result = []
+        for utterance, array in zip(ids, frames, strict=True):
+            with np.errstate(over="ignore"):
+                scaled = ((array - mean) * scale).astype(np.float32)
+            if not np.isfinite(scaled).all():
+                column = int(np.nonzero(~np.isfinite(scaled))[1][0])
+                raise DataError(
+                    f"column {column} of {name} in {utterance!r} is not finite after "
+                    f"standardization with mean {mean[column]:g} and deviation {std[column]:g}; "
+                    "remove that value or column"
+                )
+            result.append(scaled)
+        return result
+
+    def save(self, directory: str | Path) -> Path:
+        """Write ``standardizer.safetensors`` into an existing directory; returns its path."""
+        path = Path(directory) / FILE
+        if not path.parent.is_dir():
+            raise MissingFileError(f"expected an existing directory, got {str(directory)!r}")
+        arrays = {f"{name}.mean": value for name, value in self.mean.items()}
+        save_file(arrays | {f"{name}.std": value for name, value in self.std.items()}, path)
+        return path
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Standardizer:
+        """Read what :meth:`save` wrote. Raises MissingFileError or DataError."""
+        path = Path(directory) / FILE
+        if not path.is_file():
+            raise MissingFileError(f"expected {FILE} in {str(directory)!r}, but it is not there")
+        try:
+            arrays = load_file(path)
+        except SafetensorError as error:
+            raise DataError(f"{FILE} is damaged: {error}") from None
+        names = [name for name in _SCALED if f"{name}.mean" in arrays]
+        if set(arrays) != {f"{name}.{what}" for name in names for what in ("mean", "std")}:
+            raise DataError(f"expected mean and std of audio and vision, got {sorted(arrays)}")
+        mean = {name: arrays[f"{name}.mean"].astype(np.float64) for name in names}
+        return cls(mean, {name: arrays[f"{name}.std"].astype(np.float64) for name in names})
+
+
+def _blocks(frames: list[Floats]) -> Iterator[Doubles]:
+    for at in range(0, len(frames), _BLOCK):
+        yield np.concatenate(frames[at : at + _BLOCK], dtype=np.float64)

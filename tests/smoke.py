@@ -1,0 +1,28 @@
+"""What an installed wheel must do where there are no sources: run by `make wheel-check`."""
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+import mmiln
+
+assert "site-packages" in mmiln.__file__, mmiln.__file__
+
+data = mmiln.data.synthetic(n_train=32, n_valid=8, n_test=8)
+model = mmiln.Model("mosi", num_layers=1, batch_size=8, seed=1)
+history = model.fit(data.train, data.valid, epochs=2, progress=False)
+assert history.epochs == 2 and np.isfinite(history["train_total"]).all()
+
+with tempfile.TemporaryDirectory() as folder:
+    model.save_pretrained(folder)
+    again = mmiln.Model.from_pretrained(folder)
+    assert (again.predict(data.test).score == model.predict(data.test).score).all()
+
+core = next(Path(mmiln.__file__).parent.glob("_core*.so"))
+header = subprocess.run(["readelf", "-d", core], capture_output=True, text=True, check=True).stdout
+assert "PATH" not in header, header
+assert "cuda" not in header, header
+assert "abi3" in core.name, core.name
+print(f"the wheel of mmiln {mmiln.__version__} works")

@@ -1,0 +1,348 @@
+"""The core's forward pass, losses and gradients against the float64 oracle."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import mmiln
+from reference import batches, configs, layers, losses, model, params
+
+VARIANTS = ("full", "no_mrm", "no_mfm", "no_gate_fusion")
+PRESENT = ({}, {"vision_dim": 0}, {"audio_dim": 0}, {"audio_dim": 0, "vision_dim": 0})
+PRESENT_IDS = ("all", "audio", "vision", "text")
+LENGTHS = {"text": [4, 1, 7], "audio": [5, 1, 9], "vision": [3, 6, 1]}
+SINGLE = {"text": [1], "audio": [1], "vision": [1]}
+TOLERANCE = {"float64": 1e-9, "float32": 1e-5}
+
+Outputs = Mapping[str, Any]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tensors this small are slower on several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def agree(actual: Outputs, expected: Outputs, tolerance: float, floor: float = 0.05) -> None:
+    """Same names and shapes; each tensor within `tolerance` of its norm, or of `floor` if that is larger."""
+    assert set(actual) == set(expected)
+    off = {}
+    for name, value in expected.items():
+        pairs = zip(actual[name], value, strict=True) if isinstance(value, list) else [(actual[name], value)]
+        for mine, theirs in pairs:
+            assert mine.shape == theirs.shape, name
+            assert not mine.requires_grad, name
+            error = float((mine.double() - theirs.detach()).norm())
+            scale = max(float(theirs.detach().norm()), floor)
+            if not error <= tolerance * scale:
+                off[name] = (error, scale)
+    assert off == {}
+
+
+def build(
+    config: dict, dtype: str = "float64", bert: dict | None = None, **arguments: Any
+) -> tuple[mmiln.Model, dict[str, Tensor]]:
+    """A model with perturbed random weights, and the same weights for the oracle."""
+    p = params.perturb(params.init(config, 0, bert), 1)
+    if dtype == "float32":
+        p = {name: weight.float().double() for name, weight in p.items()}
+    built = mmiln.Model("mosi", dtype=dtype, **(config | arguments))
+    built.load_state_dict(p)
+    return built, {name: weight.requires_grad_() for name, weight in p.items()}
+
+
+def as_float32(batch: dict) -> dict:
+    """The batch with values that float32 holds, still float64."""
+    return {
+        name: [u.float().double() for u in value] if isinstance(value, list) else value.float().double()
+        for name, value in batch.items()
+    }
+
+
+def oracle_losses(p: dict, config: dict, batch: dict, pseudo: dict | None = None, bert: Any = None) -> tuple:
+    """The oracle's losses and the gradient of their total by name; zero where there is none."""
+    out = model.forward(p, config, batch, bert)
+    if pseudo is None:
+        pseudo = dict.fromkeys(model.sources(config), batch["labels"])
+    found = losses.losses(out, batch["labels"], pseudo, config)
+    gradients = torch.autograd.grad(found["total"], list(p.values()), allow_unused=True)
+    pairs = zip(p.items(), gradients, strict=True)
+    return found, {name: torch.zeros_like(w) if g is None else g for (name, w), g in pairs}
+
+
+def check_model(config: dict, lengths: dict, dtype: str = "float64") -> None:
+    built, p = build(config, dtype)
+    batch = batches.random_batch(config, lengths, 0)
+    if dtype == "float32":
+        batch = as_float32(batch)
+    tolerance = TOLERANCE[dtype]
+    expected = model.forward(p, config, batch)
+    agree(built.forward(batch, intermediates=True), expected, tolerance)
+    plain = {name: value for name, value in expected.items() if name[:2] in ("y_", "F_")}
+    agree(built.forward(batch), plain, tolerance)
+    found, gradients = oracle_losses(p, config, batch)
+    agree(built.losses(batch), found, tolerance)
+    agree(built.gradients(batch), gradients, tolerance)
+    np.testing.assert_allclose(
+        built.predict([batch]).score, expected["y_multimodal"].detach(), rtol=1e-6, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("present", PRESENT, ids=PRESENT_IDS)
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("pooling", "diff_normalize"), [("mean", True), ("first", False)])
+def test_every_variant_in_float64(variant: str, present: dict, pooling: str, diff_normalize: bool) -> None:
+    check_model(
+        configs.tiny(variant=variant, pooling=pooling, diff_normalize=diff_normalize, **present), LENGTHS
+    )
+
+
+@pytest.mark.parametrize("present", PRESENT, ids=PRESENT_IDS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_in_float32(variant: str, present: dict) -> None:
+    check_model(configs.tiny(variant=variant, **present), LENGTHS, "float32")
+
+
+SETTINGS = [
+    ({"num_layers": 1}, LENGTHS),
+    ({"num_layers": 3, "num_heads": 4}, LENGTHS),
+    ({"num_layers": 4, "num_heads": 1}, SINGLE),
+    ({"num_layers": 5}, {"text": [3], "audio": [2], "vision": [4]}),
+    ({"num_layers": 6, "pooling": "first"}, {"text": [2, 3], "audio": [1, 1], "vision": [2, 1]}),
+    ({"d_model": 5, "num_heads": 1}, LENGTHS),
+    ({"d_model": 9, "num_heads": 3, "diff_normalize": False}, LENGTHS),
+    ({"d_model": 1, "num_heads": 1}, LENGTHS),
+    ({"text_kernel": 1, "audio_kernel": 3, "vision_kernel": 1}, LENGTHS),
+    ({"text_kernel": 5, "audio_kernel": 5, "vision_kernel": 3}, LENGTHS),
+    ({"text_kernel": 5, "audio_kernel": 7, "vision_kernel": 5}, SINGLE),  # wider than the sequence
+    ({"diff_normalize": False}, SINGLE),
+    ({}, {"text": [1] * 5, "audio": [1] * 5, "vision": [1] * 5}),
+    ({}, {"text": [13, 2], "audio": [1, 31], "vision": [17, 5]}),
+    ({"text_dim": 1, "audio_dim": 1, "vision_dim": 1}, LENGTHS),
+    ({"audio_hidden": 1, "vision_hidden": 8, "multimodal_features": 1, "audio_features": 1}, LENGTHS),
+    ({"alpha": 0.0, "beta": 2.5}, LENGTHS),
+    ({"alpha": 1.5, "beta": 0.0, "label_bound": 5.0}, LENGTHS),
+]
+
+
+@pytest.mark.parametrize(("changes", "lengths"), SETTINGS)
+def test_settings_and_lengths(changes: dict, lengths: dict) -> None:
+    check_model(configs.tiny(**changes), lengths)
+
+
+KINDS = {
+    "numpy float16": lambda x: x.half().numpy(),
+    "numpy float32": lambda x: x.float().numpy(),
+    "numpy float64": lambda x: x.numpy(),
+    "numpy float64, big-endian": lambda x: x.numpy().astype(">f8"),
+    "numpy long double": lambda x: x.numpy().astype(np.longdouble),
+    "numpy int16": lambda x: (x * 100).numpy().astype(np.int16),
+    "numpy uint8": lambda x: (x.abs() * 20).numpy().astype(np.uint8),
+    "nested lists": lambda x: x.tolist(),
+    "torch bfloat16": lambda x: x.bfloat16(),
+    "torch float16": lambda x: x.half(),
+    "torch float32": lambda x: x.float(),
+    "torch float64 that needs a gradient": lambda x: x.clone().requires_grad_(),
+    "torch int64": lambda x: (x * 100).long(),
+}
+
+
+def values(x: Any) -> Tensor:
+    """What a converted array holds, in float64."""
+    return torch.as_tensor(np.asarray(x.detach().double() if isinstance(x, Tensor) else x, np.float64))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_input_types(kind: str, dtype: str) -> None:
+    """A batch of any type is the batch of its values."""
+    config = configs.tiny()
+    built, p = build(config, dtype)
+    batch = batches.random_batch(config, LENGTHS, 0)
+    given = {m: [KINDS[kind](u) for u in batch[m]] for m in ("text", "audio", "vision")}
+    given["labels"] = KINDS[kind](batch["labels"]) if "int" not in kind else np.array([-3, 0, 2])
+    plain = {m: [values(u) for u in utterances] for m, utterances in given.items() if m != "labels"}
+    plain["labels"] = values(given["labels"])
+    agree(built.forward(given, intermediates=True), model.forward(p, config, plain), TOLERANCE[dtype])
+    agree(built.losses(given), oracle_losses(p, config, plain)[0], TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("bert", [None, configs.TINY_BERT], ids=["features", "bert"])
+@pytest.mark.parametrize("present", PRESENT, ids=PRESENT_IDS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_parameter_names_and_shapes(variant: str, present: dict, bert: dict | None, bert_dir: Path) -> None:
+    config = configs.tiny(variant=variant, **present)
+    arguments: dict = {}
+    if bert:
+        arguments = {"text_encoder": bert_dir, "text_dim": bert["hidden_size"]}
+    built = mmiln.Model("mosi", **(config | arguments))
+    found = {name: tuple(weight.shape) for name, weight in built.state_dict().items()}
+    assert found == params.parameter_shapes(config, bert)
+    assert {weight.dtype for weight in built.state_dict().values()} == {torch.float32}
+    assert built.summary().total == sum(torch.Size(shape).numel() for shape in found.values())
+
+
+# Losses with pseudo-labels that differ from the labels, as training leaves them
+
+
+@pytest.mark.parametrize("present", PRESENT[:3], ids=PRESENT_IDS[:3])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_losses_with_pseudo_labels(variant: str, present: dict) -> None:
+    config = configs.tiny(variant=variant, **present)
+    built, _ = build(config)
+    batch = batches.random_batch(config, LENGTHS, 0)
+    batch["labels"] = torch.tensor([1.5, -2.0, 0.5], dtype=torch.float64)
+    # Rates this small leave the scores apart from the pseudo-labels, where |.| has no kink.
+    rates = dict.fromkeys(("lr_text", "lr_audio", "lr_vision", "lr_other"), 1e-4)
+    built.set_params(**rates)
+    built.fit([{**batch, "index": np.array([2, 0, 1])}], epochs=3, progress=False)
+    pseudo = {n: torch.from_numpy(y).double()[[2, 0, 1]] for n, y in built.pseudo_labels.items()}
+    assert set(pseudo) == set(model.sources(config))
+    for labels in pseudo.values():
+        assert float((labels - batch["labels"]).abs().min()) > 1e-3
+    p = {name: weight.requires_grad_() for name, weight in built.state_dict().items()}
+    with_index = {**batch, "index": np.array([2, 0, 1])}
+    found, gradients = oracle_losses(p, config, batch, pseudo)
+    agree(built.losses(with_index), found, 1e-6)  # pseudo-labels are handed out in float32
+    agree(built.gradients(with_index), gradients, 1e-6)
+    # without an index the labels stand in for pseudo-labels
+    found, gradients = oracle_losses(p, config, batch)
+    agree(built.losses(batch), found, 1e-9)
+    agree(built.gradients(batch), gradients, 1e-9)
+
+
+# The controls of one modality alone
+
+
+@pytest.mark.parametrize("modality", ["audio", "vision"])
+@pytest.mark.parametrize("variant", ["full", "no_mfm", "no_gate_fusion"])
+def test_control_of_one_modality(variant: str, modality: str) -> None:
+    absent = {"audio": "vision_dim", "vision": "audio_dim"}[modality]
+    config = configs.tiny(variant=variant, text_dim=0, num_layers=3, **{absent: 0})
+    whole = params.perturb(params.init(configs.tiny(variant=variant, num_layers=3), 0), 1)
+    own = (f"{modality}.", f"heads.{modality}.", *(f"fusion.{i}.{modality}." for i in range(3)))
+    p = {name: weight.requires_grad_() for name, weight in whole.items() if name.startswith(own)}
+    built = mmiln.Model("mosi", dtype="float64", **config)
+    assert {name: weight.shape for name, weight in built.state_dict().items()} == {
+        name: weight.shape for name, weight in p.items()
+    }
+    built.load_state_dict({name: weight.detach() for name, weight in p.items()})
+
+    frames = batches.random_batch(configs.tiny(), LENGTHS, 0)
+    batch = {modality: frames[modality], "labels": frames["labels"]}
+    rows = []
+    for utterance in batch[modality]:
+        x = layers.conv1d(p, f"{modality}.conv", layers.lstm(p, f"{modality}.lstm", utterance))
+        row: dict[str, Tensor] = {}
+        for i in range(3):
+            stream = model.gate_transformer(p, f"fusion.{i}.{modality}", x, config)
+            x = stream["output"]
+            if variant == "no_mfm":
+                stream = {key: stream[key] for key in ("output", "attention")}
+            row |= {f"fusion.{i}.{modality}.{k}": v for k, v in stream.items() if k != "control"}
+        if variant != "no_mfm":
+            row[f"control.{modality}"] = stream["control"]
+        features, score = model.head(p, f"heads.{modality}", x.mean(dim=0))
+        rows.append({**row, f"F_{modality}": features, f"y_{modality}": score})
+    ragged = (".output", ".attention")
+    expected = {
+        name: [r[name] for r in rows] if name.endswith(ragged) else torch.stack([r[name] for r in rows])
+        for name in rows[0]
+    }
+    agree(built.forward(batch, intermediates=True), expected, 1e-9)
+    score = expected[f"y_{modality}"]
+    np.testing.assert_allclose(built.predict([batch]).score, score.detach(), rtol=1e-6, atol=1e-6)
+
+    total = ((score - batch["labels"]) ** 2).mean()
+    zero = torch.zeros((), dtype=torch.float64)
+    agree(built.losses(batch), {"task": total, "sim": zero, "diff": zero, "total": total}, 1e-9)
+    gradients = torch.autograd.grad(total, list(p.values()))
+    agree(built.gradients(batch), dict(zip(p, gradients, strict=True)), 1e-9)
+
+
+# The text encoder
+
+
+@pytest.fixture(scope="module")
+def bert_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random BERT as transformers saves it, with a vocabulary."""
+    return save_bert(tmp_path_factory.mktemp("bert"))
+
+
+def save_bert(directory: Path, **changes: Any) -> Path:
+    transformers = pytest.importorskip("transformers", reason="BertModel writes the encoder")
+    settings = transformers.BertConfig(**(configs.TINY_BERT | changes), initializer_range=0.3)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.BertModel(settings).save_pretrained(directory)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "the", "was", "very", "not"]
+    (directory / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    return directory
+
+
+@pytest.mark.parametrize("present", PRESENT, ids=PRESENT_IDS)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_text_encoder(bert_dir: Path, present: dict, dtype: str) -> None:
+    config = configs.tiny(text_dim=8, **present)
+    built, p = build(config, dtype, configs.TINY_BERT, text_encoder=bert_dir)
+    batch = batches.random_batch(config, LENGTHS, 0, configs.TINY_BERT)
+    plain = {n: v if n == "text_bert" else as_float32({n: v})[n] for n, v in batch.items()}
+    expected = model.forward(p, config, plain, configs.TINY_BERT)
+    agree(built.forward(plain, intermediates=True), expected, TOLERANCE[dtype])
+    found, gradients = oracle_losses(p, config, plain, bert=configs.TINY_BERT)
+    agree(built.losses(plain), found, TOLERANCE[dtype])
+    agree(built.gradients(plain), gradients, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("act", ["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"])
+def test_text_encoder_against_transformers(act: str, tmp_path: Path) -> None:
+    """The encoder's own weights and activation, by feeding the oracle what transformers computes."""
+    directory = save_bert(tmp_path, hidden_act=act, layer_norm_eps=1e-5)
+    transformers = pytest.importorskip("transformers", reason="BertModel is the peer compared with")
+    peer = transformers.BertModel.from_pretrained(directory, attn_implementation="eager").double().eval()
+    config = configs.tiny(text_dim=8)
+    built = mmiln.Model("mosi", text_encoder=directory, dtype="float64", **config)
+    p = built.state_dict()
+    for name, weight in peer.state_dict().items():
+        if not name.startswith("pooler."):
+            assert torch.equal(p[f"text.bert.{name}"], weight), name
+    batch = batches.random_batch(config, LENGTHS, 0, configs.TINY_BERT)
+    features = []
+    for ids, mask, segments in batch["text_bert"]:
+        with torch.no_grad():
+            out = peer(ids[None], attention_mask=mask[None], token_type_ids=segments[None])
+        features.append(out.last_hidden_state[0])
+    frames = {name: batch[name] for name in ("audio", "vision")}
+    expected = model.forward(p, config, {**frames, "text": features})
+    agree(built.forward(batch, intermediates=True), expected, 1e-9)
+
+
+def test_raw_text_is_tokenized_as_by_transformers(bert_dir: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="BertTokenizer is the peer compared with")
+    sentences = ["The film was GOOD", "not very unheard-of, bad", ""]
+    peer = transformers.BertTokenizer(str(bert_dir / "vocab.txt"))(sentences, padding=True)
+    rows = [peer["input_ids"], peer["attention_mask"], peer["token_type_ids"]]
+    config = configs.tiny(text_dim=8)
+    built = mmiln.Model("mosi", text_encoder=bert_dir, dtype="float64", **config)
+    frames = batches.random_batch(config, LENGTHS, 0)
+    rest = {name: frames[name] for name in ("audio", "vision", "labels")}
+    expected = built.forward({**rest, "text_bert": np.array(rows).transpose(1, 0, 2)})
+    actual = built.forward({**rest, "raw_text": sentences})
+    for name, value in expected.items():
+        assert torch.equal(actual[name], value), name
+
+
+def test_raw_text_is_cut_to_what_the_encoder_holds(bert_dir: Path) -> None:
+    config = configs.tiny(text_dim=8, audio_dim=0, vision_dim=0)
+    built = mmiln.Model("mosi", text_encoder=bert_dir, dtype="float64", **config)
+    long, cut = ("good bad " * 40).strip(), ("good bad " * 7).strip()  # 16 places with [CLS] and [SEP]
+    y_long, y_cut = built.forward({"raw_text": [long, cut]})["y_multimodal"]
+    assert float(y_long) == float(y_cut)

@@ -1,0 +1,76 @@
+"""What importing the package does, and what it must not do."""
+
+import subprocess
+import sys
+from importlib.metadata import requires
+from pathlib import Path
+
+import mmiln
+from mmiln import _core, _torch
+
+IMPORT_AND_LOOK = """
+import logging, os, sys, pathlib
+def files():
+    return {str(p) for root in (os.environ["HOME"], ".") for p in pathlib.Path(root).rglob("*")}
+before = files()
+import mmiln, torch
+ours = [name for name in logging.root.manager.loggerDict if name.startswith("mmiln")]
+assert not any(logging.getLogger(name).handlers for name in [None, *ours]), "a logger was configured"
+assert not torch.cuda.is_initialized(), "a CUDA context was started"
+heavy = {"pandas", "matplotlib.pyplot", "sklearn", "huggingface_hub", "transformers"} & set(sys.modules)
+assert not heavy, f"imported without need: {heavy}"
+assert files() == before, files() - before
+"""
+
+OTHER_TORCH = """
+import torch
+torch.__version__ = "2.10.1+cu130"
+import mmiln
+"""
+
+
+def run(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {"HOME": str(cwd), "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_import_has_no_side_effect(tmp_path):
+    result = run(IMPORT_AND_LOOK, tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+def test_wrong_torch_is_explained_in_a_sentence(tmp_path):
+    last = run(OTHER_TORCH, tmp_path).stderr.strip().splitlines()[-1]
+    assert last.startswith("mmiln.errors.VersionError: this mmiln was built for torch 2.11.0")
+    assert "2.10.1" in last
+    assert "pip install torch==2.11.0" in last
+
+
+def test_one_version_of_torch_everywhere():
+    assert _core.TORCH_VERSION == _torch.BUILT_FOR
+    assert f"torch=={_torch.BUILT_FOR}" in requires("mmiln")
+
+
+def test_core_needs_no_cuda_library_and_no_build_path():
+    header = subprocess.run(
+        ["readelf", "-d", _core.__file__], capture_output=True, text=True, check=True
+    ).stdout
+    needed = [line for line in header.splitlines() if "NEEDED" in line]
+    assert any("libtorch_cpu" in line for line in needed)
+    assert not any("cuda" in line for line in needed)
+    assert "RPATH" not in header
+    assert "RUNPATH" not in header
+
+
+def test_public_names_exist_and_are_documented():
+    for name in mmiln.__all__:
+        assert getattr(mmiln, name).__doc__, name
+
+
+def test_every_error_is_ours_and_a_builtin():
+    for name, error in vars(mmiln.errors).items():
+        if isinstance(error, type) and name != "MmilnError":
+            assert issubclass(error, mmiln.errors.MmilnError), name
+            assert len(error.__mro__) > 4, f"{name} should also be a built-in exception"

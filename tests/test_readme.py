@@ -1,0 +1,27 @@
+"""What the README promises runs as it stands."""
+
+import re
+from pathlib import Path
+
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_example_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    names = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert names["history"].epochs == 3
+    assert list(names["frame"].columns) == ["id", "index", "label", "score"]
+    assert (names["again"].predict(names["data"].test).score == names["frame"]["score"]).all()
+    assert "MAE" in capsys.readouterr().out
+
+
+def test_commands_are_first_and_exist():
+    first = TEXT.index("```")
+    assert TEXT.index("make demo") < TEXT.index("```", first + 3)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"make ([\w-]+)", TEXT):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
