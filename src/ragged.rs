@@ -19,13 +19,15 @@ pub struct Layout {
     pub first: Tensor,
     /// Which utterance each frame belongs to, `(sum T,)`.
     pub utterance: Tensor,
-    /// The packed rows in time-major order, longest utterance first, as libtorch's recurrent scans
-    /// read them, `(sum T,)`.
+    /// The packed rows in time-major order, longest utterance first, as recurrent scans read them,
+    /// `(sum T,)`.
     pub time_major: Tensor,
+    /// The same for a scan from each utterance's last true frame to its first, `(sum T,)`.
+    pub time_major_reversed: Tensor,
     /// For each packed row its place in `time_major`, `(sum T,)`.
     pub from_time_major: Tensor,
-    /// How many utterances are still running at each time, `(max T,)`, on the CPU.
-    pub running: Tensor,
+    /// How many utterances are still running at each time, `max T` numbers that do not grow.
+    pub running: Vec<i64>,
     /// Frames in all.
     pub total: i64,
 }
@@ -51,6 +53,7 @@ impl Layout {
         let mut longest_first: Vec<usize> = (0..lengths.len()).collect();
         longest_first.sort_by_key(|&b| std::cmp::Reverse(lengths[b]));
         let mut time_major = Vec::with_capacity(total as usize);
+        let mut time_major_reversed = Vec::with_capacity(total as usize);
         let mut from_time_major = vec![0; total as usize];
         let mut running = Vec::new();
         for t in 0..lengths[longest_first[0]] {
@@ -59,6 +62,7 @@ impl Layout {
             for &b in &longest_first[..alive] {
                 from_time_major[(first[b] + t) as usize] = time_major.len() as i64;
                 time_major.push(first[b] + t);
+                time_major_reversed.push(first[b] + lengths[b] - 1 - t);
             }
         }
         let on_device = |values: &[i64]| Tensor::from_slice(values).to_device(device);
@@ -67,8 +71,9 @@ impl Layout {
             first: on_device(&first),
             utterance: on_device(&utterance),
             time_major: on_device(&time_major),
+            time_major_reversed: on_device(&time_major_reversed),
             from_time_major: on_device(&from_time_major),
-            running: Tensor::from_slice(&running),
+            running,
             total,
             lengths,
         }

@@ -70,7 +70,7 @@ def pack(
     batch = check_keys(batch)
     parts: dict[str, Any] = {"padding_side": batch.get("padding_side", "right")}
     tokens = _tokens(batch, encoder) if "text" in uses and encoder is not None else None
-    mask = _token_mask(batch)
+    mask = _token_mask(batch, encoder)
     if tokens is not None:
         parts["text_bert"] = tokens
     elif "text" in uses and batch.get("text") is None:
@@ -146,18 +146,18 @@ def _integers(name: str, value: Any) -> list[int]:
     return [int(n) for n in numbers.tolist()]
 
 
-def _bert_arrays(batch: Mapping[str, Any]) -> Any:
-    """``text_bert``, or ``text`` where it holds the same, as MMSA's loader has it."""
+def _bert_arrays(batch: Mapping[str, Any], encoder: TextEncoder | None) -> Any:
+    """``text_bert``; for a text encoder also a ``text`` that holds the same, as MMSA's loader has it."""
     if batch.get("text_bert") is not None:
         return batch["text_bert"]
-    text = batch.get("text")
+    text = batch.get("text") if encoder is not None else None
     if isinstance(text, (Tensor, np.ndarray)) and text.ndim == 3 and text.shape[1] == 3:
         return text
     return None
 
 
-def _token_mask(batch: Mapping[str, Any]) -> Tensor | None:
-    arrays = _bert_arrays(batch)
+def _token_mask(batch: Mapping[str, Any], encoder: TextEncoder | None) -> Tensor | None:
+    arrays = _bert_arrays(batch, encoder)
     if arrays is None or isinstance(arrays, (list, tuple)):
         return None
     arrays = tensor("text_bert", arrays)
@@ -166,7 +166,7 @@ def _token_mask(batch: Mapping[str, Any]) -> Tensor | None:
 
 def _tokens(batch: Mapping[str, Any], encoder: TextEncoder) -> list[Tensor]:
     """One (3, T) tensor an utterance: ids, mask, segments."""
-    arrays = _bert_arrays(batch)
+    arrays = _bert_arrays(batch, encoder)
     if arrays is not None:
         if isinstance(arrays, (list, tuple)):
             return [tensor(f"text_bert: utterance {b} of the batch", u) for b, u in enumerate(arrays)]

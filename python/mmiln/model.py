@@ -383,7 +383,14 @@ class Model:
     def _pack(self, batch: object) -> Batch:
         if self._built is None:
             seen = batches.widths(batches.check_keys(batch))
-            self._build({f"{name}_dim": width for name, width in seen.items()} | self._widths())
+            widths = {f"{name}_dim": width for name, width in seen.items()} | self._widths()
+            if widths["text_dim"] == 0 and self.text_dim is None:
+                raise BatchError(
+                    "the batch has no text features, and text is the centre of the model: give "
+                    "text_encoder= to read text_bert or raw_text, or text_dim=0 for the control of one "
+                    "other modality alone"
+                )
+            self._build(widths)
         widths = self._final_widths
         return batches.pack(
             batch,

@@ -56,10 +56,6 @@ pub struct Recurrent {
 }
 
 impl Recurrent {
-    fn tensors(&self) -> [&Tensor; 4] {
-        [&self.weight_ih, &self.weight_hh, &self.bias_ih, &self.bias_hh]
-    }
-
     fn hidden(&self) -> i64 {
         self.weight_hh.size()[1]
     }
