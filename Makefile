@@ -9,7 +9,9 @@ export VIRTUAL_ENV := $(VENV)
 export PATH := $(VENV)/bin:$(PATH)
 # torch-sys links against the torch that is installed in the environment.
 export LIBTORCH_USE_PYTORCH := 1
-# Commands here say what they are doing; nothing asks.
+# No path of the building machine in what is built.
+export RUSTFLAGS := --remap-path-prefix=$(HOME)/.cargo/registry/src= --remap-path-prefix=$(CURDIR)=.
+export CXXFLAGS := -ffile-prefix-map=$(CURDIR)/=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 RUST := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
@@ -45,7 +47,8 @@ format:
 # dist/: an abi3 wheel for CPython 3.11 and later, and a source distribution.
 wheel: build
 	rm -rf dist
-	maturin build --release --locked --sdist --out dist
+	maturin build --release --locked --out dist
+	maturin sdist --out dist
 
 # The wheel in an empty environment, away from the sources.
 wheel-check: wheel

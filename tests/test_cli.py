@@ -47,8 +47,8 @@ def file(tmp_path_factory):
 def trained(file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     result = invoke(
-        "train", "--data", file, "--standardize", "--epochs", 2, "--seed", 1, "--seed", 2, "--out", folder, "--json",
-        *TINY,
+        "train", "--data", file, "--standardize", "--epochs", 2, "--seed", 1, "--seed", 2, "--out", folder,
+        "--json", *TINY,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     return folder, json.loads(result.stdout)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import mmiln
 from reference import batches, configs, layers, losses, model, params
@@ -188,6 +188,51 @@ def test_parameter_names_and_shapes(variant: str, present: dict, bert: dict | No
     assert found == params.parameter_shapes(config, bert)
     assert {weight.dtype for weight in built.state_dict().values()} == {torch.float32}
     assert built.summary().total == sum(torch.Size(shape).numel() for shape in found.values())
+
+
+# Initial weights
+
+
+def default_layer(owner: str, shapes: dict[str, tuple[int, ...]]) -> tuple[nn.Module, float]:
+    """torch's layer with these parameters, and the bound that its weights are drawn within."""
+    first = next(iter(shapes.values()))
+    if owner.endswith((".lstm", ".gru")):
+        hidden = shapes["weight_hh_l0"][1]
+        module = nn.LSTM if owner.endswith(".lstm") else nn.GRU
+        return module(first[1], hidden, bidirectional="bias_hh_l0_reverse" in shapes), hidden**-0.5
+    if owner.endswith("attention"):
+        return nn.MultiheadAttention(first[1], 1), (6 / sum(first)) ** 0.5
+    if "norm" in owner:
+        return nn.LayerNorm(first[0]), 0.0
+    if owner.endswith(".conv"):
+        return nn.Conv1d(first[1], first[0], first[2]), (first[1] * first[2]) ** -0.5
+    return nn.Linear(first[1], first[0]), first[1] ** -0.5
+
+
+def test_initial_weights_are_distributed_as_those_of_torch() -> None:
+    config = configs.tiny(d_model=24, audio_hidden=8, vision_hidden=32, text_dim=40, audio_features=16)
+    built, other = (mmiln.Model("mosi", dtype="float64", seed=s, **config).state_dict() for s in (1, 2))
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, weight in built.items():
+        owner = name[: name.index("attention.") + 9] if "attention." in name else name.rpartition(".")[0]
+        groups.setdefault(owner, {})[name.removeprefix(f"{owner}.")] = weight
+    torch.manual_seed(0)
+    for owner, weights in groups.items():
+        peer, bound = default_layer(owner, {name: tuple(w.shape) for name, w in weights.items()})
+        assert weights.keys() == peer.state_dict().keys()
+        for name, expected in peer.state_dict().items():
+            assert weights[name].shape == expected.shape
+            n, limit = expected.numel(), 24**-0.5 if name == "out_proj.weight" else bound
+            if n > 1 and len(expected.unique()) == 1:  # zeros or ones
+                assert torch.equal(weights[name], expected.double())
+                continue
+            for w in (weights[name], expected.double()):
+                assert limit * max(0, 1 - 20 / n) < float(w.abs().max()) <= limit * (1 + 1e-6), owner
+                assert abs(float(w.mean())) < 5 * limit / n**0.5, owner
+                assert n == 1 or abs(float(w.std()) - limit / 3**0.5) < 5 * limit / n**0.5, owner
+            assert not torch.equal(weights[name], other[f"{owner}.{name}"])
+    drawn = [tuple(w.flatten()[:4].tolist()) for w in built.values() if len(w.unique()) > 1]
+    assert len(set(drawn)) == len(drawn)  # no two weights share their numbers
 
 
 # Losses with pseudo-labels that differ from the labels, as training leaves them

@@ -22,9 +22,7 @@ def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-12) -> None:
     torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
-def random_params(
-    config: dict, seed: int = 0, bert_config: dict | None = None
-) -> dict[str, Tensor]:
+def random_params(config: dict, seed: int = 0, bert_config: dict | None = None) -> dict[str, Tensor]:
     return params.perturb(params.init(config, seed, bert_config), seed + 1)
 
 

@@ -49,5 +49,6 @@ def learning_curve(history: History, ax: Axes | None = None) -> Axes:
         if history.best_epoch is not None:
             right.axvline(history.best_epoch, color=GREEN, linestyle="--", linewidth=1, label="best epoch")
         lines += right.get_lines()
-    ax.legend(lines, [str(line.get_label()) for line in lines], frameon=False, loc="upper right")
+    labels = [str(line.get_label()) for line in lines]
+    ax.legend(lines, labels, frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return ax

@@ -7,9 +7,7 @@ import torch
 from torch import Tensor
 
 
-def groups(
-    names: Mapping[str, Any], train_config: Mapping[str, Any]
-) -> dict[str, tuple[float, float]]:
+def groups(names: Mapping[str, Any], train_config: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     """(learning rate, decay) of every parameter name."""
     rates = {}
     for name in names:

@@ -13,9 +13,7 @@ def gelu(x: Tensor) -> Tensor:
     return x * 0.5 * (1 + torch.erf(x / 2**0.5))
 
 
-def bert(
-    params: Params, config: Mapping[str, Any], tokens: Tensor, prefix: str = "text.bert"
-) -> Tensor:
+def bert(params: Params, config: Mapping[str, Any], tokens: Tensor, prefix: str = "text.bert") -> Tensor:
     """Rows of `tokens` (3, T): ids, mask (all ones: true tokens only), segments. -> (T, hidden)."""
     if config.get("hidden_act", "gelu") != "gelu":
         raise ValueError(f"hidden_act must be gelu, got {config['hidden_act']}")
@@ -34,9 +32,7 @@ def bert(
 
     for j in range(config["num_hidden_layers"]):
         name = f"{prefix}.encoder.layer.{j}"
-        q, k, v = (
-            linear(params, f"{name}.attention.self.{part}", x) for part in ("query", "key", "value")
-        )
+        q, k, v = (linear(params, f"{name}.attention.self.{part}", x) for part in ("query", "key", "value"))
         mixed = scaled_attention(q, k, v, config["num_attention_heads"])
         mixed = linear(params, f"{name}.attention.output.dense", mixed)
         x = layer_norm(params, f"{name}.attention.output.LayerNorm", x + mixed, eps)

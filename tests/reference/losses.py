@@ -43,9 +43,7 @@ def diff(p: Tensor, q: Tensor, normalize: bool) -> Tensor:
     return ((p.T @ q) ** 2).mean()
 
 
-def total(
-    task_loss: Tensor, sim_loss: Tensor, diff_loss: Tensor, config: Mapping[str, Any]
-) -> Tensor:
+def total(task_loss: Tensor, sim_loss: Tensor, diff_loss: Tensor, config: Mapping[str, Any]) -> Tensor:
     """(36); every variant but the full model has alpha = beta = 0."""
     if config["variant"] != "full":
         return task_loss

@@ -52,9 +52,7 @@ def gate_transformer(params: Params, name: str, x: Tensor, config: Config) -> di
     return {**g, "attention": a, "output": feed_forward(params, name, y)}  # (12)
 
 
-def sag_transformer(
-    params: Params, name: str, x: Tensor, a: Tensor, config: Config
-) -> dict[str, Tensor]:
+def sag_transformer(params: Params, name: str, x: Tensor, a: Tensor, config: Config) -> dict[str, Tensor]:
     heads = config["num_heads"]
     h = attention(params, f"{name}.self_attention", x, x, heads)  # (15)
     g = gates(params, name, x, config)  # (16) (19) (20)

@@ -82,9 +82,7 @@ def head_shapes(name: str, fan_in: int, features: int) -> Shapes:
     )
 
 
-def parameter_shapes(
-    config: Mapping[str, Any], bert_config: Mapping[str, Any] | None = None
-) -> Shapes:
+def parameter_shapes(config: Mapping[str, Any], bert_config: Mapping[str, Any] | None = None) -> Shapes:
     """Every parameter's name and shape, in the order of the contract."""
     d = config["d_model"]
     shapes: Shapes = bert_shapes(bert_config) if bert_config else {}

@@ -29,9 +29,7 @@ class Ulgm:
         self.exclude_zero = exclude_zero
         self.labels = {u: np.full(n, np.nan) for u in dims}
         self.features = {u: np.full((n, dim), np.nan) for u, dim in dims.items()}
-        self.centres: dict[str, tuple[Array | None, Array | None]] = dict.fromkeys(
-            dims, (None, None)
-        )
+        self.centres: dict[str, tuple[Array | None, Array | None]] = dict.fromkeys(dims, (None, None))
 
     def pseudo(self, index: Sequence[int], y_m: ArrayLike) -> dict[str, Array]:
         """Current pseudo-labels of a batch; an unseen sample has its multimodal label."""

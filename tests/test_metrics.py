@@ -1,0 +1,209 @@
+"""Measures against scikit-learn and scipy, and at the edges where those have no answer."""
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.stats import pearsonr
+from sklearn.metrics import accuracy_score, f1_score
+
+import mmiln
+from mmiln.errors import BatchError, DataError
+from reference import batches, configs
+
+Floats = NDArray[np.float64]
+NAMES = ["n", "has0_acc2", "has0_f1", "non0_acc2", "non0_f1", "acc7", "acc5", "mae", "corr"]
+
+
+def peer(truth: Floats, prediction: Floats) -> dict[str, float]:
+    """The definitions of section 9, in other people's functions."""
+    nonzero = truth != 0
+    has0, non0 = (truth >= 0, prediction >= 0), (truth[nonzero] > 0, prediction[nonzero] > 0)
+    sevens, fives = (
+        [np.round(np.clip(scores, -bound, bound)) for scores in (truth, prediction)] for bound in (3, 2)
+    )
+    return {
+        "n": len(truth),
+        "has0_acc2": accuracy_score(*has0),
+        "has0_f1": f1_score(*has0, average="weighted"),
+        "non0_acc2": accuracy_score(*non0),
+        "non0_f1": f1_score(*non0, average="weighted"),
+        "acc7": accuracy_score(*sevens),
+        "acc5": accuracy_score(*fives),
+        "mae": float(np.abs(truth - prediction).mean()),
+        "corr": float(pearsonr(truth, prediction).statistic),
+    }
+
+
+def continuous(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
+    truth = rng.uniform(-3, 3, n)
+    return truth, truth + rng.normal(0, 1, n)
+
+
+def with_zeros(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
+    truth, prediction = continuous(rng, n)
+    truth[rng.random(n) < 0.3] = 0
+    prediction[rng.random(n) < 0.3] = 0
+    prediction[rng.random(n) < 0.1] = -0.0
+    return truth, prediction
+
+
+def ties(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
+    """Steps of one half, where rounding half to even differs from half up."""
+    return rng.integers(-6, 7, n) / 2, rng.integers(-6, 7, n) / 2
+
+
+def beyond(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
+    """Scores out of bounds, which are clipped for the classes and not for the error."""
+    return rng.uniform(-3, 3, n), rng.normal(0, 5, n)
+
+
+def far_from_zero(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
+    truth, prediction = continuous(rng, n)
+    return truth, 1e5 + prediction
+
+
+def one_sided(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
+    """A class that is never predicted."""
+    return rng.uniform(-3, 3, n), rng.uniform(0.1, 3, n)
+
+
+KINDS = [continuous, with_zeros, ties, beyond, far_from_zero, one_sided]
+
+
+@pytest.mark.parametrize("n", [2, 17, 700])
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_scores(kind: Any, n: int) -> None:
+    for seed in range(5):
+        truth, prediction = kind(np.random.default_rng(seed), n)
+        if (truth == 0).all() or len(set(truth)) == 1 or len(set(prediction)) == 1:
+            continue
+        found = mmiln.Metrics.of(truth, prediction).to_dict()
+        assert list(found) == NAMES
+        assert found == pytest.approx(peer(truth, prediction), rel=1e-8, abs=1e-12)
+
+
+def test_a_case_by_hand() -> None:
+    truth = [-3.0, -1.5, 0.0, 0.5, 2.5, 1.0]
+    prediction = [-3.6, -0.4, -0.2, 0.4, 3.5, -1.0]
+    found = mmiln.Metrics.of(truth, prediction)
+    assert found.has0_acc2 == pytest.approx(4 / 6)  # wrong: 0.0 and 1.0
+    assert found.non0_acc2 == pytest.approx(4 / 5)  # wrong: 1.0
+    # negative: precision 2/4, recall 1; positive: precision 1, recall 2/4
+    assert found.has0_f1 == pytest.approx(2 / 3)
+    # negative: precision 2/3, recall 1; positive: precision 1, recall 2/3
+    assert found.non0_f1 == pytest.approx(4 / 5)
+    # -3 -2 0 0 2 1 against -3 0 0 0 3 -1
+    assert found.acc7 == pytest.approx(3 / 6)
+    # -2 -2 0 0 2 1 against -2 0 0 0 2 -1
+    assert found.acc5 == pytest.approx(4 / 6)
+    assert found.mae == pytest.approx((0.6 + 1.1 + 0.2 + 0.1 + 1.0 + 2.0) / 6)
+    assert str(found).startswith("MAE 0.8333  Corr 0.8")
+    assert str(found).endswith(
+        "Acc-2 66.67% / 80.00%  F1 66.67% / 80.00%  Acc-7 50.00%  Acc-5 66.67%  (n = 6)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(1.0, 1.0), (-1.0, -1.0), (1e-6, 1.0), (-1e6, -1.0)],
+)
+def test_perfect_correlation_is_within_bounds(given: float, expected: float) -> None:
+    truth = np.random.default_rng(0).uniform(-3, 3, 1001)
+    corr = mmiln.Metrics.of(truth, given * truth + 0.1).corr
+    assert corr == pytest.approx(expected, abs=1e-9)
+    assert abs(corr) <= 1
+
+
+EDGES = [
+    # truth, prediction, what is NaN, measures that are known all the same
+    ([1.0, 1.0, 1.0], [0.5, 1.5, -1.0], {"corr"}, {"has0_acc2": 2 / 3, "non0_f1": 0.8, "mae": 1.0}),
+    ([0.1, 0.7, -1.0], [0.1, 0.1, 0.1], {"corr"}, {"has0_acc2": 2 / 3, "acc7": 1 / 3}),
+    ([0.5], [0.5], {"corr"}, {"n": 1, "has0_acc2": 1.0, "non0_f1": 1.0, "acc7": 1.0, "mae": 0.0}),
+    ([-2.0], [1.0], {"corr"}, {"n": 1, "has0_acc2": 0.0, "has0_f1": 0.0, "acc5": 0.0, "mae": 3.0}),
+    ([0.0, 0.0], [1.0, -1.0], {"corr", "non0_acc2", "non0_f1"}, {"has0_acc2": 0.5, "has0_f1": 2 / 3}),
+    ([0.0, -0.0], [0.0, -0.0], {"corr", "non0_acc2", "non0_f1"}, {"has0_acc2": 1.0, "acc7": 1.0}),
+    ([0.1] * 3, [0.3] * 3, {"corr"}, {"has0_f1": 1.0, "mae": 0.2}),
+]
+
+
+@pytest.mark.parametrize(("truth", "prediction", "missing", "known"), EDGES)
+def test_measures_without_a_value_are_nan_and_told(
+    truth: list, prediction: list, missing: set, known: dict
+) -> None:
+    with pytest.warns(UserWarning, match="is NaN|are NaN") as told:
+        found = mmiln.Metrics.of(truth, prediction).to_dict()
+    assert {name for name, value in found.items() if math.isnan(value)} == missing
+    messages = " ".join(str(warning.message) for warning in told)
+    assert all(name in messages for name in missing)
+    assert {warning.filename for warning in told} == {__file__}  # the caller's line
+    assert {name: found[name] for name in known} == pytest.approx(known)
+
+
+def test_nothing_is_told_where_all_have_a_value() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mmiln.Metrics.of([1.0, 0.0, -1.0], [0.0, 1.0, 2.0])
+
+
+REFUSED = [
+    ([], [], "at least one"),
+    ([1.0], [], "1 truths and 0 predictions"),
+    ([1.0, 2.0], [1.0], "2 truths and 1 predictions"),
+    ([1.0, math.nan], [1.0, 2.0], "truth holds 1"),
+    ([1.0, 2.0], [math.inf, -math.inf], "prediction holds 2"),
+]
+
+
+@pytest.mark.parametrize(("truth", "prediction", "message"), REFUSED)
+def test_what_can_not_be_measured(truth: list, prediction: list, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        mmiln.Metrics.of(truth, prediction)
+
+
+CONVERSIONS = [list, np.float32, lambda x: np.array(x)[:, None], torch.tensor, np.array, tuple]
+
+
+@pytest.mark.parametrize("convert", CONVERSIONS)
+def test_inputs_of_any_kind(convert: Any) -> None:
+    truth, prediction = [0.5, -1.25, 0.0, 2.0], [1.0, 0.25, -0.5, 3.0]
+    expected = mmiln.Metrics.of(truth, prediction)
+    assert mmiln.Metrics.of(convert(truth), convert(prediction)) == expected
+
+
+def some_batches() -> list[dict[str, Any]]:
+    config = configs.tiny()
+    lengths = [{m: [1 + (i + k) % 3 for i in range(size)] for m in ("text", "audio", "vision")}
+               for k, size in enumerate((4, 1, 3))]  # fmt: skip
+    return [batches.random_batch(config, part, seed) for seed, part in enumerate(lengths)]
+
+
+def test_evaluation_is_over_all_samples() -> None:
+    """Whatever the batches: never a mean of batch means."""
+    model = mmiln.Model("mosi", **configs.tiny())
+    data = some_batches()
+    truth = np.concatenate([batch["labels"] for batch in data])
+    scores = np.concatenate([model.forward(batch)["y_multimodal"] for batch in data])
+    expected = peer(truth, scores.astype(np.float64))
+    singles = [
+        {name: value[b : b + 1] for name, value in batch.items()}
+        for batch in data
+        for b in range(len(batch["labels"]))
+    ]
+    for loader in (data, data[::-1], singles):
+        assert model.evaluate(loader).to_dict() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    # labels as MMSA has them
+    shaped = [{**batch, "labels": {"M": batch["labels"][:, None]}} for batch in data]
+    assert model.evaluate(shaped) == model.evaluate(data)
+
+
+def test_evaluation_needs_labels() -> None:
+    model = mmiln.Model("mosi", **configs.tiny())
+    data = some_batches()
+    del data[1]["labels"]
+    with pytest.raises(BatchError, match="labels in every batch"):
+        model.evaluate(data)
