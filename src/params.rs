@@ -205,8 +205,8 @@ impl Params {
                 Some(given) if !given.is_floating_point() => {
                     faults.push(format!("not floating point: {name} is {:?}", given.kind()));
                 }
-                Some(given) if !bool::try_from(given.isfinite().all()).unwrap_or(false) => {
-                    faults.push(format!("not finite: {name} holds NaN or infinity"));
+                Some(given) if !all_finite(&given.to_kind(param.leaf.kind())) => {
+                    faults.push(format!("not finite: {name} holds NaN, infinity or more than its type can"));
                 }
                 Some(_) => {}
             }
@@ -229,6 +229,10 @@ impl Params {
         }
         Ok(())
     }
+}
+
+fn all_finite(tensor: &Tensor) -> bool {
+    bool::try_from(tensor.isfinite().all()).unwrap_or(false)
 }
 
 /// Number of elements as libtorch counts them.

@@ -22,7 +22,7 @@ from .history import History
 from .metrics import Metrics
 from .predictions import Predictions
 from .summary import Summary
-from .text_encoder import TextEncoder, find_text_encoder, read_safetensors
+from .text_encoder import find_text_encoder, read_safetensors
 
 WIDTHS = ("text_dim", "audio_dim", "vision_dim")
 ARGUMENTS = ("preset", "text_encoder", *WIDTHS, "device", "dtype", "seed")
@@ -84,7 +84,7 @@ class Model:
         self.dtype = dtype
         self.seed = seed
         self.fields = fields
-        self._encoder: TextEncoder | None = None
+        self._encoder = None if text_encoder is None else find_text_encoder(text_encoder)
         self._built: Core | None = None
         self._final_widths: dict[str, int] = {}
         self._check()
@@ -103,36 +103,23 @@ class Model:
             ConfigError: Unknown field, wrong type or out of range.
         """
         before = self.get_params()
-        trainable = Config.resolve(self.preset, {}).train
-        fixed = [n for n, v in params.items() if n not in trainable and before.get(n) != v]
-        if self.built and fixed:
-            raise StateError(
-                f"this model has weights already, which {', '.join(fixed)} can't change under: build another "
-                "with mmiln.Model(**(model.get_params() | {...}))"
-            )
-        try:
-            self._assign(params)
-            self._check()
-        except BaseException:
-            self._assign(before)
-            for name in self.fields.keys() - before.keys():
-                del self.fields[name]
-            raise
+        changed = type(self)(**(before | params))  # refuses what a constructor refuses
+        if self._built is not None:
+            fixed = [n for n, v in params.items() if n not in changed.config.train and before.get(n) != v]
+            if fixed:
+                raise StateError(
+                    f"this model has weights already, which {', '.join(fixed)} can't change under: build "
+                    "another with mmiln.Model(**(model.get_params() | {...}))"
+                )
+            for name in ("_built", "_encoder", "_final_widths"):
+                setattr(changed, name, getattr(self, name))
+        vars(self).update(vars(changed))
         return self
-
-    def _assign(self, params: Mapping[str, Any]) -> None:
-        for name, value in params.items():
-            if name in ARGUMENTS:
-                setattr(self, name, value)
-            else:
-                self.fields[name] = value
 
     def _check(self) -> None:
         if self.dtype not in ("float32", "float64"):
             raise ConfigError(f'dtype must be "float32" or "float64", got {self.dtype!r}')
         _check_device(self.device)
-        if not self.built:
-            self._encoder = None if self.text_encoder is None else find_text_encoder(self.text_encoder)
         if self._encoder is not None and self.text_dim not in (None, self._encoder.width):
             raise ConfigError(
                 f"text_dim must be the text encoder's width, {self._encoder.width}, got {self.text_dim}"
@@ -354,10 +341,8 @@ class Model:
         directory = Path(directory)
         saved = pretrained.read_config(directory)
         fields = saved["model"] | saved["train"]
-        model = cls(saved["preset"], device=device, dtype=saved["dtype"], **fields)
-        if saved["text_encoder"] is not None:
-            model.text_encoder = directory
-            model._encoder = TextEncoder(directory, saved["text_encoder"])
+        encoder = None if saved["text_encoder"] is None else directory
+        model = cls(saved["preset"], text_encoder=encoder, device=device, dtype=saved["dtype"], **fields)
         weights = read_safetensors(directory / "model.safetensors")
         model._build({name: saved["model"][name] for name in WIDTHS}, weights=weights)
         return model

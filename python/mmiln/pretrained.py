@@ -15,6 +15,15 @@ from torch import Tensor
 
 from .errors import ConfigError, MissingFileError
 
+# What config.json holds beside model_type, and of which kind.
+FIELDS: dict[str, tuple[type, ...]] = {
+    "preset": (str,),
+    "dtype": (str,),
+    "model": (dict,),
+    "train": (dict,),
+    "text_encoder": (dict, type(None)),
+}
+
 CARD = """---
 library_name: mmiln
 tags: [multimodal-sentiment-analysis, mmiln]
@@ -104,7 +113,15 @@ def read_config(directory: Path) -> dict[str, Any]:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{directory / 'config.json'} can't be read as JSON: {error}") from error
-    expected = {"model", "train", "preset", "text_encoder", "dtype"}
-    if not isinstance(config, dict) or config.get("model_type") != "mmiln" or not expected <= set(config):
+    if not isinstance(config, dict) or config.get("model_type") != "mmiln":
         raise ConfigError(f"{directory / 'config.json'} is not that of a saved mmiln model")
+    for name, kinds in FIELDS.items():
+        if not isinstance(config.get(name), kinds):
+            raise ConfigError(
+                f"{directory / 'config.json'} is not that of a saved mmiln model: "
+                f"{name!r} is missing or of another kind"
+            )
+    for name in ("text_dim", "audio_dim", "vision_dim"):
+        if not isinstance(config["model"].get(name), int):
+            raise ConfigError(f"{directory / 'config.json'}: {name!r} must be a whole number")
     return config

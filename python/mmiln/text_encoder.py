@@ -29,22 +29,25 @@ class TextEncoder:
     """A BERT on disk: its configuration, weights and tokenizer, each read when it is needed.
 
     Args:
-        directory: Holds ``config.json``, and ``model.safetensors`` where weights are to be read.
-        config: The configuration, where it was read before from elsewhere.
+        directory: Holds ``config.json`` and ``model.safetensors``, of a BERT or of a saved mmiln model,
+            whose fine-tuned encoder is meant then.
 
     Raises:
         MissingFileError: The directory or its ``config.json`` is not there.
         ConfigError: ``config.json`` is not that of a BERT encoder.
     """
 
-    def __init__(self, directory: Path, config: dict[str, Any] | None = None) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.config = _check(_read_config(directory) if config is None else config)
+        config = _read_config(directory)
+        self._of_mmiln = config.get("model_type") == "mmiln"
+        self.config = _check((config.get("text_encoder") or {}) if self._of_mmiln else config)
 
     @property
     def width(self) -> int:
         """Width of its output, ``text_dim``."""
-        return int(self.config["hidden_size"])
+        width: int = self.config["hidden_size"]
+        return width
 
     def weights(self) -> dict[str, Tensor]:
         """All weights under the names of ``state_dict()``, float32 or wider.
@@ -63,6 +66,8 @@ class TextEncoder:
                 )
             raise MissingFileError(f"the text encoder's directory {self.directory} has no model.safetensors")
         tensors = read_safetensors(path)
+        if self._of_mmiln:
+            return {name: tensor for name, tensor in tensors.items() if name.startswith("text.bert.")}
         return {f"text.bert.{_bare(n)}": tensor for n, tensor in tensors.items() if _is_encoder(n)}
 
     @cached_property
@@ -176,6 +181,9 @@ def _check(config: dict[str, Any]) -> dict[str, Any]:
     if config.get("is_decoder"):
         raise ConfigError("text_encoder must be an encoder, got a BERT decoder (is_decoder)")
     for name in ("hidden_size", "vocab_size"):
-        if name not in config:
-            raise ConfigError(f"text_encoder: config.json has no {name}: is it that of a BERT model?")
+        if not isinstance(config.get(name), int):
+            raise ConfigError(
+                f"text_encoder: {name} in config.json must be a whole number, got {config.get(name)!r}: "
+                "is it that of a BERT model?"
+            )
     return DEFAULTS | config
