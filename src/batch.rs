@@ -137,7 +137,9 @@ impl Batch {
 impl Frames {
     fn batch_size(&self) -> usize {
         match self {
-            Self::Padded { lengths, .. } => lengths.len(),
+            Self::Padded { array, lengths, .. } => {
+                array.size().first().map_or(lengths.len(), |b| *b as usize)
+            }
             Self::List(utterances) => utterances.len(),
         }
     }
@@ -221,13 +223,13 @@ fn pack_tokens(utterances: &[Tensor], device: Device) -> Result<Text> {
                 "text_bert: utterance {b} of the batch must have shape (3, tokens): ids, mask, segments; got {shape:?}"
             )));
         }
-        if utterance.is_floating_point() && !bool::try_from(utterance.frac().eq(0).all()).unwrap_or(false) {
+        let kept = utterance.index_select(1, &utterance.i(1).nonzero().view([-1]));
+        if kept.is_floating_point() && !bool::try_from(kept.frac().eq(0).all()).unwrap_or(false) {
             return Err(Error::Batch(format!(
                 "text_bert: utterance {b} of the batch must hold whole numbers: ids, mask, segments"
             )));
         }
-        let utterance = utterance.to_kind(Kind::Int64);
-        let kept = utterance.index_select(1, &utterance.i(1).nonzero().view([-1]));
+        let kept = kept.to_kind(Kind::Int64);
         if kept.size()[1] == 0 {
             return Err(Error::Batch(format!(
                 "text_bert: utterance {b} of the batch has length 0 (its mask is zero everywhere), expected at least 1 token"
@@ -265,9 +267,6 @@ fn check_labels(labels: &Tensor, kind: Kind, device: Device) -> Result<Labels> {
 
 fn check_index(index: &Tensor) -> Result<Vec<i64>> {
     let index = index.reshape([-1]);
-    if index.is_floating_point() && !bool::try_from(index.frac().eq(0).all()).unwrap_or(false) {
-        return Err(Error::Batch("index must hold whole numbers: positions in the training set".into()));
-    }
     let index = Vec::<i64>::try_from(index.to_kind(Kind::Int64).contiguous())
         .map_err(|e| Error::Batch(format!("index can't be read: {e}")))?;
     match index.iter().find(|i| **i < 0) {

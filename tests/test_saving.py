@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,6 @@ Tensors = dict[str, Tensor]
 MODALITIES = ("text", "audio", "vision")
 LENGTHS = {"text": [4, 1, 7], "audio": [5, 1, 9], "vision": [3, 6, 1]}
 TEXT_ALONE = {"audio_dim": 0, "vision_dim": 0}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +99,7 @@ def test_a_saved_model_is_the_same_model(kind: str, bert: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loaded_model_can_be_built_anew_from_its_arguments(kind: str, bert: Path, tmp_path: Path) -> None:
-    """As the error of `set_params` tells to; and its repr names no file that is not there."""
+    """As the error of `set_params` tells to."""
     model, loader = model_of(kind, bert)
     model.save_pretrained(tmp_path)
     loaded = mmiln.Model.from_pretrained(tmp_path)

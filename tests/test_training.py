@@ -29,15 +29,6 @@ STILL = dict.fromkeys(RATES, 0.0)
 BERT = configs.TINY_BERT | {"num_hidden_layers": 1}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def save_bert(directory: Path, **dropout: float) -> Path:
     transformers = pytest.importorskip("transformers", reason="BertModel writes the encoder")
     settings = transformers.BertConfig(**BERT, **{"hidden_dropout_prob": 0.0} | dropout)
@@ -213,8 +204,10 @@ def test_global_generators_are_left_alone() -> None:
 @contextmanager
 def double_by_default() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 SETTINGS: dict[str, Callable[[], Any]] = {
@@ -242,11 +235,15 @@ def test_callers_settings_do_not_matter(setting: Callable[[], Any], data: list[B
 
 def test_inference_mode_does_not_matter(data: list[Batch]) -> None:
     """In a process of its own, whose end is part of the result."""
-    call = {"target": test_callers_settings_do_not_matter, "args": (torch.inference_mode, data)}
-    process = multiprocessing.get_context("spawn").Process(**call)
+    process = multiprocessing.get_context("spawn").Process(target=in_inference_mode, args=(data,))
     process.start()
     process.join()
     assert process.exitcode == 0
+
+
+def in_inference_mode(data: list[Batch]) -> None:
+    torch.set_num_threads(1)
+    test_callers_settings_do_not_matter(torch.inference_mode, data)
 
 
 class Snapshots(mmiln.Callback):
@@ -339,8 +336,10 @@ class Raising(mmiln.Callback):
 CALLBACKS = ("on_train_begin", "on_epoch_begin", "on_batch_end", "on_epoch_end", "on_train_end")
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, LookupError])
-@pytest.mark.parametrize("where", [*CALLBACKS, "loader", "valid"])
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [*((where, KeyboardInterrupt) for where in (*CALLBACKS, "loader", "valid")), ("loader", LookupError)],
+)
 def test_an_interrupted_model_is_whole(where: str, error: type[BaseException], data: list[Batch]) -> None:
     """It has the weights of its last step, and trains on as a new model with these weights would."""
     accumulate = 3 if where == "loader" else 1

@@ -25,15 +25,6 @@ SMALL: dict[str, Any] = {"num_heads": 1, "num_layers": 1, "variant": "no_mfm"}
 Batch = dict[str, Any]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Schedule:
     """A loader with batches of its own for each epoch."""
 
@@ -130,7 +121,7 @@ def labels(samples: int, seed: int = 0) -> NDArray[np.float64]:
 def test_a_thousand_updates() -> None:
     """Running sums stay the means that they stand for."""
     config = configs.tiny(**SMALL)
-    schedule = random_schedule(config, labels(40), sizes=[6, 6, 6, 6, 1], epochs=40)
+    schedule = random_schedule(config, labels(40), sizes=[12, 12, 1], epochs=40)
     callback = replay(schedule, config)
     assert sum(len(batch["index"]) for epoch in schedule.epochs for batch in epoch) == 1000
     last, first = callback.labels[-1], callback.labels[0]

@@ -42,14 +42,28 @@ def check_keys(batch: object) -> Mapping[str, Any]:
 
 
 def widths(batch: Mapping[str, Any]) -> dict[str, int]:
-    """Width of text features, audio and vision in a batch; 0 where it has none."""
+    """Width of text features, audio and vision in a batch; 0 where it has none.
+
+    Raises:
+        BatchError: A part has not the axes of frames.
+    """
 
     def width(name: str) -> int:
         value = batch.get(name)
         if value is None:
             return 0
-        value = value[0] if isinstance(value, (list, tuple)) and len(value) else value
-        return int(np.shape(value)[-1]) if np.ndim(value) else 0
+        axes = 3
+        if isinstance(value, (list, tuple)):
+            if not value:
+                raise BatchError(f"a batch needs at least one utterance, {name} has none")
+            value, axes = value[0], 2
+        shape = tensor(name, value).shape
+        if len(shape) != axes:
+            raise BatchError(
+                f"{name} must be a padded array (batch, time, width) or a list of (time, width) arrays, "
+                f"got {'a list of arrays ' if axes == 2 else ''}of shape {tuple(shape)}"
+            )
+        return shape[-1]
 
     return {name: width(name) for name in ("text", "audio", "vision")}
 
@@ -68,7 +82,10 @@ def pack(
         BatchError: A part is missing, or can't be what its key says.
     """
     batch = check_keys(batch)
-    parts: dict[str, Any] = {"padding_side": batch.get("padding_side", "right")}
+    side = batch.get("padding_side", "right")
+    if side not in ("right", "left"):
+        raise BatchError(f'padding_side must be "right" or "left", got {side!r}')
+    parts: dict[str, Any] = {"padding_side": side}
     tokens = _tokens(batch, encoder) if "text" in uses and encoder is not None else None
     mask = _token_mask(batch, encoder)
     if tokens is not None:
@@ -88,7 +105,7 @@ def pack(
         parts[name] = frames
         lengths = batch.get(f"{name}_lengths")
         if lengths is not None:
-            parts[f"{name}_lengths"] = _integers(f"{name}_lengths", lengths)
+            parts[f"{name}_lengths"] = whole_numbers(f"{name}_lengths", lengths).tolist()
         elif isinstance(frames, Tensor) and mask is not None and frames.shape[1:2] == mask.shape[1:]:
             # Word-aligned arrays: as wide as the tokens, with the tokens' true frames.
             parts[f"{name}_lengths"] = mask.sum(1).tolist()
@@ -100,7 +117,7 @@ def pack(
     if labels is not None:
         parts["labels"] = tensor("labels", labels)
     if batch.get("index") is not None:
-        parts["index"] = tensor("index", batch["index"])
+        parts["index"] = whole_numbers("index", batch["index"])
     return _core.Batch(device=device, dtype=dtype, **parts)
 
 
@@ -128,22 +145,20 @@ def tensor(name: str, value: Any) -> Tensor:
     return torch.from_numpy(array)
 
 
-def host_values(name: str, value: Any) -> np.ndarray[Any, Any]:
-    """A flat numpy array of a batch's numbers."""
-    return tensor(name, value).reshape(-1).numpy()
+def whole_numbers(name: str, value: Any) -> Tensor:
+    """A flat int64 tensor of lengths or indices."""
+    numbers = tensor(name, value).reshape(-1)
+    if numbers.is_floating_point() and not bool(
+        ((numbers == numbers.round()) & (numbers.abs() < 2**53)).all()
+    ):
+        raise BatchError(f"{name} must hold whole numbers, got {numbers.tolist()}")
+    return numbers.long()
 
 
 def _frames(name: str, value: Any) -> Tensor | list[Tensor]:
     if isinstance(value, (list, tuple)):
         return [tensor(f"{name}: utterance {b} of the batch", u) for b, u in enumerate(value)]
     return tensor(name, value)
-
-
-def _integers(name: str, value: Any) -> list[int]:
-    numbers = tensor(name, value).reshape(-1)
-    if numbers.is_floating_point() and not bool((numbers == numbers.round()).all()):
-        raise BatchError(f"{name} must hold whole numbers of frames, got {numbers.tolist()}")
-    return [int(n) for n in numbers.tolist()]
 
 
 def _bert_arrays(batch: Mapping[str, Any], encoder: TextEncoder | None) -> Any:
@@ -180,6 +195,6 @@ def _tokens(batch: Mapping[str, Any], encoder: TextEncoder) -> list[Tensor]:
     sentences = batch.get("raw_text")
     if sentences is None:
         raise BatchError("the batch has no text_bert or raw_text, which the text encoder reads")
-    if isinstance(sentences, str) or not all(isinstance(s, str) for s in sentences):
+    if not isinstance(sentences, (list, tuple)) or not all(isinstance(s, str) for s in sentences):
         raise BatchError("raw_text must be a list of sentences, one string an utterance")
     return encoder.tokenize(list(sentences))

@@ -25,6 +25,8 @@ class Config:
         Raises:
             ConfigError: Unknown preset or field, wrong type, value out of range.
         """
+        if not isinstance(preset, str):
+            raise ConfigError(f"preset must be a name, one of {', '.join(_core.PRESETS)}; got {preset!r}")
         model, train = (json.loads(part) for part in _core.preset_json(preset))
         for name, value in overrides.items():
             part = model if name in model else train if name in train else None

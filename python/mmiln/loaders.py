@@ -76,8 +76,9 @@ def training_size(loader: Iterable[Any]) -> int:
         return len(dataset)
     if isinstance(loader, Sequence):
         indices = [batch.get("index") for batch in map(batches.check_keys, loader)]
-        if indices and all(index is not None for index in indices):
-            return 1 + max(int(batches.host_values("index", index).max()) for index in indices)
+        if all(index is not None for index in indices):
+            largest = max(batches.whole_numbers("index", index).max().item() for index in indices)
+            return 1 + max(0, int(largest))
         raise StateError(
             "pseudo-labels are kept by position in the training set: every batch needs an 'index'"
         )

@@ -103,17 +103,20 @@ class Model:
             ConfigError: Unknown field, wrong type or out of range.
         """
         before = self.get_params()
-        changed = type(self)(**(before | params))  # refuses what a constructor refuses
-        if self._built is not None:
-            fixed = [n for n, v in params.items() if n not in changed.config.train and before.get(n) != v]
-            if fixed:
-                raise StateError(
-                    f"this model has weights already, which {', '.join(fixed)} can't change under: build "
-                    "another with mmiln.Model(**(model.get_params() | {...}))"
-                )
-            for name in ("_built", "_encoder", "_final_widths"):
-                setattr(changed, name, getattr(self, name))
-        vars(self).update(vars(changed))
+        if self._built is None:
+            vars(self).update(vars(type(self)(**(before | params))))  # refuses what a constructor refuses
+            return self
+        config = self.config
+        fields = {name: value for name, value in params.items() if name not in ARGUMENTS or name == "seed"}
+        Config.resolve(self.preset, config.to_dict() | fields)
+        fixed = [n for n, v in params.items() if n not in config.train and before.get(n) != v]
+        if fixed:
+            raise StateError(
+                f"this model has weights already, which {', '.join(fixed)} can't change under: build "
+                "another with mmiln.Model(**(model.get_params() | {...}))"
+            )
+        self.seed = fields.pop("seed", self.seed)
+        self.fields = self.fields | fields
         return self
 
     def _check(self) -> None:
@@ -366,24 +369,28 @@ class Model:
         return self._built
 
     def _pack(self, batch: object) -> Batch:
-        if self._built is None:
-            seen = batches.widths(batches.check_keys(batch))
-            widths = {f"{name}_dim": width for name, width in seen.items()} | self._widths()
-            if widths["text_dim"] == 0 and self.text_dim is None:
-                raise BatchError(
-                    "the batch has no text features, and text is the centre of the model: give "
-                    "text_encoder= to read text_bert or raw_text, or text_dim=0 for the control of one "
-                    "other modality alone"
-                )
-            self._build(widths)
-        widths = self._final_widths
-        return batches.pack(
+        widths = self._final_widths or self._widths_with(batch)
+        packed = batches.pack(
             batch,
             encoder=self._encoder,
             uses=[name.removesuffix("_dim") for name in WIDTHS if widths[name]],
             device=self.device,
             dtype=self.dtype,
         )
+        if self._built is None:
+            self._build(widths)
+        return packed
+
+    def _widths_with(self, batch: object) -> dict[str, int]:
+        """All widths, those that are not known yet read off a batch."""
+        seen = batches.widths(batches.check_keys(batch))
+        widths = {f"{name}_dim": width for name, width in seen.items()} | self._widths()
+        if widths["text_dim"] == 0 and self.text_dim is None:
+            raise BatchError(
+                "the batch has no text features, and text is the centre of the model: give text_encoder= to "
+                "read text_bert or raw_text, or text_dim=0 for the control of one other modality alone"
+            )
+        return widths
 
     def _widths(self) -> dict[str, int]:
         """The widths that are known, from the arguments or the text encoder."""
@@ -424,4 +431,4 @@ def _joined(name: str, parts: list[Any], dtype: type) -> npt.NDArray[Any] | None
     """The parts of all batches as one array; ``None`` where one batch has none."""
     if any(part is None for part in parts):
         return None
-    return np.concatenate([batches.host_values(name, part).astype(dtype) for part in parts])
+    return np.concatenate([batches.tensor(name, part).reshape(-1).numpy() for part in parts]).astype(dtype)

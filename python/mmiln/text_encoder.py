@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -97,7 +98,7 @@ class TextEncoder:
             MissingFileError: There is no tokenizer.
         """
         return [
-            torch.tensor([encoding.ids, encoding.attention_mask, encoding.type_ids])
+            torch.from_numpy(np.array([encoding.ids, encoding.attention_mask, encoding.type_ids]))
             for encoding in self._tokenizer.encode_batch(sentences)
         ]
 

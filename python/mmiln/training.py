@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
 from collections.abc import Iterable, Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from tqdm.auto import tqdm
 
@@ -52,17 +54,29 @@ def fit(
     progress: bool,
 ) -> History:
     """Trains ``model`` in place; see :meth:`mmiln.Model.fit`."""
-    if epochs < 1:
-        raise ConfigError(f"epochs must be at least 1, got {epochs}")
+    for name, number in (("epochs", epochs), ("patience", patience)):
+        if not isinstance(number, int) or number < 1:
+            raise ConfigError(f"{name} must be at least 1, got {number!r}")
+    first_pass = loaders.each(loader)
+    head = next(first_pass)
+    _begin(model, loader, head)
     history = model.history_ = History()
     stopping = EarlyStopping(patience)
-    _begin(model, loader)
     for callback in callbacks:
         callback.on_train_begin(model)
     with tqdm(total=epochs, desc="epochs", unit="epoch", disable=not progress) as bar:
         for epoch in range(1, epochs + 1):
             started = time.perf_counter()
-            logs = _train_epoch(model, loader, epoch, callbacks, progress)
+            source = itertools.chain([head], first_pass) if epoch == 1 else loaders.each(loader)
+            batches = tqdm(
+                source,
+                total=len(loader) if isinstance(loader, Sized) else None,
+                desc=f"epoch {epoch}",
+                unit="batch",
+                leave=False,
+                disable=not progress,
+            )
+            logs = _train_epoch(model, batches, epoch, callbacks)
             if valid is not None:
                 measures = model.evaluate(valid).to_dict()
                 logs |= {f"valid_{name}": value for name, value in measures.items() if name != "n"}
@@ -84,31 +98,22 @@ def fit(
     return history
 
 
-def _begin(model: Model, loader: Iterable[Any]) -> None:
-    """Starts a run in the core, whose shape may have to be read off the first batch."""
-    if not model.built:
-        model._pack(next(loaders.each(loader)))
+def _begin(model: Model, loader: Iterable[Any], head: object) -> None:
+    """Starts a run in the core, whose widths may have to be read off the first batch, ``head``."""
+    model._pack(head)
     samples = loaders.training_size(loader) if model._core.keeps_pseudo_labels() else None
     model._core.begin_training(samples, json.dumps(model.config.train))
 
 
 def _train_epoch(
-    model: Model, loader: Iterable[Any], epoch: int, callbacks: Sequence[Callback], progress: bool
+    model: Model, batches: Iterable[Any], epoch: int, callbacks: Sequence[Callback]
 ) -> dict[str, float]:
-    """One pass over the loader; the mean of each loss over its utterances."""
+    """One pass; the mean of each loss over its utterances."""
     for callback in callbacks:
         callback.on_epoch_begin(model, epoch)
     model._core.begin_epoch(epoch)
     losses, sizes = [], []
-    bar = tqdm(
-        loaders.each(loader),
-        total=len(loader) if isinstance(loader, Sized) else None,
-        desc=f"epoch {epoch}",
-        unit="batch",
-        leave=False,
-        disable=not progress,
-    )
-    for number, batch in enumerate(bar, start=1):
+    for number, batch in enumerate(batches, start=1):
         packed = model._pack(batch)
         parts = model._core.train_step(packed)
         losses.append(torch.stack([parts[name] for name in PARTS]))  # stays on the device
@@ -116,8 +121,7 @@ def _train_epoch(
         for callback in callbacks:
             callback.on_batch_end(model, epoch, number)
     model._core.end_epoch()
-    weights = torch.tensor(sizes, dtype=torch.float64)
-    means = (torch.stack(losses).double().cpu() * weights[:, None]).sum(0) / weights.sum()
-    if not bool(means.isfinite().all()):
+    means = np.average(torch.stack(losses).double().cpu().numpy(), axis=0, weights=sizes)
+    if not np.isfinite(means).all():
         raise NonFiniteError(f"the training loss of epoch {epoch} is not finite: {means.tolist()}")
     return {f"train_{name}": float(value) for name, value in zip(PARTS, means, strict=True)}

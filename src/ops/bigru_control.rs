@@ -17,8 +17,8 @@ pub fn bigru_control(x: &Ragged, forward: &Recurrent, backward: &Recurrent) -> T
     let weight_hh = both(&|w| w.weight_hh.tr()); // (2, d, 3d)
     let bias_hh = both(&|w| w.bias_hh.unsqueeze(0)); // (2, 1, 3d)
     // All frames' input products at once, each direction in the order of its scan: (2, sum T, 3d).
-    let input = directions
-        .map(|(w, order)| x.frames.linear(&w.weight_ih, Some(&w.bias_ih)).index_select(0, order));
+    let input =
+        directions.map(|(w, order)| x.frames.linear(&w.weight_ih, Some(&w.bias_ih)).index_select(0, order));
 
     let mut h = Tensor::zeros([2, layout.lengths.len() as i64, d], (x.kind(), x.frames.device()));
     let sequence: Vec<Tensor> = Tensor::stack(&input, 0)

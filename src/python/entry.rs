@@ -1,4 +1,4 @@
-//! The one way from Python into the core: release the GIL, stop panics, map errors.
+//! The one way from Python into the core: neutral torch, release the GIL, stop panics, map errors.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -27,14 +27,18 @@ pub fn silence_caught_panics() {
     }));
 }
 
-/// Runs `f` without the GIL; its error, or a panic, becomes an exception of `mmiln.errors`.
+/// Runs `f` without the GIL, in `mmiln._torch.neutral`; its error, or a panic, becomes an exception of
+/// `mmiln.errors`.
 pub fn run<T: Send>(py: Python<'_>, f: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
+    let neutral = py.import("mmiln._torch")?.call_method0("neutral")?;
+    neutral.call_method0("__enter__")?;
     let outcome = py.allow_threads(|| {
         let outer = CAUGHT.replace(true);
         let outcome = catch_unwind(AssertUnwindSafe(f));
         CAUGHT.set(outer);
         outcome
     });
+    neutral.call_method1("__exit__", (py.None(), py.None(), py.None()))?;
     match outcome {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(raise(py, class_of(&error), &error.to_string())),

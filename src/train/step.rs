@@ -9,27 +9,6 @@ use crate::loss::Losses;
 use crate::rng::Noise;
 use crate::ulgm::Step;
 
-/// Turns gradients on for this thread, whatever the caller's setting, until dropped.
-pub struct GradGuard(bool);
-
-impl GradGuard {
-    pub fn new() -> Self {
-        Self(set_grad(true))
-    }
-}
-
-impl Drop for GradGuard {
-    fn drop(&mut self) {
-        set_grad(self.0);
-    }
-}
-
-/// Returns the setting before.
-fn set_grad(on: bool) -> bool {
-    // Sound: the call only sets a thread-local flag of libtorch and returns the old one.
-    unsafe { torch_sys::at_grad_set_enabled(i32::from(on)) != 0 }
-}
-
 impl Trainer {
     /// Begins epoch `n` of the run, from 1.
     ///
@@ -54,7 +33,6 @@ impl Trainer {
         let rows = self.rows(batch)?;
         let (y_m, pseudo) = self.targets(batch)?;
 
-        let _grad = GradGuard::new();
         let run = self.run_mut()?;
         let noise = Noise::training(run.config.seed, run.step);
         let forward = self.model.forward(batch, &noise);
