@@ -55,7 +55,7 @@ wheel-check: wheel
 	rm -rf $(WHEEL_VENV)
 	$(PYTHON) -m venv $(WHEEL_VENV)
 	$(WHEEL_VENV)/bin/pip install -q -c requirements.lock dist/*.whl
-	cd / && env -u VIRTUAL_ENV -u PYTHONPATH $(WHEEL_VENV)/bin/python -I $(CURDIR)/tests/smoke.py
+	cd / && env -u VIRTUAL_ENV -u PYTHONPATH $(WHEEL_VENV)/bin/python -I $(CURDIR)/.ci/smoke.py
 	rm -rf $(WHEEL_VENV)
 
 build: $(VENV)/built
