@@ -287,14 +287,19 @@ def test_mmsa_batches(bert_model: mmiln.Model, bert_expected: dict) -> None:
 
 
 @pytest.mark.parametrize("key", ["text", "text_bert"])
-@pytest.mark.parametrize("side", ["right", "left"])
-def test_aligned_arrays_take_the_length_of_their_tokens(bert_model: mmiln.Model, side: str, key: str) -> None:
+@pytest.mark.parametrize(("side", "told"), [("right", True), ("left", True), ("left", False)])
+def test_aligned_arrays_take_the_frames_of_their_tokens(
+    bert_model: mmiln.Model, side: str, told: bool, key: str
+) -> None:
+    """The mask tells which frames are true; `padding_side` need not repeat it."""
     frames = batches.random_batch(configs.tiny(), dict.fromkeys(MODALITIES, LENGTHS["text"]), 1)
     true = {m: [u.float().numpy() for u in frames[m]] for m in ("audio", "vision")}
     true["labels"] = ragged()["labels"]
     tokens = token_batch()["text_bert"]
-    aligned = {m: pad(true[m], 10, side, "nan") for m in ("audio", "vision")}
-    aligned |= {key: pad_tokens(tokens, 10, side, 0), "padding_side": side, "labels": true["labels"]}
+    aligned = {m: pad(true[m], 10, side, "zeros") for m in ("audio", "vision")}
+    aligned |= {key: pad_tokens(tokens, 10, side, 0), "labels": true["labels"]}
+    if told:
+        aligned["padding_side"] = side
     same_bits(results(bert_model, aligned), results(bert_model, {**true, "text_bert": tokens}))
 
 
