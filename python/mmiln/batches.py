@@ -102,13 +102,13 @@ def pack(
         if batch.get(name) is None:
             raise BatchError(f"the batch has no {name!r}, which this model was built with")
         frames = _frames(name, batch[name])
-        parts[name] = frames
         lengths = batch.get(f"{name}_lengths")
         if lengths is not None:
             parts[f"{name}_lengths"] = whole_numbers(f"{name}_lengths", lengths).tolist()
-        elif isinstance(frames, Tensor) and mask is not None and frames.shape[1:2] == mask.shape[1:]:
-            # Word-aligned arrays: as wide as the tokens, with the tokens' true frames.
-            parts[f"{name}_lengths"] = mask.sum(1).tolist()
+        elif isinstance(frames, Tensor) and mask is not None and frames.shape[:2] == mask.shape:
+            # Word-aligned arrays, as wide as the tokens: true where the tokens are.
+            frames = [frame[true] for frame, true in zip(frames, mask, strict=True)]
+        parts[name] = frames
     labels = batch.get("labels")
     if isinstance(labels, Mapping):
         if "M" not in labels:

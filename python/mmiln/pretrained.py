@@ -80,21 +80,23 @@ def save(
     card: str,
     tokenizer: list[Path],
 ) -> None:
-    """Writes a model's files; ``config.json`` comes last, so a directory with it is whole."""
+    """Writes a model's files: all of them beside the old ones first, then in their places."""
     from safetensors.torch import save_file
 
-    directory.mkdir(parents=True, exist_ok=True)
-    write(
-        directory / "model.safetensors",
-        lambda path: save_file({n: t.cpu().contiguous() for n, t in weights.items()}, path, {"format": "pt"}),
-    )
-    for file in tokenizer:
-        if file.parent.resolve() != directory.resolve():
-            write(directory / file.name, lambda path, file=file: shutil.copyfile(file, path))  # type: ignore[misc]
-    write(directory / "README.md", lambda path: path.write_text(card, encoding="utf-8"))
     config = {"model_type": "mmiln", "mmiln_version": version("mmiln"), **config}
-    text = json.dumps(config, indent=2) + "\n"
-    write(directory / "config.json", lambda path: path.write_text(text, encoding="utf-8"))
+    staging = directory / f".{os.getpid()}.{threading.get_ident()}.saving"
+    staging.mkdir(parents=True)
+    try:
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
+        write(staging / "model.safetensors", lambda path: save_file(tensors, path, {"format": "pt"}))
+        for file in tokenizer:
+            shutil.copyfile(file, staging / file.name)
+        (staging / "README.md").write_text(card, encoding="utf-8")
+        (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        for file in staging.iterdir():
+            file.replace(directory / file.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def read_config(directory: Path) -> dict[str, Any]:
