@@ -16,7 +16,7 @@ from .errors import MissingFileError
 from .metrics import Metrics
 from .model import Model
 
-EPOCHS = 10
+EPOCHS = 8
 EXAMPLES = 5
 
 
