@@ -65,11 +65,8 @@ def demo(
     if json_:
         print(json.dumps(result.to_dict()))
         return
-    table = Table(title=f"Test part, {result.metrics['full'].n} utterances; epoch chosen on validation")
-    _measure_columns(table, "model")
-    for name, metrics in result.metrics.items():
-        table.add_row(name, *_cells(metrics))
-    out.print(table)
+    title = f"Test part, {result.metrics['full'].n} utterances; epoch chosen on validation"
+    out.print(_measures(title, {name: _cells(metrics) for name, metrics in result.metrics.items()}))
     out.print(
         "No predictor that reads text alone can have a lower MAE on this part than about "
         f"{result.ceiling['text'].mae:.4f}; one that reads all three, {result.ceiling['full'].mae:.4f}."
@@ -121,11 +118,12 @@ def train(
     if json_:
         print(json.dumps({"seeds": seed or [1111], "out": str(output), **summary}))
         return
-    table = Table(title=f"{len(finished)} seeds, mean ± standard deviation; epoch chosen on validation")
-    _measure_columns(table, "part")
-    for part, measures in summary.items():
-        table.add_row(part, *(f"{measures[m]['mean']:.4f} ± {measures[m]['std']:.4f}" for m in MEASURES))
-    out.print(table)
+    title = f"{len(finished)} seeds, mean ± standard deviation; epoch chosen on validation"
+    columns = {
+        part: [f"{measures[m]['mean']:.4f} ± {measures[m]['std']:.4f}" for m in MEASURES]
+        for part, measures in summary.items()
+    }
+    out.print(_measures(title, columns))
     out.print(f"models, curves and predictions: {output}", highlight=False)
 
 
@@ -207,10 +205,15 @@ def _described(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _measure_columns(table: Table, first: str) -> None:
-    table.add_column(first)
-    for title in MEASURES.values():
-        table.add_column(title, justify="right")
+def _measures(title: str, columns: dict[str, list[str]]) -> Table:
+    """One row a measure."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for row in zip(MEASURES.values(), *columns.values(), strict=True):
+        table.add_row(*row)
+    return table
 
 
 def _cells(metrics: Metrics) -> list[str]:

@@ -6,17 +6,22 @@ import itertools
 import json
 import math
 import time
+import warnings
 from collections.abc import Iterable, Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from tqdm import TqdmWarning
 
 from . import loaders
 from .callbacks import Callback
 from .errors import ConfigError, NonFiniteError
 from .history import History
+
+with warnings.catch_warnings(action="ignore", category=TqdmWarning):
+    # A notebook without ipywidgets gets plain bars; that is no reason to warn.
+    from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
     from .model import Model
