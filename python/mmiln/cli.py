@@ -118,11 +118,15 @@ def train(
     if json_:
         print(json.dumps({"seeds": seed or [1111], "out": str(output), **summary}))
         return
-    title = f"{len(finished)} seeds, mean ± standard deviation; epoch chosen on validation"
-    columns = {
-        part: [f"{measures[m]['mean']:.4f} ± {measures[m]['std']:.4f}" for m in MEASURES]
-        for part, measures in summary.items()
-    }
+    if len(finished) > 1:
+        title = f"{len(finished)} seeds, mean ± standard deviation; epoch chosen on validation"
+        columns = {
+            part: [f"{measures[m]['mean']:.4f} ± {measures[m]['std']:.4f}" for m in MEASURES]
+            for part, measures in summary.items()
+        }
+    else:
+        title = "One seed; epoch chosen on validation"
+        columns = {part: _cells(metrics) for part, metrics in finished[0].metrics.items()}
     out.print(_measures(title, columns))
     out.print(f"models, curves and predictions: {output}", highlight=False)
 

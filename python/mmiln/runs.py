@@ -58,13 +58,13 @@ def train(dataset: Dataset, model: Model, folder: Path, *, epochs: int, progress
     return Run(model, history, metrics, folder)
 
 
-def spread(runs: list[Run], part: str) -> dict[str, dict[str, float]]:
-    """Mean and (sample) standard deviation over runs of each measure on a part."""
+def spread(runs: list[Run], part: str) -> dict[str, dict[str, float | None]]:
+    """Mean and (sample) standard deviation over runs of each measure on a part; one run has no deviation."""
     rows = [run.metrics[part].to_dict() for run in runs]
     return {
         name: {
             "mean": float(np.mean([row[name] for row in rows])),
-            "std": float(np.std([row[name] for row in rows], ddof=1)) if len(rows) > 1 else 0.0,
+            "std": float(np.std([row[name] for row in rows], ddof=1)) if len(rows) > 1 else None,
         }
         for name in rows[0]
         if name != "n"
