@@ -14,7 +14,7 @@ export RUSTFLAGS := --remap-path-prefix=$(HOME)/.cargo/registry/src= --remap-pat
 export CXXFLAGS := -ffile-prefix-map=$(CURDIR)/=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-RUST := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
+RUST := Cargo.toml Cargo.lock build.rs $(shell find src csrc -type f)
 
 .PHONY: demo test test-slow notebooks lint format wheel wheel-check build lock clean
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tch::{Device, IndexOp, Kind, Tensor};
 
 use crate::error::{Error, Result};
+use crate::ops::embedding::Places;
 use crate::ragged::{Layout, Ragged};
 
 /// Frames of one modality as a caller has them, on the CPU, of any type and strides.
@@ -31,8 +32,8 @@ pub enum Side {
 pub enum Text {
     /// Frozen features, `(sum T, text_dim)`.
     Features(Ragged),
-    /// Token and segment ids, `(sum T,)` each, for the text encoder.
-    Tokens { ids: Tensor, segments: Tensor, layout: Arc<Layout>, largest_id: i64, largest_segment: i64 },
+    /// Word, position and segment of each packed token, for the text encoder.
+    Tokens { places: Arc<Vec<Places>>, layout: Arc<Layout>, largest_id: i64, largest_segment: i64 },
 }
 
 impl Text {
@@ -112,7 +113,7 @@ impl Batch {
             part.map(|frames| pack_frames(name, frames, kind, device)).transpose()
         };
         let text = match (parts.tokens, frames("text", parts.text)?) {
-            (Some(tokens), _) => Some(pack_tokens(&tokens, device)?),
+            (Some(tokens), _) => Some(pack_tokens(&tokens)?),
             (None, features) => features.map(Text::Features),
         };
         Ok(Self {
@@ -151,18 +152,16 @@ fn pack_frames(name: &str, frames: Frames, kind: Kind, device: Device) -> Result
         Frames::List(utterances) => concatenate(name, &utterances)?,
     };
     let packed = packed.to_kind(kind);
-    let layout = Layout::new(lengths, Device::Cpu);
+    let layout = Layout::new(lengths);
     if !bool::try_from(packed.isfinite().all()).unwrap_or(false) {
         let row = packed.isfinite().all_dim(1, false).logical_not().nonzero().int64_value(&[0, 0]);
-        let utterance = layout.utterance.int64_value(&[row]);
+        let (utterance, frame) = layout.place(row as usize);
         return Err(Error::Batch(format!(
-            "{name}: utterance {utterance} of the batch holds a value that is not finite in its true frame {} \
-             of {}; clean the data first, as mmiln.data.load does, or give the true length",
-            row - layout.first.int64_value(&[utterance]),
-            layout.lengths[usize::try_from(utterance).unwrap_or(0)],
+            "{name}: utterance {utterance} of the batch holds a value that is not finite in its true frame \
+             {frame} of {}; clean the data first, as mmiln.data.load does, or give the true length",
+            layout.lengths[utterance],
         )));
     }
-    let layout = if device == Device::Cpu { layout } else { Layout::new(layout.lengths, device) };
     Ok(Ragged { frames: packed.to_device(device), layout: Arc::new(layout) })
 }
 
@@ -213,7 +212,7 @@ fn concatenate(name: &str, utterances: &[Tensor]) -> Result<(Tensor, Vec<i64>)> 
     Ok((Tensor::cat(utterances, 0), utterances.iter().map(|u| u.size()[0]).collect()))
 }
 
-fn pack_tokens(utterances: &[Tensor], device: Device) -> Result<Text> {
+fn pack_tokens(utterances: &[Tensor]) -> Result<Text> {
     let mut lengths = Vec::with_capacity(utterances.len());
     let mut columns = Vec::with_capacity(utterances.len());
     for (b, utterance) in utterances.iter().enumerate() {
@@ -243,12 +242,19 @@ fn pack_tokens(utterances: &[Tensor], device: Device) -> Result<Text> {
     if packed.min().int64_value(&[]) < 0 {
         return Err(Error::Batch("text_bert must not hold negative numbers".into()));
     }
+    let layout = Layout::new(lengths);
+    let whole = |row: Tensor| Vec::<i64>::try_from(row.contiguous()).expect("one row of whole numbers");
+    let places = whole(ids.shallow_clone())
+        .into_iter()
+        .zip(whole(segments.shallow_clone()))
+        .enumerate()
+        .map(|(row, (id, segment))| [id as usize, layout.place(row).1, segment as usize])
+        .collect();
     Ok(Text::Tokens {
         largest_id: ids.max().int64_value(&[]),
         largest_segment: segments.max().int64_value(&[]),
-        ids: ids.to_device(device),
-        segments: segments.to_device(device),
-        layout: Arc::new(Layout::new(lengths, device)),
+        places: Arc::new(places),
+        layout: Arc::new(layout),
     })
 }
 

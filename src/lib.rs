@@ -4,10 +4,11 @@
 //! | room | what is in it |
 //! |---|---|
 //! | [`config`] | shape of the model, settings of training, presets |
+//! | [`numeric`] | numbers, vector instructions, matrix products, working memory |
 //! | [`ragged`], [`batch`] | packed frames with offsets; a batch and its checks |
 //! | [`rng`] | counter-based random numbers for initial weights and dropout |
 //! | [`params`] | named parameters over flat storage, optimiser groups |
-//! | [`ops`] | one file an operation: contract, shapes, equation |
+//! | [`ops`] | one file an operation: contract, shapes, equation, kernels; threads; automatic differentiation |
 //! | [`model`] | the graph, read like the paper |
 //! | [`loss`], [`ulgm`] | task + alpha sim + beta diff; pseudo-labels |
 //! | [`train`] | a training run: step, optimiser |
@@ -22,6 +23,7 @@ pub mod error;
 pub mod loss;
 pub mod metrics;
 pub mod model;
+pub mod numeric;
 pub mod ops;
 pub mod params;
 mod python;

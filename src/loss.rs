@@ -6,6 +6,7 @@ use crate::config::ModelConfig;
 use crate::model::{BranchOutput, Forward, Modality};
 use crate::ops::cmd::cmd;
 use crate::ops::orthogonality::orthogonality;
+use crate::ops::task_loss::{Unimodal, task_loss};
 
 /// The parts of the loss and their weighted sum, scalars.
 pub struct Losses {
@@ -41,20 +42,15 @@ impl Losses {
     }
 }
 
-/// mean_i [ (yhat_m - y_m)^2 + sum_n tanh|y_n - y_m| * |yhat_n - y_n| ].
+/// The squared error of the multimodal head, and what the pseudo-labels make of the others'.
 fn task(forward: &Forward, y_m: &Tensor, pseudo: &[(Modality, Tensor)]) -> Tensor {
-    let squared = (forward.score() - y_m).square();
-    if forward.multimodal.is_none() {
-        return squared.mean(y_m.kind());
-    }
-    forward
-        .branches
+    // The control of one modality alone has no pseudo-labels: its score is what the first term judges.
+    let branches = if forward.multimodal.is_some() { &forward.branches[..] } else { &[] };
+    let unimodal = branches
         .iter()
         .zip(pseudo)
-        .fold(squared, |sum, (branch, (_, y_n))| {
-            sum + (y_n - y_m).abs().tanh() * (&branch.head.score - y_n).abs()
-        })
-        .mean(y_m.kind())
+        .map(|(branch, (_, y_n))| Unimodal { score: &branch.head.score, pseudo_label: y_n });
+    task_loss(forward.score(), y_m, &unimodal.collect::<Vec<_>>())
 }
 
 /// CMD between the two text-led streams, where there are two.

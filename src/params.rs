@@ -1,7 +1,8 @@
 //! Named parameters over flat storage.
 //!
-//! Each parameter is a leaf of the autograd graph and a view of one flat tensor, in which parameters
-//! of one optimiser group lie side by side; gradients accumulate in a second one of the same order.
+//! Each parameter is a view of one flat tensor, in which parameters of one optimiser group lie side by
+//! side. Operations add its gradients to a view of a second flat tensor of the same order; a frozen
+//! parameter has none and stands last.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
+use crate::ops::Weight;
 use crate::rng;
 
 /// Optimiser groups, in the order of flat storage (section 7).
@@ -20,13 +22,17 @@ pub enum Group {
     Audio,
     Vision,
     Other,
+    /// Not trained.
+    Frozen,
 }
 
 impl Group {
-    pub const ALL: [Self; 5] = [Self::Text, Self::TextNoDecay, Self::Audio, Self::Vision, Self::Other];
+    pub const TRAINED: [Self; 5] = [Self::Text, Self::TextNoDecay, Self::Audio, Self::Vision, Self::Other];
 
-    fn of(name: &str) -> Self {
-        if name.starts_with("text.bert.") {
+    fn of(name: &str, frozen: bool) -> Self {
+        if frozen {
+            Self::Frozen
+        } else if name.starts_with("text.bert.") {
             let undecayed = name.contains("LayerNorm") || name.rsplit('.').next() == Some("bias");
             if undecayed { Self::TextNoDecay } else { Self::Text }
         } else if name.starts_with("audio.") {
@@ -62,8 +68,10 @@ impl Init {
 /// One named parameter.
 pub struct Param {
     pub name: String,
-    /// The leaf that the graph uses; its storage is a part of [`Params::flat`].
-    pub leaf: Tensor,
+    /// A part of [`Params::flat`].
+    pub value: Tensor,
+    /// The same part of [`Params::grad`].
+    pub grad: Option<Tensor>,
     pub group: Group,
     pub offset: i64,
 }
@@ -73,7 +81,7 @@ pub struct Builder {
     seed: u64,
     kind: Kind,
     device: Device,
-    found: RefCell<Vec<(String, Tensor)>>,
+    found: RefCell<Vec<(String, Weight)>>,
 }
 
 impl Builder {
@@ -83,26 +91,34 @@ impl Builder {
 
     /// The outermost scope.
     pub fn root(&self) -> Scope<'_> {
-        Scope { builder: self, path: String::new() }
+        Scope { builder: self, path: String::new(), frozen: false }
     }
 
     /// Moves the collected parameters into flat storage, group by group.
     pub fn finish(self) -> Params {
+        let group = |(name, weight): &(String, Weight)| Group::of(name, weight.grad.is_none());
         let mut found = self.found.into_inner();
-        found.sort_by_key(|(name, _)| Group::of(name));
-        let total = found.iter().map(|(_, leaf)| numel(leaf)).sum::<i64>();
-        let flat = Tensor::zeros([total], (self.kind, self.device));
-        let grad = flat.zeros_like();
+        found.sort_by_key(group);
+        let size = |weights: &[(String, Weight)]| weights.iter().map(|(_, w)| numel(&w.value)).sum::<i64>();
+        let trained = found.partition_point(|weight| group(weight) < Group::Frozen);
+        let zeros = |count| Tensor::zeros([count], (self.kind, self.device));
+        let (flat, grad) = (zeros(size(&found)), zeros(size(&found[..trained])));
         let mut offset = 0;
         let entries = found
             .into_iter()
-            .map(|(name, mut leaf)| {
-                let mut view = flat.narrow(0, offset, numel(&leaf)).view(&leaf.size()[..]);
-                view.copy_(&leaf.detach());
-                leaf.set_data(&view);
-                let param = Param { group: Group::of(&name), name, leaf, offset };
-                offset += numel(&param.leaf);
-                param
+            .map(|(name, weight)| {
+                let group = Group::of(&name, weight.grad.is_none());
+                let Weight { mut value, grad: mut own } = weight;
+                let part = |whole: &Tensor| whole.narrow(0, offset, numel(&value)).view(&value.size()[..]);
+                let mut place = part(&flat);
+                place.copy_(&value);
+                // The model's handles move along.
+                if let Some(own) = &mut own {
+                    own.set_data(&part(&grad));
+                }
+                value.set_data(&place);
+                offset += numel(&value);
+                Param { name, offset: offset - numel(&value), value, grad: own, group }
             })
             .collect();
         Params { entries, flat, grad }
@@ -113,19 +129,25 @@ impl Builder {
 pub struct Scope<'a> {
     builder: &'a Builder,
     path: String,
+    frozen: bool,
 }
 
 impl Scope<'_> {
     /// The scope `name` under this one.
     pub fn at(&self, name: impl std::fmt::Display) -> Self {
-        Self { builder: self.builder, path: format!("{}{name}.", self.path) }
+        Self { builder: self.builder, path: format!("{}{name}.", self.path), frozen: self.frozen }
+    }
+
+    /// The same place, where parameters are not trained if `frozen`.
+    pub fn frozen(&self, frozen: bool) -> Self {
+        Self { builder: self.builder, path: self.path.clone(), frozen: self.frozen || frozen }
     }
 
     /// A new parameter `name` of this scope.
-    pub fn param(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
+    pub fn param(&self, name: &str, shape: &[i64], init: Init) -> Weight {
         let Builder { seed, kind, device, .. } = *self.builder;
         let name = format!("{}{name}", self.path);
-        let leaf = match init {
+        let value = match init {
             Init::Zeros => Tensor::zeros(shape, (kind, device)),
             Init::Ones => Tensor::ones(shape, (kind, device)),
             Init::Uniform(bound) => {
@@ -133,10 +155,12 @@ impl Scope<'_> {
                 let values = rng::uniform(seed, &name, count, bound);
                 Tensor::from_slice(&values).view(shape).to_kind(kind).to_device(device)
             }
-        }
-        .set_requires_grad(true);
-        self.builder.found.borrow_mut().push((name, leaf.shallow_clone()));
-        leaf
+        };
+        let grad = (!self.frozen).then(|| Tensor::empty([0], (kind, device)));
+        let handle = |tensor: &Tensor| tensor.shallow_clone();
+        let weight = Weight { value: handle(&value), grad: grad.as_ref().map(handle) };
+        self.builder.found.borrow_mut().push((name, weight));
+        Weight { value, grad }
     }
 }
 
@@ -145,44 +169,40 @@ pub struct Params {
     pub entries: Vec<Param>,
     /// Every weight, `(total,)`.
     pub flat: Tensor,
-    /// Accumulated gradients in the same order, `(total,)`.
+    /// Accumulated gradients of the trained ones in the same order.
     pub grad: Tensor,
 }
 
 impl Params {
-    /// Gradients of a scalar by parameter, in the order of `entries`; zero where it does not depend on one.
-    pub fn gradients(&self, scalar: &Tensor) -> Vec<Tensor> {
-        let leaves: Vec<&Tensor> = self.entries.iter().map(|p| &p.leaf).collect();
-        Tensor::run_backward(&[scalar], &leaves, false, false)
-            .into_iter()
-            .zip(&self.entries)
-            .map(|(g, p)| if g.defined() { g } else { p.leaf.detach().zeros_like() })
-            .collect()
+    /// Gradients of a scalar by name of parameter, zero for a frozen one; those accumulated stay as they are.
+    pub fn gradients(&mut self, scalar: &Tensor) -> Vec<(String, Tensor)> {
+        let before = self.grad.copy();
+        let _ = self.grad.zero_();
+        scalar.backward();
+        let found = self.entries.iter().map(|p| {
+            let gradient = p.grad.as_ref().map_or_else(|| p.value.zeros_like(), Tensor::copy);
+            (p.name.clone(), gradient)
+        });
+        let found = found.collect();
+        self.grad.copy_(&before);
+        found
     }
 
-    /// Adds gradients in the order of `entries` to the accumulated ones.
-    pub fn accumulate(&mut self, gradients: &[Tensor]) {
-        for (param, gradient) in self.entries.iter().zip(gradients) {
-            let mut sum = self.grad.narrow(0, param.offset, numel(gradient));
-            let _ = sum.g_add_(&gradient.reshape([-1]));
-        }
-    }
-
-    /// First and length of each group's run in flat storage.
+    /// First and length of each trained group's run in flat storage.
     pub fn ranges(&self) -> Vec<(Group, i64, i64)> {
-        Group::ALL
+        Group::TRAINED
             .iter()
             .filter_map(|&group| {
                 let mut members = self.entries.iter().filter(|p| p.group == group).peekable();
                 let start = members.peek()?.offset;
-                Some((group, start, members.map(|p| numel(&p.leaf)).sum()))
+                Some((group, start, members.map(|p| numel(&p.value)).sum()))
             })
             .collect()
     }
 
     /// A copy of every weight by name.
     pub fn state_dict(&self) -> Vec<(String, Tensor)> {
-        self.entries.iter().map(|p| (p.name.clone(), p.leaf.detach().copy())).collect()
+        self.entries.iter().map(|p| (p.name.clone(), p.value.copy())).collect()
     }
 
     /// Sets the weights whose names start with `prefix` from `state`, all or none of them.
@@ -196,16 +216,16 @@ impl Params {
         let mut faults = Vec::new();
         for (name, param) in &own {
             match state.get(*name) {
-                None => faults.push(format!("missing: {name} {:?}", param.leaf.size())),
-                Some(given) if given.size() != param.leaf.size() => faults.push(format!(
+                None => faults.push(format!("missing: {name} {:?}", param.value.size())),
+                Some(given) if given.size() != param.value.size() => faults.push(format!(
                     "misshapen: {name} expected {:?}, got {:?}",
-                    param.leaf.size(),
+                    param.value.size(),
                     given.size()
                 )),
                 Some(given) if !given.is_floating_point() => {
                     faults.push(format!("not floating point: {name} is {:?}", given.kind()));
                 }
-                Some(given) if !all_finite(&given.to_kind(param.leaf.kind())) => {
+                Some(given) if !all_finite(&given.to_kind(param.value.kind())) => {
                     faults.push(format!("not finite: {name} holds NaN, infinity or more than its type can"));
                 }
                 Some(_) => {}
@@ -225,7 +245,7 @@ impl Params {
             )));
         }
         for (name, param) in own {
-            param.leaf.detach().copy_(&state[name]);
+            param.value.shallow_clone().copy_(&state[name]);
         }
         Ok(())
     }

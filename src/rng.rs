@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 
-use tch::{Device, Kind, Tensor};
+use crate::numeric::{Real, kernel};
 
 const MULTIPLIERS: [u64; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
@@ -47,8 +47,7 @@ pub fn uniform(seed: u64, name: &str, count: usize, bound: f64) -> Vec<f64> {
 pub struct Noise(Option<Stream>);
 
 struct Stream {
-    seed: u64,
-    step: u32,
+    key: u64,
     site: Cell<u32>,
 }
 
@@ -60,32 +59,99 @@ impl Noise {
 
     /// The stream of training step `step` of a run seeded with `seed`.
     pub fn training(seed: u64, step: u32) -> Self {
-        Self(Some(Stream { seed, step, site: Cell::new(0) }))
+        // The step is folded into the key's high half: seeds are small numbers, steps are distinct.
+        Self(Some(Stream { key: seed ^ u64::from(step).rotate_left(32), site: Cell::new(0) }))
     }
 
-    /// Zeroes each element of `x` with probability `p` and scales the others by `1 / (1 - p)`.
-    pub fn dropout(&self, x: Tensor, p: f64) -> Tensor {
+    /// The dropout with probability `p` at the next place in the graph.
+    pub fn dropout(&self, p: f64) -> Dropout {
         match &self.0 {
-            Some(stream) if p > 0.0 => &x * stream.mask(&x.size(), p, x.kind(), x.device()),
-            _ => x,
+            Some(stream) if p > 0.0 => {
+                let site = stream.site.replace(stream.site.get() + 1);
+                Dropout { p, key: stream.key, site }
+            }
+            _ => Dropout::off(),
         }
     }
 }
 
-impl Stream {
-    fn mask(&self, shape: &[i64], p: f64, kind: Kind, device: Device) -> Tensor {
-        let site = self.site.replace(self.site.get() + 1);
-        let count = shape.iter().product::<i64>() as usize;
-        let threshold = (p * f64::from(u32::MAX)) as u32;
-        let scale = (1.0 / (1.0 - p)) as f32;
-        // The step is folded into the key's high half: seeds are small numbers, steps are distinct.
-        let key = self.seed ^ u64::from(self.step).rotate_left(32);
-        let mut mask = Vec::with_capacity(count + 3);
-        for block in 0..count.div_ceil(4) as u64 {
-            let words = philox(key, [block as u32, (block >> 32) as u32, site, u32::MAX]);
-            mask.extend(words.map(|word| if word >= threshold { scale } else { 0.0 }));
-        }
-        mask.truncate(count);
-        Tensor::from_slice(&mask).view(shape).to_device(device).to_kind(kind)
+/// Dropout of one operation in one step: each element has an address, so that the same mask can be made
+/// again, by any thread, and never needs to be kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Dropout {
+    p: f64,
+    key: u64,
+    site: u32,
+}
+
+/// Words that one pass of the vectorised generator makes.
+const GROUP: usize = 64;
+const BLOCKS: usize = GROUP / 4;
+
+impl Dropout {
+    /// Keeps everything.
+    pub fn off() -> Self {
+        Self { p: 0.0, key: 0, site: 0 }
     }
+
+    /// By itself, outside a model.
+    pub fn seeded(p: f64, seed: u64) -> Self {
+        Self { p, key: seed, site: 0 }
+    }
+
+    pub fn is_off(&self) -> bool {
+        self.p == 0.0
+    }
+
+    /// What elements `start` and following of `stream` are multiplied with: 0 with probability p, else
+    /// 1 / (1 - p).
+    pub fn fill<T: Real>(&self, stream: u32, start: usize, mask: &mut [T]) {
+        fill(*self, stream, start, mask);
+    }
+}
+
+kernel! {
+    fn fill<'a, T>(_simd; dropout: Dropout, stream: u32, start: usize, mask: &'a mut [T]) {
+        let threshold = (dropout.p * f64::from(u32::MAX)) as u32;
+        let kept = T::of(1.0 / (1.0 - dropout.p));
+        let end = start + mask.len();
+        let mut group = start / GROUP;
+        while group * GROUP < end {
+            let words = philox_group(dropout.key, [(group * BLOCKS) as u32, stream, dropout.site, u32::MAX]);
+            let (from, to) = (start.max(group * GROUP), end.min((group + 1) * GROUP));
+            let words = &words[from - group * GROUP..to - group * GROUP];
+            for (mask, &word) in mask[from - start..to - start].iter_mut().zip(words) {
+                *mask = if word >= threshold { kept } else { T::ZERO };
+            }
+            group += 1;
+        }
+    }
+}
+
+/// [`philox`] at counters `counter`, `counter + 1`, ... of the first word: all first words of the blocks,
+/// then all second ones, and so on.
+#[inline(always)]
+fn philox_group(key: u64, counter: [u32; 4]) -> [u32; GROUP] {
+    let mut key = [key as u32, (key >> 32) as u32];
+    let mut c = counter.map(|word| [word; BLOCKS]);
+    for (place, word) in (0..).zip(&mut c[0]) {
+        *word = word.wrapping_add(place);
+    }
+    for _ in 0..10 {
+        let mut next = [[0; BLOCKS]; 4];
+        for i in 0..BLOCKS {
+            let (a, b) = (MULTIPLIERS[0] * u64::from(c[0][i]), MULTIPLIERS[1] * u64::from(c[2][i]));
+            next[0][i] = (b >> 32) as u32 ^ c[1][i] ^ key[0];
+            next[1][i] = b as u32;
+            next[2][i] = (a >> 32) as u32 ^ c[3][i] ^ key[1];
+            next[3][i] = a as u32;
+        }
+        c = next;
+        key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
+    }
+    let mut words = [0; GROUP];
+    for (words, c) in words.chunks_exact_mut(BLOCKS).zip(c) {
+        words.copy_from_slice(&c);
+    }
+    words
 }

@@ -16,7 +16,7 @@ from . import _torch, errors  # torch first: the core links against its librarie
 
 _torch.check()
 
-from . import data  # noqa: E402
+from . import data, functional  # noqa: E402
 from .callbacks import Callback  # noqa: E402
 from .history import History  # noqa: E402
 from .metrics import Metrics  # noqa: E402
@@ -25,4 +25,4 @@ from .predictions import Predictions  # noqa: E402
 
 __version__ = _version("mmiln")
 
-__all__ = ["Callback", "History", "Metrics", "Model", "Predictions", "data", "errors"]
+__all__ = ["Callback", "History", "Metrics", "Model", "Predictions", "data", "errors", "functional"]

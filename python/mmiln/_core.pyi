@@ -1,4 +1,4 @@
-"""The Rust core. Not a public interface: use :class:`mmiln.Model`."""
+"""The Rust core. Not a public interface: use :class:`mmiln.Model` and :mod:`mmiln.functional`."""
 
 from typing import Final, final
 
@@ -6,7 +6,29 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-__all__ = ["PRESETS", "TORCH_VERSION", "Batch", "Core", "check_config", "metrics_of", "preset_json"]
+__all__ = [
+    "PRESETS",
+    "TORCH_VERSION",
+    "Batch",
+    "Core",
+    "adam_",
+    "attention",
+    "bigru_control",
+    "check_config",
+    "cmd",
+    "conv1d",
+    "feed_forward_norm",
+    "gated_norm",
+    "linear",
+    "lstm",
+    "mean_pool",
+    "metrics_of",
+    "orthogonality",
+    "preset_json",
+    "source_gate",
+    "task_loss",
+    "ulgm_labels",
+]
 
 TORCH_VERSION: Final[str]
 PRESETS: Final[list[str]]
@@ -54,3 +76,69 @@ class Core:
     def pseudo_labels(self) -> dict[str, Tensor] | None: ...
     def state_dict(self) -> dict[str, Tensor]: ...
     def load_state_dict(self, state: dict[str, Tensor], prefix: str) -> None: ...
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor: ...
+def conv1d(x: Tensor, weight: Tensor, bias: Tensor, lengths: list[int]) -> Tensor: ...
+def lstm(x: Tensor, weights: list[Tensor], lengths: list[int]) -> Tensor: ...
+def bigru_control(x: Tensor, weights: list[Tensor], lengths: list[int]) -> Tensor: ...
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_lengths: list[int],
+    key_lengths: list[int],
+    num_heads: int,
+    dropout: float,
+    seed: int,
+) -> Tensor: ...
+def source_gate(a: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]: ...
+def gated_norm(
+    r: Tensor,
+    x: Tensor,
+    compound: Tensor | None,
+    retain: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    lengths: list[int],
+    eps: float,
+    dropout: float,
+    seed: int,
+) -> Tensor: ...
+def feed_forward_norm(
+    y: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    eps: float,
+    dropout: float,
+    seed: int,
+) -> Tensor: ...
+def mean_pool(x: Tensor, lengths: list[int]) -> Tensor: ...
+def cmd(p: Tensor, q: Tensor) -> Tensor: ...
+def orthogonality(p: Tensor, q: Tensor, normalize: bool) -> Tensor: ...
+def task_loss(score: Tensor, label: Tensor, scores: list[Tensor], pseudo_labels: list[Tensor]) -> Tensor: ...
+def ulgm_labels(
+    old: Tensor,
+    label: Tensor,
+    features: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    features_m: Tensor,
+    positive_m: Tensor,
+    negative_m: Tensor,
+    epoch: int,
+    bound: float,
+) -> Tensor: ...
+def adam_(
+    weights: Tensor,
+    grad: Tensor,
+    first: Tensor,
+    second: Tensor,
+    step: int,
+    lr: float,
+    weight_decay: float,
+    decoupled: bool,
+) -> None: ...

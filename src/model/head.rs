@@ -4,6 +4,8 @@ use tch::Tensor;
 
 use super::layers::linear;
 use crate::ops::Linear;
+use crate::ops::dropout::dropout;
+use crate::ops::linear::{Activation, linears};
 use crate::params::Scope;
 use crate::rng::Noise;
 
@@ -32,10 +34,18 @@ impl Head {
         }
     }
 
-    /// From pooled streams `z` `(B, input)`.
-    pub fn forward(&self, z: Tensor, noise: &Noise) -> HeadOutput {
-        let features = self.linear1.forward(&noise.dropout(z, self.dropout)).relu();
-        let score = self.linear3.forward(&self.linear2.forward(&features).relu()).squeeze_dim(1);
-        HeadOutput { features, score }
+    /// Each head from its pooled streams `z` `(B, input)`.
+    pub fn forward(heads: &[(&Self, Tensor)], noise: &Noise) -> Vec<HeadOutput> {
+        let z: Vec<Tensor> =
+            heads.iter().map(|(head, z)| dropout(z.shallow_clone(), noise.dropout(head.dropout))).collect();
+        let map = |x: &[Tensor], layer: fn(&Self) -> &Linear, activation| {
+            let calls = heads.iter().zip(x).map(|((head, _), x)| (x, layer(head), activation));
+            linears(&calls.collect::<Vec<_>>())
+        };
+        let features = map(&z, |head| &head.linear1, Activation::Relu);
+        let hidden = map(&features, |head| &head.linear2, Activation::Relu);
+        let scores = map(&hidden, |head| &head.linear3, Activation::None);
+        let both = features.into_iter().zip(scores);
+        both.map(|(features, score)| HeadOutput { features, score: score.squeeze_dim(1) }).collect()
     }
 }

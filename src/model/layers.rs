@@ -1,14 +1,13 @@
 //! Layers as their parameters are named, declared in a [`Scope`] and started as `PyTorch` starts them.
 
-use std::sync::Arc;
-
 use tch::Tensor;
 
-use crate::ops::attention::{Qkv, attention};
-use crate::ops::bigru_control::bigru_control;
+use crate::ops::attention::{Attention, Qkv, attention};
+use crate::ops::bigru_control::{Bigru, bigru_control};
+use crate::ops::linear::{Activation, linears};
 use crate::ops::{LayerNorm, Linear, Recurrent};
 use crate::params::{Init, Scope};
-use crate::ragged::{Layout, Ragged};
+use crate::ragged::Ragged;
 use crate::rng::Noise;
 
 /// Declares `weight` `(out, in)` and `bias` `(out,)`.
@@ -49,6 +48,8 @@ pub fn recurrent(scope: &Scope, gates: i64, input: i64, hidden: i64, suffix: &st
 }
 
 /// MHA(Q, K, V) of section 3: input projections W_q, W_k, W_v in one, heads, output projection.
+///
+/// The streams of a layer are given together: they do not depend on each other and run at the same time.
 pub struct MultiHeadAttention {
     in_proj: Linear,
     out_proj: Linear,
@@ -72,55 +73,47 @@ impl MultiHeadAttention {
         }
     }
 
-    /// MHA(X, X, X), `(sum T, d)`.
-    pub fn over_itself(&self, x: &Ragged, noise: &Noise) -> Tensor {
-        let projected = self.in_proj.forward(&x.frames).chunk(3, 1);
-        self.finish(&projected[0], &projected[1], &projected[2], &x.layout, &x.layout, noise)
+    /// MHA(X, X, X) of each stream, `(sum T, d)`.
+    pub fn over_themselves(streams: &[(&Self, &Ragged)], noise: &Noise) -> Vec<Tensor> {
+        let joined = project(streams.iter().map(|(mha, x)| (&x.frames, &mha.in_proj)));
+        let calls = streams.iter().zip(&joined).map(|((mha, x), joined)| Attention {
+            qkv: Qkv::Joined(joined),
+            queries: &x.layout,
+            keys: &x.layout,
+            heads: mha.heads,
+            dropout: noise.dropout(mha.dropout),
+        });
+        let mixed = attention(&calls.collect::<Vec<_>>());
+        project(streams.iter().zip(&mixed).map(|((mha, _), mixed)| (mixed, &mha.out_proj)))
     }
 
-    /// MHA(H, S, S): queries of one sequence, keys and values of another, `(sum Th, d)`.
-    pub fn over_source(&self, h: &Ragged, s: &Ragged, noise: &Noise) -> Tensor {
-        let width = h.frames.size()[1];
-        let (weight, bias) = (&self.in_proj.weight, &self.in_proj.bias);
-        let query = h.frames.linear(&weight.narrow(0, 0, width), Some(&bias.narrow(0, 0, width)));
-        let both = s
-            .frames
-            .linear(&weight.narrow(0, width, 2 * width), Some(&bias.narrow(0, width, 2 * width)))
-            .chunk(2, 1);
-        self.finish(&query, &both[0], &both[1], &h.layout, &s.layout, noise)
-    }
-
-    fn finish(
-        &self,
-        query: &Tensor,
-        key: &Tensor,
-        value: &Tensor,
-        queries: &Arc<Layout>,
-        keys: &Arc<Layout>,
-        noise: &Noise,
-    ) -> Tensor {
-        let qkv = Qkv { query, key, value };
-        self.out_proj.forward(&attention(&qkv, queries, keys, self.heads, self.dropout, noise))
+    /// MHA(H, S, S) of each stream: queries of one sequence, keys and values of another, `(sum Th, d)`.
+    pub fn over_sources(streams: &[(&Self, &Ragged, &Ragged)], noise: &Noise) -> Vec<Tensor> {
+        let width = |mha: &Self| mha.out_proj.weight.value.size()[0];
+        let parts: Vec<[Linear; 2]> = streams
+            .iter()
+            .map(|(mha, ..)| {
+                let d = width(mha);
+                [mha.in_proj.rows(0, d), mha.in_proj.rows(d, 2 * d)]
+            })
+            .collect();
+        let sides = streams.iter().zip(&parts);
+        let projected = project(sides.flat_map(|((_, h, s), [q, kv])| [(&h.frames, q), (&s.frames, kv)]));
+        let calls = streams.iter().zip(projected.chunks_exact(2)).map(|((mha, h, s), sides)| Attention {
+            qkv: Qkv::OverSource(&sides[0], &sides[1]),
+            queries: &h.layout,
+            keys: &s.layout,
+            heads: mha.heads,
+            dropout: noise.dropout(mha.dropout),
+        });
+        let mixed = attention(&calls.collect::<Vec<_>>());
+        project(streams.iter().zip(&mixed).map(|((mha, ..), mixed)| (mixed, &mha.out_proj)))
     }
 }
 
-/// FFN of equations (12) and (23): d -> 4d -> `ReLU` -> d.
-pub struct FeedForward {
-    linear1: Linear,
-    linear2: Linear,
-}
-
-impl FeedForward {
-    pub fn new(scope: &Scope, width: i64) -> Self {
-        Self {
-            linear1: linear(&scope.at("linear1"), width, 4 * width),
-            linear2: linear(&scope.at("linear2"), 4 * width, width),
-        }
-    }
-
-    pub fn forward(&self, y: &Tensor) -> Tensor {
-        self.linear2.forward(&self.linear1.forward(y).relu())
-    }
+/// Several affine maps at once.
+fn project<'a>(maps: impl Iterator<Item = (&'a Tensor, &'a Linear)>) -> Vec<Tensor> {
+    linears(&maps.map(|(x, weights)| (x, weights, Activation::None)).collect::<Vec<_>>())
 }
 
 /// The control vector of a stream and the two gates that it opens, equations (7)-(9), (16), (19), (20).
@@ -149,12 +142,16 @@ impl Gates {
         }
     }
 
-    pub fn open(&self, x: &Ragged) -> OpenGates {
-        let control = bigru_control(x, &self.forward, &self.backward);
-        OpenGates {
-            retain: self.retain.forward(&control).sigmoid(),
-            compound: self.compound.forward(&control).sigmoid(),
-            control,
-        }
+    /// The gates of each stream.
+    pub fn open(streams: &[(&Self, &Ragged)]) -> Vec<OpenGates> {
+        let scans =
+            streams.iter().map(|(gates, x)| Bigru { x, forward: &gates.forward, backward: &gates.backward });
+        let controls = bigru_control(&scans.collect::<Vec<_>>());
+        let maps = streams.iter().zip(&controls).flat_map(|((gates, _), control)| {
+            [&gates.retain, &gates.compound].map(|gate| (control, gate, Activation::Sigmoid))
+        });
+        let mut opened = linears(&maps.collect::<Vec<_>>()).into_iter();
+        let mut next = || opened.next().expect("two gates a stream");
+        controls.into_iter().map(|control| OpenGates { retain: next(), compound: next(), control }).collect()
     }
 }

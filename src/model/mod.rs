@@ -5,10 +5,9 @@
 //! modality alone (section 8).
 
 pub mod encoder;
-pub mod gate_transformer;
+pub mod fusion;
 pub mod head;
 pub mod layers;
-pub mod sag_transformer;
 pub mod transformer;
 
 use tch::Tensor;
@@ -16,15 +15,15 @@ use tch::Tensor;
 use crate::batch::Batch;
 use crate::config::{ModelConfig, Pooling};
 use crate::error::{Error, Result};
+use crate::ops::pooling::pools;
 use crate::params::{Builder, Scope};
 use crate::ragged::Ragged;
 use crate::rng::Noise;
 use encoder::audio_vision::{SequenceEncoder, Shape};
 use encoder::bert::BertConfig;
 use encoder::text::TextEncoder;
-use gate_transformer::GateTransformer;
+use fusion::{FusionLayer, LayerOutput, Streams};
 use head::{Head, HeadOutput};
-use sag_transformer::SagTransformer;
 use transformer::StreamOutput;
 
 /// The modalities that supplement text.
@@ -76,11 +75,6 @@ struct Branch {
     head: Head,
 }
 
-struct FusionLayer {
-    alone: GateTransformer,
-    text_led: Option<SagTransformer>,
-}
-
 /// Everything that a forward pass computes.
 pub struct Forward {
     /// y_m and F_m; `None` in the control of one modality alone.
@@ -92,11 +86,6 @@ pub struct BranchOutput {
     pub modality: Modality,
     pub head: HeadOutput,
     pub layers: Vec<LayerOutput>,
-}
-
-pub struct LayerOutput {
-    pub alone: StreamOutput,
-    pub text_led: Option<StreamOutput>,
 }
 
 impl Forward {
@@ -186,31 +175,61 @@ impl Model {
     /// Scores, features and every stream of a batch that [`Model::check`] admits.
     pub fn forward(&self, batch: &Batch, noise: &Noise) -> Forward {
         let text = self.text.as_ref().zip(batch.text.as_ref()).map(|(e, text)| e.forward(text, noise)); // X_t^0
-        let branches: Vec<BranchOutput> =
-            self.branches.iter().map(|b| b.forward(batch, text.as_ref(), noise)).collect();
-        let multimodal = self.head.as_ref().zip(text.as_ref()).map(|(head, text)| {
-            let z = Tensor::cat(&self.pool(text, &branches), 1);
-            head.forward(z, noise) // (27)
-        });
+        let layers = self.fuse(batch, text.as_ref(), noise);
+        let outputs: Vec<&LayerOutput> = layers.iter().filter_map(|layers| layers.last()).collect();
+        let (pooled, unimodal) = self.pool(text.as_ref(), &outputs);
+
+        let multimodal = self.head.iter().map(|head| (head, Tensor::cat(&pooled, 1))); // (27)
+        let branches = self.branches.iter().map(|branch| &branch.head).zip(unimodal); // (28)
+        let mut heads = Head::forward(&multimodal.chain(branches).collect::<Vec<_>>(), noise).into_iter();
+        let multimodal = self.head.as_ref().and_then(|_| heads.next());
+        let branches = self.branches.iter().zip(layers).zip(heads);
+        let branches =
+            branches.map(|((b, layers), head)| BranchOutput { modality: b.modality, head, layers }).collect();
         Forward { multimodal, branches }
     }
 
-    /// What the multimodal head reads, `(B, d)` each.
-    fn pool(&self, text: &Ragged, branches: &[BranchOutput]) -> Vec<Tensor> {
-        let text_led = |stream: &Ragged| match self.config.pooling {
-            Pooling::Mean => stream.mean(),
-            Pooling::First => stream.first(),
-        };
-        let last = |branch: &BranchOutput| branch.layers.len() - 1;
-        if !self.config.has_gate_fusion() || branches.is_empty() {
-            let own = branches.iter().map(|b| b.layers[last(b)].alone.output.mean());
-            return std::iter::once(text_led(text)).chain(own).collect();
+    /// The outputs of all layers, by branch.
+    fn fuse(&self, batch: &Batch, text: Option<&Ragged>, noise: &Noise) -> Vec<Vec<LayerOutput>> {
+        if self.branches.is_empty() {
+            return vec![];
         }
-        branches
-            .iter()
-            .filter_map(|b| b.layers[last(b)].text_led.as_ref())
-            .map(|stream| text_led(&stream.output))
-            .collect()
+        let input = |b: &Branch| b.modality.of(batch).expect("check() admits no batch without it");
+        let inputs: Vec<_> = self.branches.iter().map(|b| (&b.encoder, input(b))).collect();
+        let text_led = text.filter(|_| self.config.has_gate_fusion()); // X_f^0 = X_t^0
+        let mut streams: Vec<Streams> = SequenceEncoder::forward(&inputs, noise)
+            .into_iter()
+            .map(|alone| Streams { alone, text_led: text_led.cloned() }) // X_n^0
+            .collect();
+        let mut all: Vec<Vec<LayerOutput>> = self.branches.iter().map(|_| vec![]).collect();
+        for i in 0..self.config.num_layers as usize {
+            let layers: Vec<&FusionLayer> = self.branches.iter().map(|b| &b.layers[i]).collect();
+            let outputs = FusionLayer::forward(&layers, &streams, noise);
+            streams = outputs.iter().map(LayerOutput::streams).collect();
+            all.iter_mut().zip(outputs).for_each(|(all, output)| all.push(output));
+        }
+        all
+    }
+
+    /// What the multimodal head reads, to be put side by side, and what each branch's head reads, all `(B, d)`.
+    fn pool(&self, text: Option<&Ragged>, outputs: &[&LayerOutput]) -> (Vec<Tensor>, Vec<Tensor>) {
+        let own: Vec<_> = outputs.iter().map(|output| (&output.alone.output, Pooling::Mean)).collect();
+        let text_led = outputs.iter().filter_map(|output| output.text_led.as_ref()).map(|s| &s.output);
+        let mut text_led: Vec<_> = text_led.map(|stream| (stream, self.config.pooling)).collect();
+        if text_led.is_empty() {
+            // Without a SAG stack: the encoded text itself, beside each branch's own stream.
+            text_led.extend(text.map(|text| (text, self.config.pooling)));
+            let mut pooled = pools(&[text_led, own].concat());
+            let unimodal = pooled[pooled.len() - outputs.len()..].iter().map(Tensor::shallow_clone).collect();
+            if text.is_none() {
+                pooled.clear();
+            }
+            return (pooled, unimodal);
+        }
+        let count = text_led.len();
+        let mut pooled = pools(&[text_led, own].concat());
+        let unimodal = pooled.split_off(count);
+        (pooled, unimodal)
     }
 }
 
@@ -235,12 +254,7 @@ impl Branch {
         let shape = Shape { input: width, hidden, d_model: config.d_model, kernel };
         let layer = |i| {
             let scope = root.at("fusion").at(i);
-            FusionLayer {
-                alone: GateTransformer::new(&scope.at(modality.name()), config),
-                text_led: config
-                    .has_gate_fusion()
-                    .then(|| SagTransformer::new(&scope.at(modality.text_led()), config)),
-            }
+            FusionLayer::new(&scope.at(modality.name()), &scope.at(modality.text_led()), config)
         };
         Self {
             modality,
@@ -249,22 +263,5 @@ impl Branch {
             layers: (0..config.num_layers).map(layer).collect(),
             head: Head::new(&root.at("heads").at(modality.name()), config.d_model, features, dropout),
         }
-    }
-
-    fn forward(&self, batch: &Batch, text: Option<&Ragged>, noise: &Noise) -> BranchOutput {
-        let input = self.modality.of(batch).expect("check() admits no batch without it");
-        let mut x = self.encoder.forward(input, noise); // X_n^0
-        let mut fused = text.cloned(); // X_f^0 = X_t^0
-        let mut layers = Vec::with_capacity(self.layers.len());
-        for layer in &self.layers {
-            let alone = layer.alone.forward(&x, noise); // X_n^i, A = X_mh,n^i
-            let a = x.with(alone.attention.shallow_clone());
-            let text_led = layer.text_led.as_ref().zip(fused).map(|(sag, f)| sag.forward(&f, &a, noise)); // X_f^i
-            x = alone.output.clone();
-            fused = text_led.as_ref().map(|stream| stream.output.clone());
-            layers.push(LayerOutput { alone, text_led });
-        }
-        let head = self.head.forward(x.mean(), noise); // (28)
-        BranchOutput { modality: self.modality, head, layers }
     }
 }

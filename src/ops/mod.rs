@@ -1,69 +1,108 @@
-//! The operations that the model is made of, each one file: contract, shapes, source equation.
+//! The operations that the model is made of, each one file: contract, shapes, source equation, kernels
+//! forward and backward.
 //!
-//! Ops know tensors and layouts, never models. Here they run on libtorch; an op that gets its own
-//! kernel keeps its signature.
+//! Ops know packed frames and layouts, never models. Each takes several calls at once where the model has
+//! streams that do not depend on each other.
 
 pub mod adam;
 pub mod attention;
+pub mod autograd;
 pub mod bigru_control;
 pub mod cmd;
 pub mod conv1d;
+pub mod dropout;
+pub mod embedding;
+pub mod feed_forward;
 pub mod gated_norm;
+pub mod gemm;
+pub mod linear;
 pub mod lstm;
 pub mod orthogonality;
+pub mod parallel;
+pub mod pooling;
+pub mod recurrent;
 pub mod source_gate;
+pub mod task_loss;
 pub mod ulgm;
+
+use std::ops::Range;
 
 use tch::Tensor;
 
-/// Weights of `x W^T + b`, `weight` `(out, in)`, `bias` `(out,)`.
+use crate::numeric::Real;
+use autograd::Input;
+
+/// A parameter, and where its gradients are summed up; `None` for one that is not trained, and for a user's
+/// tensor, whose gradient is returned.
+#[derive(Debug)]
+pub struct Weight {
+    pub value: Tensor,
+    pub grad: Option<Tensor>,
+}
+
+impl Weight {
+    /// A tensor of a user's.
+    pub fn of(value: Tensor) -> Self {
+        Self { value, grad: None }
+    }
+
+    /// `count` rows from `first` on.
+    pub fn rows(&self, first: i64, count: i64) -> Self {
+        let part = |whole: &Tensor| whole.narrow(0, first, count);
+        Self { value: part(&self.value), grad: self.grad.as_ref().map(part) }
+    }
+}
+
+impl<'a> From<&'a Weight> for Input<'a> {
+    fn from(weight: &'a Weight) -> Self {
+        Self { tensor: &weight.value, grad: weight.grad.as_ref() }
+    }
+}
+
+/// Weights of `x W^T + b`, `weight` `(out, in)`, `bias` `(out,)`; of a convolution `(out, in, kernel)`.
 #[derive(Debug)]
 pub struct Linear {
-    pub weight: Tensor,
-    pub bias: Tensor,
+    pub weight: Weight,
+    pub bias: Weight,
 }
 
 impl Linear {
-    /// `(rows, in)` to `(rows, out)`.
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, Some(&self.bias))
+    /// The map to outputs `first` to `first + count`.
+    pub fn rows(&self, first: i64, count: i64) -> Self {
+        Self { weight: self.weight.rows(first, count), bias: self.bias.rows(first, count) }
     }
 }
 
 /// Scale and shift after normalising each row, `(width,)` each.
 #[derive(Debug)]
 pub struct LayerNorm {
-    pub weight: Tensor,
-    pub bias: Tensor,
+    pub weight: Weight,
+    pub bias: Weight,
     pub eps: f64,
-}
-
-impl LayerNorm {
-    /// `(rows, width)` to the same.
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.eps, false)
-    }
 }
 
 /// Weights of one direction of a recurrent layer in `PyTorch`'s layout:
 /// `weight_ih` `(gates * hidden, in)`, `weight_hh` `(gates * hidden, hidden)`, two biases `(gates * hidden,)`.
 #[derive(Debug)]
 pub struct Recurrent {
-    pub weight_ih: Tensor,
-    pub weight_hh: Tensor,
-    pub bias_ih: Tensor,
-    pub bias_hh: Tensor,
+    pub weight_ih: Weight,
+    pub weight_hh: Weight,
+    pub bias_ih: Weight,
+    pub bias_hh: Weight,
 }
 
-impl Recurrent {
-    fn hidden(&self) -> i64 {
-        self.weight_hh.size()[1]
-    }
+/// Sizes of a tensor of two axes.
+fn shape2(tensor: &Tensor) -> [usize; 2] {
+    let [rows, columns] = tensor.size()[..] else { unreachable!("checked to have two axes") };
+    [rows as usize, columns as usize]
 }
 
-/// The square root of a sum of squares, whose gradient at zero is zero instead of NaN.
-fn safe_norm(x: &Tensor) -> Tensor {
-    let squares = x.square().sum(x.kind());
-    let positive = squares.gt(0.0);
-    squares.where_self(&positive, &squares.ones_like()).sqrt() * positive
+/// Calls `work` on fixed pieces of a slice and their places, at the same time.
+fn chunked<T: Real>(x: &mut [T], work: impl Fn(Range<usize>, &mut [T]) + Sync) {
+    const SIZE: usize = 1 << 14;
+    let mut pieces: Vec<(usize, &mut [T])> = x.chunks_mut(SIZE).enumerate().collect();
+    parallel::each_of(&mut pieces, |(i, piece)| {
+        let start = *i * SIZE;
+        work(start..start + piece.len(), piece);
+    });
 }

@@ -1,6 +1,20 @@
 //! The difference loss between two streams' control vectors, equation (26).
 
+use std::ffi::CStr;
+
 use tch::Tensor;
+
+use super::autograd::{Call, Io, Op, Shapes, apply};
+use crate::numeric::{Matrix, Real, Scratch, multiply};
+
+/// Added to a row's length before it is divided by it.
+const EPS: f64 = 1e-6;
+
+struct Orthogonality {
+    rows: usize,
+    width: usize,
+    normalize: bool,
+}
 
 /// ||P^T Q||_F^2, a scalar.
 ///
@@ -10,13 +24,93 @@ use tch::Tensor;
 /// # Shapes
 /// `p` and `q` `(B, d)`.
 pub fn orthogonality(p: &Tensor, q: &Tensor, normalize: bool) -> Tensor {
-    if !normalize {
-        return p.tr().matmul(q).square().sum(p.kind());
+    let [rows, width] = super::shape2(p);
+    let op = Orthogonality { rows, width, normalize };
+    apply(vec![Call { op, inputs: vec![p.into(), q.into()] }]).remove(0).remove(0)
+}
+
+impl Orthogonality {
+    /// The vectors whose products count, and what each row was multiplied with.
+    fn vectors<T: Real>(&self, x: &[T]) -> (Scratch<T>, Scratch<T>) {
+        let mut vectors = Scratch::new(x.len());
+        vectors.copy_from_slice(x);
+        let mut scales = Scratch::new(self.rows);
+        scales.fill(T::ONE);
+        if self.normalize {
+            self.centre(&mut vectors);
+            for (row, scale) in vectors.chunks_exact_mut(self.width).zip(scales.iter_mut()) {
+                *scale = T::ONE / (row.iter().map(|&x| x * x).sum::<T>().sqrt() + T::of(EPS));
+                for x in row.iter_mut() {
+                    *x *= *scale;
+                }
+            }
+        }
+        (vectors, scales)
     }
-    let rows = |x: &Tensor| {
-        let x = x - x.mean_dim([0i64].as_slice(), true, None);
-        let norm = x.detach().square().sum_dim_intlist([1i64].as_slice(), true, None).sqrt();
-        x / (norm + 1e-6)
-    };
-    rows(p).tr().matmul(&rows(q)).square().mean(p.kind())
+
+    /// Takes away the mean of each column.
+    fn centre<T: Real>(&self, x: &mut [T]) {
+        let mut mean = Scratch::<T>::zeros(self.width);
+        for row in x.chunks_exact(self.width) {
+            mean.iter_mut().zip(row).for_each(|(mean, &x)| *mean += x);
+        }
+        let share = T::of(1.0 / self.rows as f64);
+        for row in x.chunks_exact_mut(self.width) {
+            row.iter_mut().zip(&*mean).for_each(|(x, &mean)| *x -= mean * share);
+        }
+    }
+
+    fn matrix<'a, T>(&self, x: &'a [T]) -> Matrix<'a, T> {
+        Matrix::new(x, self.rows, self.width)
+    }
+
+    /// What the square of each entry of P^T Q counts.
+    fn weight<T: Real>(&self) -> T {
+        T::of(if self.normalize { 1.0 / (self.width * self.width) as f64 } else { 1.0 })
+    }
+
+    /// P^T Q
+    fn products<T: Real>(&self, p: &[T], q: &[T]) -> Scratch<T> {
+        let mut products = Scratch::new(self.width * self.width);
+        multiply(self.matrix(p).t(), self.matrix(q), &mut products, self.width, false);
+        products
+    }
+}
+
+impl Op for Orthogonality {
+    const NAME: &'static CStr = c"Orthogonality";
+
+    fn shapes(&self) -> Shapes {
+        Shapes { results: vec![vec![]], saved: vec![] }
+    }
+
+    fn forward<T: Real>(&self, x: &[&[T]], y: &mut [&mut [T]], _saved: &mut [&mut [T]]) {
+        let products = self.products(&self.vectors(x[0]).0, &self.vectors(x[1]).0);
+        y[0][0] = products.iter().map(|&m| m * m).sum::<T>() * self.weight();
+    }
+
+    fn backward<T: Real>(&self, io: &Io<T>, dy: &[Option<&[T]>], dx: &mut [Option<&mut [T]>]) {
+        let Some(dy) = dy[0] else { return };
+        let sides = [self.vectors(io.x[0]), self.vectors(io.x[1])];
+        let mut dproducts = self.products(&sides[0].0, &sides[1].0);
+        let slope = T::of(2.0) * self.weight() * dy[0];
+        dproducts.iter_mut().for_each(|m| *m *= slope);
+        let dproducts = Matrix::new(&dproducts, self.width, self.width);
+        for (side, dx) in dx.iter_mut().enumerate() {
+            let Some(dx) = dx else { continue };
+            let mut dvectors = Scratch::new(dx.len());
+            let other = self.matrix(&sides[1 - side].0);
+            let factor = if side == 0 { dproducts.t() } else { dproducts };
+            multiply(other, factor, &mut dvectors, self.width, false);
+            if self.normalize {
+                for (row, &scale) in dvectors.chunks_exact_mut(self.width).zip(&*sides[side].1) {
+                    for d in row.iter_mut() {
+                        *d *= scale;
+                    }
+                }
+                self.centre(&mut dvectors);
+            }
+            dx.iter_mut().zip(&*dvectors).for_each(|(dx, &d)| *dx += d);
+        }
+    }
 }

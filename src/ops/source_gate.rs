@@ -1,20 +1,117 @@
 //! The gate on what text reads of audio or vision, equations (17) and (18).
 
+use std::ffi::CStr;
+
 use tch::Tensor;
 
-use super::Linear;
+use super::autograd::{Call, Io, Op, Shapes, apply};
+use super::gemm::{column_sums, multiply_then, parallel_multiply};
+use super::linear::{Activation, activate};
+use super::{Linear, parallel};
+use crate::numeric::{Matrix, Real, Scratch, Shared};
 
 /// What [`source_gate`] returns.
 pub struct Gated {
-    /// g_s, `(sum T, d)`, each entry in (0, 1).
-    pub gate: Tensor,
     /// S = g_s * A, `(sum T, d)`.
     pub source: Tensor,
+    /// g_s, `(sum T, d)`, each entry in (0, 1).
+    pub gate: Tensor,
 }
 
-/// g_s = sigmoid(W_s A + b_s) per frame and channel, and g_s * A.
-pub fn source_gate(a: &Tensor, weights: &Linear) -> Gated {
-    let gate = weights.forward(a).sigmoid();
-    let source = &gate * a;
-    Gated { gate, source }
+struct SourceGate {
+    rows: usize,
+    width: usize,
+}
+
+/// g_s = sigmoid(W_s A + b_s) per frame and channel, and g_s * A. Several at once.
+///
+/// # Shapes
+/// `a` `(sum T, d)`.
+pub fn source_gate(calls: &[(&Tensor, &Linear)]) -> Vec<Gated> {
+    let calls = calls
+        .iter()
+        .map(|(a, weights)| {
+            let [rows, width] = super::shape2(a);
+            Call {
+                op: SourceGate { rows, width },
+                inputs: vec![(*a).into(), (&weights.weight).into(), (&weights.bias).into()],
+            }
+        })
+        .collect();
+    apply(calls)
+        .into_iter()
+        .map(|results| {
+            let [source, gate] = <[Tensor; 2]>::try_from(results).expect("two results");
+            Gated { source, gate }
+        })
+        .collect()
+}
+
+impl Op for SourceGate {
+    const NAME: &'static CStr = c"SourceGate";
+
+    fn shapes(&self) -> Shapes {
+        Shapes { results: vec![vec![self.rows as i64, self.width as i64]; 2], saved: vec![] }
+    }
+
+    fn forward<T: Real>(&self, x: &[&[T]], y: &mut [&mut [T]], _saved: &mut [&mut [T]]) {
+        let width = self.width;
+        let [source, gate] = y else { unreachable!("two results") };
+        let (a, weight, source) = (x[0], Matrix::new(x[1], width, width), Shared::new(source));
+        multiply_then(
+            (Matrix::new(a, self.rows, width), weight.t()),
+            gate,
+            width,
+            false,
+            |rows, columns, gate| {
+                for r in rows {
+                    let at = r * width + columns.start;
+                    // SAFETY: this piece's elements of row r.
+                    let (gate, source) =
+                        unsafe { (gate.part(at, columns.len()), source.part(at, columns.len())) };
+                    activate(gate, &x[2][columns.clone()], &mut [], Activation::Sigmoid);
+                    for ((source, &gate), &a) in source.iter_mut().zip(&*gate).zip(&a[at..]) {
+                        *source = gate * a;
+                    }
+                }
+            },
+        );
+    }
+
+    fn backward<T: Real>(&self, io: &Io<T>, dy: &[Option<&[T]>], dx: &mut [Option<&mut [T]>]) {
+        let (a, gate, n) = (io.x[0], io.y[1], self.rows * self.width);
+        let zeros = Scratch::zeros(if dy.iter().all(Option::is_some) { 0 } else { n });
+        let (dsource, dgate) = (dy[0].unwrap_or(&zeros), dy[1].unwrap_or(&zeros));
+        let mut before = Scratch::new(n);
+        super::chunked(&mut before, |at, before| {
+            let (a, gate) = (&a[at.clone()], &gate[at.clone()]);
+            let (dsource, dgate) = (&dsource[at.clone()], &dgate[at]);
+            for (j, before) in before.iter_mut().enumerate() {
+                *before = (dsource[j] * a[j] + dgate[j]) * gate[j] * (T::ONE - gate[j]);
+            }
+        });
+        let before = Matrix::new(&before, self.rows, self.width);
+        let [dx, dweight, dbias] = dx else { unreachable!("a, weight, bias") };
+        parallel::both(
+            || {
+                let Some(dx) = dx else { return };
+                super::chunked(dx, |at, dx| {
+                    let (dsource, gate) = (&dsource[at.clone()], &gate[at]);
+                    for (j, dx) in dx.iter_mut().enumerate() {
+                        *dx += dsource[j] * gate[j];
+                    }
+                });
+                parallel_multiply(before, Matrix::new(io.x[1], self.width, self.width), dx, self.width, true);
+            },
+            || {
+                if let Some(dweight) = dweight {
+                    let a = Matrix::new(a, self.rows, self.width);
+                    parallel_multiply(before.t(), a, dweight, self.width, true);
+                }
+                if let Some(dbias) = dbias {
+                    column_sums(&before, dbias);
+                }
+            },
+        );
+    }
 }

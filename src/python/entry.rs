@@ -1,7 +1,6 @@
 //! The one way from Python into the core: neutral torch, release the GIL, stop panics, map errors.
 
 use std::any::Any;
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError};
@@ -11,17 +10,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
-
-thread_local! {
-    /// Whether a panic on this thread will be caught and turned into an exception.
-    static CAUGHT: Cell<bool> = const { Cell::new(false) };
-}
+use crate::ops::parallel::PANIC_IS_CAUGHT;
 
 /// Keeps a panic that [`run`] turns into an exception from also being printed.
 pub fn silence_caught_panics() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        if !CAUGHT.get() {
+        if !PANIC_IS_CAUGHT.get() {
             before(info);
         }
     }));
@@ -32,13 +27,19 @@ pub fn silence_caught_panics() {
 pub fn run<T: Send>(py: Python<'_>, f: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
     let neutral = py.import("mmiln._torch")?.call_method0("neutral")?;
     neutral.call_method0("__enter__")?;
+    let outcome = run_as_is(py, f);
+    neutral.call_method1("__exit__", (py.None(), py.None(), py.None()))?;
+    outcome
+}
+
+/// The same in the caller's own state of torch, whose gradient mode decides whether there is a graph.
+pub fn run_as_is<T: Send>(py: Python<'_>, f: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
     let outcome = py.allow_threads(|| {
-        let outer = CAUGHT.replace(true);
+        let outer = PANIC_IS_CAUGHT.replace(true);
         let outcome = catch_unwind(AssertUnwindSafe(f));
-        CAUGHT.set(outer);
+        PANIC_IS_CAUGHT.set(outer);
         outcome
     });
-    neutral.call_method1("__exit__", (py.None(), py.None(), py.None()))?;
     match outcome {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(raise(py, class_of(&error), &error.to_string())),

@@ -3,6 +3,7 @@
 mod batch;
 mod core;
 mod entry;
+mod functional;
 
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
@@ -21,7 +22,8 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<core::Core>()?;
     module.add_function(wrap_pyfunction!(preset_json, module)?)?;
     module.add_function(wrap_pyfunction!(check_config, module)?)?;
-    module.add_function(wrap_pyfunction!(metrics_of, module)?)
+    module.add_function(wrap_pyfunction!(metrics_of, module)?)?;
+    functional::register(module)
 }
 
 /// Model and training fields of a preset, as a JSON object each.

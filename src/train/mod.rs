@@ -96,13 +96,12 @@ impl Trainer {
     ///
     /// # Errors
     /// As [`Trainer::losses`].
-    pub fn gradients(&self, batch: &Batch) -> Result<Vec<(String, Tensor)>> {
+    pub fn gradients(&mut self, batch: &Batch) -> Result<Vec<(String, Tensor)>> {
         self.model.check(batch)?;
         let (y_m, pseudo) = self.targets(batch)?;
         let forward = self.model.forward(batch, &Noise::off());
         let losses = Losses::of(&forward, &y_m, &pseudo, &self.model.config);
-        let gradients = self.params.gradients(&losses.total);
-        Ok(self.params.entries.iter().map(|p| p.name.clone()).zip(gradients).collect())
+        Ok(self.params.gradients(&losses.total))
     }
 
     /// Starts a run over `samples` training utterances from the present weights. `samples` may be unknown

@@ -46,10 +46,14 @@ impl Trainer {
                 losses.diff.double_value(&[]),
             )));
         }
-        let gradients = self.params.gradients(&losses.total);
+        if let Err(error) = losses.total.f_backward() {
+            // Some gradients of this batch are added already, so the window begins anew.
+            let _ = self.params.grad.zero_();
+            self.run_mut()?.pending = 0;
+            panic!("backward failed: {error}");
+        }
 
         let _no_grad = tch::no_grad_guard();
-        self.params.accumulate(&gradients);
         let run = self.run.as_mut().expect("checked on entry");
         if let (Some(ulgm), Some((places, rows)), Some(head)) = (&mut run.ulgm, rows, &forward.multimodal) {
             let pick = |x: &Tensor| x.detach().index_select(0, &places);

@@ -1,7 +1,8 @@
 //! The encoder of audio and vision: LSTM (1)(2), then convolution (4).
 
 use crate::model::layers::{convolution, recurrent};
-use crate::ops::conv1d::conv1d;
+use crate::ops::conv1d::conv1ds;
+use crate::ops::dropout::dropout;
 use crate::ops::lstm::lstm;
 use crate::ops::{Linear, Recurrent};
 use crate::params::Scope;
@@ -31,9 +32,12 @@ impl SequenceEncoder {
         }
     }
 
-    /// `(sum T, input)` to X_n^0, `(sum T, d)`.
-    pub fn forward(&self, x: &Ragged, noise: &Noise) -> Ragged {
-        let m = x.with(lstm(x, &self.lstm)); // (1) (2)
-        x.with(noise.dropout(conv1d(&m, &self.conv), self.dropout)) // (4)
+    /// `(sum T, input)` to X_n^0, `(sum T, d)`, all modalities together.
+    pub fn forward(encoders: &[(&Self, &Ragged)], noise: &Noise) -> Vec<Ragged> {
+        let inputs: Vec<_> = encoders.iter().map(|(encoder, x)| (*x, &encoder.lstm)).collect();
+        let m: Vec<Ragged> = encoders.iter().zip(lstm(&inputs)).map(|((_, x), m)| x.with(m)).collect(); // (1) (2)
+        let inputs: Vec<_> = encoders.iter().zip(&m).map(|((encoder, _), m)| (m, &encoder.conv)).collect();
+        let x0 = conv1ds(&inputs).into_iter().zip(encoders); // (4)
+        x0.map(|(x0, (encoder, x))| x.with(dropout(x0, noise.dropout(encoder.dropout)))).collect()
     }
 }

@@ -6,12 +6,15 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::error::{Error, Result};
 use crate::model::layers::linear;
-use crate::ops::attention::{Qkv, attention};
-use crate::ops::{LayerNorm, Linear};
+use crate::ops::attention::{Attention, Qkv, attention};
+use crate::ops::embedding::{Embedding, Places, embedding};
+use crate::ops::gated_norm::{GatedNorm, gated_norm};
+use crate::ops::linear::{Activation, linear as apply_linear, linears};
+use crate::ops::{LayerNorm, Linear, Weight};
 use crate::params::{Init, Scope};
 use crate::ragged::{Layout, Ragged};
 use crate::rng::Noise;
@@ -26,7 +29,7 @@ pub struct BertConfig {
     pub intermediate_size: i64,
     pub max_position_embeddings: i64,
     pub type_vocab_size: i64,
-    pub hidden_act: Activation,
+    pub hidden_act: HiddenAct,
     pub layer_norm_eps: f64,
     pub hidden_dropout_prob: f64,
     pub attention_probs_dropout_prob: f64,
@@ -35,11 +38,21 @@ pub struct BertConfig {
 /// Activations of the intermediate layer, under Hugging Face's names.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Activation {
+pub enum HiddenAct {
     Gelu,
     #[serde(alias = "gelu_pytorch_tanh")]
     GeluNew,
     Relu,
+}
+
+impl From<HiddenAct> for Activation {
+    fn from(act: HiddenAct) -> Self {
+        match act {
+            HiddenAct::Gelu => Self::Gelu,
+            HiddenAct::GeluNew => Self::GeluTanh,
+            HiddenAct::Relu => Self::Relu,
+        }
+    }
 }
 
 impl BertConfig {
@@ -81,9 +94,9 @@ impl BertConfig {
 
 pub struct Bert {
     config: BertConfig,
-    word_embeddings: Tensor,
-    position_embeddings: Tensor,
-    token_type_embeddings: Tensor,
+    word_embeddings: Weight,
+    position_embeddings: Weight,
+    token_type_embeddings: Weight,
     norm: LayerNorm,
     layers: Vec<BertLayer>,
 }
@@ -125,17 +138,16 @@ impl Bert {
         Ok(())
     }
 
-    /// `(sum T,)` token and segment ids to `(sum T, hidden)`.
-    pub fn forward(&self, ids: &Tensor, segments: &Tensor, layout: &Arc<Layout>, noise: &Noise) -> Ragged {
-        let device = ids.device();
-        let place = Tensor::arange(layout.total, (Kind::Int64, device))
-            - layout.first.index_select(0, &layout.utterance);
-        let look_up = |table: &Tensor, at: &Tensor| Tensor::embedding(table, at, -1, false, false);
-        let sum = look_up(&self.word_embeddings, ids)
-            + look_up(&self.position_embeddings, &place)
-            + look_up(&self.token_type_embeddings, segments);
-        let embedded = noise.dropout(self.norm.forward(&sum), self.config.hidden_dropout_prob);
-        let x = Ragged { frames: embedded, layout: Arc::clone(layout) };
+    /// The word, position and segment of each packed token to `(sum T, hidden)`.
+    pub fn forward(&self, places: &Arc<Vec<Places>>, layout: &Arc<Layout>, noise: &Noise) -> Ragged {
+        let weights = Embedding {
+            words: &self.word_embeddings,
+            positions: &self.position_embeddings,
+            segments: &self.token_type_embeddings,
+            norm: &self.norm,
+            dropout: noise.dropout(self.config.hidden_dropout_prob),
+        };
+        let x = Ragged { frames: embedding(places, &weights), layout: Arc::clone(layout) };
         self.layers.iter().fold(x, |x, layer| layer.forward(&x, noise))
     }
 }
@@ -173,23 +185,24 @@ impl BertLayer {
     fn forward(&self, x: &Ragged, noise: &Noise) -> Ragged {
         let BertConfig { num_attention_heads, hidden_dropout_prob, attention_probs_dropout_prob, .. } =
             self.config;
-        let qkv = Qkv {
-            query: &self.query.forward(&x.frames),
-            key: &self.key.forward(&x.frames),
-            value: &self.value.forward(&x.frames),
+        let projections = [&self.query, &self.key, &self.value];
+        let qkv = linears(&projections.map(|weights| (&x.frames, weights, Activation::None)));
+        let attended = attention(&[Attention {
+            qkv: Qkv::Separate(&qkv[0], &qkv[1], &qkv[2]),
+            queries: &x.layout,
+            keys: &x.layout,
+            heads: num_attention_heads,
+            dropout: noise.dropout(attention_probs_dropout_prob),
+        }]);
+        let add_and_norm = |r: Tensor, x: &Ragged, norm| {
+            let dropout = noise.dropout(hidden_dropout_prob);
+            x.with(gated_norm(&[GatedNorm { r: &r, x, gates: None, norm, dropout }]).remove(0))
         };
-        let attended =
-            attention(&qkv, &x.layout, &x.layout, num_attention_heads, attention_probs_dropout_prob, noise);
-        let attended = noise.dropout(self.attention_output.forward(&attended), hidden_dropout_prob);
-        let y = self.attention_norm.forward(&(attended + &x.frames));
-        let inner = self.intermediate.forward(&y);
-        let inner = match self.config.hidden_act {
-            Activation::Gelu => inner.gelu("none"),
-            Activation::GeluNew => inner.gelu("tanh"),
-            Activation::Relu => inner.relu(),
-        };
-        let out = noise.dropout(self.output.forward(&inner), hidden_dropout_prob);
-        x.with(self.output_norm.forward(&(out + y)))
+        let attended = apply_linear(&attended[0], &self.attention_output, Activation::None);
+        let y = add_and_norm(attended, x, &self.attention_norm);
+        let inner = apply_linear(&y.frames, &self.intermediate, self.config.hidden_act.into());
+        let out = apply_linear(&inner, &self.output, Activation::None);
+        add_and_norm(out, &y, &self.output_norm)
     }
 }
 

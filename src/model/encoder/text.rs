@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::model::layers::convolution;
 use crate::ops::Linear;
 use crate::ops::conv1d::conv1d;
+use crate::ops::dropout::dropout;
 use crate::params::Scope;
 use crate::ragged::Ragged;
 use crate::rng::Noise;
@@ -55,12 +56,10 @@ impl TextEncoder {
     /// To X_t^0, `(sum T, d)`.
     pub fn forward(&self, text: &Text, noise: &Noise) -> Ragged {
         let m = match (&self.bert, text) {
-            (Some(bert), Text::Tokens { ids, segments, layout, .. }) => {
-                bert.forward(ids, segments, layout, noise)
-            }
+            (Some(bert), Text::Tokens { places, layout, .. }) => bert.forward(places, layout, noise),
             (None, Text::Features(frames)) => frames.clone(),
             _ => unreachable!("check() admits neither"),
         };
-        m.with(noise.dropout(conv1d(&m, &self.conv), self.dropout))
+        m.with(dropout(conv1d(&m, &self.conv), noise.dropout(self.dropout)))
     }
 }

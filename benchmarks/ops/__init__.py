@@ -1,0 +1,1 @@
+"""One op of `mmiln.functional` each: `python -m benchmarks.ops.attention`."""

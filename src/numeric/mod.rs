@@ -1,0 +1,14 @@
+//! What the kernels are written in: numbers of two widths, vectors of three instruction sets, products.
+
+pub mod buffer;
+pub mod kernel;
+pub mod matrix;
+pub mod norm;
+pub mod product;
+pub mod real;
+
+pub use buffer::{Scratch, Shared};
+pub(crate) use kernel::kernel;
+pub use matrix::{Matrix, multiply, multiply_at};
+pub use product::{Panel, product};
+pub use real::{Real, pad};

@@ -1,0 +1,316 @@
+//! How an operation in Rust takes part in libtorch's automatic differentiation.
+//!
+//! An [`Op`] knows slices. [`apply`] runs several of a kind at once and makes them one node of the graph,
+//! whose backward is theirs. A parameter of the model brings the place where its gradients are summed up
+//! ([`Input::grad`]): backward adds to it in place and the graph never sees a gradient of that parameter.
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tch::{Device, Kind, Tensor};
+use torch_sys::C_tensor;
+
+use super::parallel;
+use crate::numeric::Real;
+
+/// What an operation returns and what it keeps for backward.
+pub struct Shapes {
+    pub results: Vec<Vec<i64>>,
+    /// Numbers of elements.
+    pub saved: Vec<usize>,
+}
+
+/// What an operation has read, returned and kept.
+pub struct Io<'a, T> {
+    pub x: &'a [&'a [T]],
+    pub y: &'a [&'a [T]],
+    pub saved: &'a [&'a [T]],
+}
+
+/// A differentiable operation on contiguous slices, called where [`parallel::each`] may use several threads.
+pub trait Op: Send + Sync + 'static {
+    const NAME: &'static CStr;
+
+    fn shapes(&self) -> Shapes;
+
+    /// Overwrites the results `y` and, unless they are empty because nobody will ask for a gradient, the
+    /// slices `saved`.
+    fn forward<T: Real>(&self, x: &[&[T]], y: &mut [&mut [T]], saved: &mut [&mut [T]]);
+
+    /// Adds to the gradients `dx` of those inputs that want one, given those of the results, `None` where
+    /// nothing depends on one.
+    fn backward<T: Real>(&self, io: &Io<T>, dy: &[Option<&[T]>], dx: &mut [Option<&mut [T]>]);
+}
+
+/// An input of an operation: a tensor of the graph, or a parameter with the place of its gradient.
+pub struct Input<'a> {
+    pub tensor: &'a Tensor,
+    pub grad: Option<&'a Tensor>,
+}
+
+impl<'a> From<&'a Tensor> for Input<'a> {
+    fn from(tensor: &'a Tensor) -> Self {
+        Self { tensor, grad: None }
+    }
+}
+
+/// An operation with its inputs.
+pub struct Call<'a, O> {
+    pub op: O,
+    pub inputs: Vec<Input<'a>>,
+}
+
+/// A call as backward needs it: its tensors, cut off the graph, contiguous.
+struct Done<O> {
+    op: O,
+    x: Vec<Tensor>,
+    y: Vec<Tensor>,
+    saved: Vec<Tensor>,
+    grads: Vec<Grad>,
+}
+
+/// Where the gradient of an input goes.
+enum Grad {
+    Nowhere,
+    Returned,
+    Added(Tensor),
+}
+
+/// Runs the calls at the same time; returns the results of each.
+///
+/// # Panics
+/// Where the tensors are not all of one floating-point kind on the CPU: callers check.
+pub fn apply<O: Op>(calls: Vec<Call<O>>) -> Vec<Vec<Tensor>> {
+    let kind = calls[0].inputs[0].tensor.kind();
+    // SAFETY: takes and returns plain values.
+    let enabled = unsafe { mmiln_grad_enabled() };
+    let wanted = |input: &Input| input.grad.is_some() || input.tensor.requires_grad();
+    let differentiable = enabled && calls.iter().any(|call| call.inputs.iter().any(wanted));
+    let mut edges = Vec::new();
+    let done: Vec<Done<O>> = calls
+        .into_iter()
+        .map(|Call { op, inputs }| {
+            let Shapes { results, saved } = op.shapes();
+            let empty = |shape: &[i64]| Tensor::empty(shape, (kind, Device::Cpu));
+            let kept = |count: &usize| empty(&[if differentiable { *count as i64 } else { 0 }]);
+            let grads = inputs
+                .iter()
+                .map(|input| match input.grad {
+                    _ if !differentiable => Grad::Nowhere,
+                    Some(grad) => Grad::Added(grad.shallow_clone()),
+                    None if input.tensor.requires_grad() => Grad::Returned,
+                    None => Grad::Nowhere,
+                })
+                .collect();
+            if differentiable {
+                edges.extend(inputs.iter().filter(|i| i.grad.is_none()).map(|i| i.tensor.shallow_clone()));
+            }
+            Done {
+                x: inputs.iter().map(|input| input.tensor.detach().contiguous()).collect(),
+                y: results.iter().map(|shape| empty(shape)).collect(),
+                saved: saved.iter().map(kept).collect(),
+                op,
+                grads,
+            }
+        })
+        .collect();
+    match kind {
+        Kind::Float => forward::<O, f32>(&done),
+        Kind::Double => forward::<O, f64>(&done),
+        other => panic!("{:?}: kernels compute in float32 or float64, not {other:?}", O::NAME),
+    }
+    let results: Vec<Vec<Tensor>> =
+        done.iter().map(|call| call.y.iter().map(Tensor::shallow_clone).collect()).collect();
+    if differentiable {
+        // The node holds views, not the results themselves: these hold the node.
+        let done = done
+            .into_iter()
+            .map(|call| Done { y: call.y.iter().map(Tensor::detach).collect(), ..call })
+            .collect();
+        attach(done, &edges, &results);
+    }
+    results
+}
+
+fn forward<O: Op, T: Real>(done: &[Done<O>]) {
+    let mut work: Vec<_> =
+        done.iter().map(|call| (&call.op, read(&call.x), write(&call.y), write(&call.saved))).collect();
+    let elements = work.iter().map(|(_, x, y, _)| count(x) + y.iter().map(|y| y.len()).sum::<usize>()).sum();
+    parallel::install(elements, || {
+        parallel::each_of(&mut work, |(op, x, y, saved)| op.forward::<T>(x, y, saved));
+    });
+}
+
+fn backward<O: Op, T: Real>(done: &[Done<O>], dy: &[Option<Tensor>], dx: &[Option<Tensor>]) {
+    let (mut first_y, mut first_x) = (0, 0);
+    let mut work = Vec::with_capacity(done.len());
+    for call in done {
+        let dy: Vec<Option<&[T]>> =
+            dy[first_y..][..call.y.len()].iter().map(|dy| dy.as_ref().map(slice)).collect();
+        let dx: Vec<Option<&mut [T]>> =
+            dx[first_x..][..call.x.len()].iter().map(|dx| dx.as_ref().map(slice_mut)).collect();
+        first_y += call.y.len();
+        first_x += call.x.len();
+        // A call on none of whose results anything depends has no gradients.
+        if dy.iter().any(Option::is_some) {
+            work.push((&call.op, read(&call.x), read(&call.y), read(&call.saved), dy, dx));
+        }
+    }
+    let elements = work.iter().map(|(_, x, y, ..)| 2 * (count(x) + count(y))).sum();
+    parallel::install(elements, || {
+        parallel::each_of(&mut work, |(op, x, y, saved, dy, dx)| {
+            op.backward::<T>(&Io { x, y, saved }, dy, dx);
+        });
+    });
+}
+
+fn count<T>(slices: &[&[T]]) -> usize {
+    slices.iter().map(|x| x.len()).sum()
+}
+
+fn read<T: Real>(tensors: &[Tensor]) -> Vec<&[T]> {
+    tensors.iter().map(slice).collect()
+}
+
+fn write<T: Real>(tensors: &[Tensor]) -> Vec<&mut [T]> {
+    tensors.iter().map(slice_mut).collect()
+}
+
+/// The elements of a contiguous tensor.
+pub fn slice<T: Real>(tensor: &Tensor) -> &[T] {
+    slice_mut(tensor)
+}
+
+/// The elements of a contiguous tensor that nothing else reads or writes meanwhile: one that was just made,
+/// or a part of the flat gradient.
+#[allow(clippy::mut_from_ref)] // a tensor is a handle
+pub fn slice_mut<T: Real>(tensor: &Tensor) -> &mut [T] {
+    assert!(tensor.kind() == T::KIND && tensor.device() == Device::Cpu && tensor.is_contiguous());
+    let len = tensor.numel();
+    if len == 0 {
+        return &mut [];
+    }
+    // SAFETY: a contiguous tensor of this kind holds `len` elements at its data pointer.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), len) }
+}
+
+// The C++ side, csrc/autograd_node.cpp
+
+#[repr(C)]
+struct Closure {
+    data: *mut c_void,
+    backward: unsafe extern "C" fn(
+        *mut c_void,
+        *const *mut C_tensor,
+        usize,
+        *mut *mut C_tensor,
+        usize,
+    ) -> *mut c_char,
+    drop: unsafe extern "C" fn(*mut c_void),
+}
+
+unsafe extern "C" {
+    fn mmiln_grad_enabled() -> bool;
+    fn mmiln_attach(
+        name: *const c_char,
+        closure: Closure,
+        inputs: *const *const C_tensor,
+        input_count: usize,
+        results: *const *const C_tensor,
+        result_count: usize,
+    ) -> *mut c_char;
+}
+
+fn attach<O: Op>(done: Vec<Done<O>>, edges: &[Tensor], results: &[Vec<Tensor>]) {
+    let closure = Closure {
+        data: Box::into_raw(Box::new(done)).cast(),
+        backward: on_backward::<O>,
+        drop: on_drop::<O>,
+    };
+    let inputs: Vec<_> = edges.iter().map(Tensor::as_ptr).collect();
+    let results: Vec<_> = results.iter().flatten().map(Tensor::as_ptr).collect();
+    // SAFETY: all pointers are good for the call; C++ takes the closure and drops it once.
+    let error = unsafe {
+        mmiln_attach(
+            O::NAME.as_ptr(),
+            closure,
+            inputs.as_ptr(),
+            inputs.len(),
+            results.as_ptr(),
+            results.len(),
+        )
+    };
+    assert!(error.is_null(), "{:?}: {}", O::NAME, {
+        // SAFETY: an error is a C string of malloc's.
+        unsafe { CStr::from_ptr(error) }.to_string_lossy()
+    });
+}
+
+unsafe extern "C" fn on_drop<O: Op>(data: *mut c_void) {
+    // SAFETY: made by `attach`, dropped once.
+    let done = unsafe { Box::from_raw(data.cast::<Vec<Done<O>>>()) };
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(done)));
+}
+
+/// `out` has one place for every input that is an edge of the graph.
+unsafe extern "C" fn on_backward<O: Op>(
+    data: *mut c_void,
+    gradients: *const *mut C_tensor,
+    results: usize,
+    out: *mut *mut C_tensor,
+    inputs: usize,
+) -> *mut c_char {
+    let caught = parallel::PANIC_IS_CAUGHT.replace(true);
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: as handed over by `attach` and by the C++ node.
+        let (done, gradients, out) = unsafe {
+            (
+                &*data.cast::<Vec<Done<O>>>(),
+                std::slice::from_raw_parts(gradients, results),
+                std::slice::from_raw_parts_mut(out, inputs),
+            )
+        };
+        let kind = done[0].x[0].kind();
+        let dy: Vec<Option<Tensor>> = gradients
+            .iter()
+            // SAFETY: a tensor of C++'s, of which this makes another handle.
+            .map(|&g| (!g.is_null()).then(|| unsafe { Tensor::clone_from_ptr(g) }.to_kind(kind).contiguous()))
+            .collect();
+        let mut dx: Vec<Option<Tensor>> = done
+            .iter()
+            .flat_map(|call| call.x.iter().zip(&call.grads))
+            .map(|(x, grad)| match grad {
+                Grad::Nowhere => None,
+                Grad::Returned => Some(x.zeros_like()),
+                Grad::Added(to) => Some(to.shallow_clone()),
+            })
+            .collect();
+        match kind {
+            Kind::Float => backward::<O, f32>(done, &dy, &dx),
+            _ => backward::<O, f64>(done, &dy, &dx),
+        }
+        let grads = done.iter().flat_map(|call| &call.grads);
+        let edges = grads.zip(&mut dx).filter(|(grad, _)| !matches!(grad, Grad::Added(_)));
+        for (place, (_, dx)) in out.iter_mut().zip(edges) {
+            if let Some(mut dx) = dx.take() {
+                *place = dx.as_mut_ptr();
+                std::mem::forget(dx); // C++ owns it now
+            }
+        }
+    }));
+    parallel::PANIC_IS_CAUGHT.set(caught);
+    let Err(panic) = outcome else { return std::ptr::null_mut() };
+    let text = panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+        .unwrap_or_else(|| "backward failed".into());
+    let text = CString::new(text.replace('\0', " ")).unwrap_or_default();
+    // SAFETY: a C string; C++ frees what malloc made.
+    unsafe { libc_strdup(text.as_ptr()) }
+}
+
+unsafe extern "C" {
+    #[link_name = "strdup"]
+    fn libc_strdup(text: *const c_char) -> *mut c_char;
+}
