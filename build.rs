@@ -1,9 +1,9 @@
-//! Compiles the one C++ file, against the torch that torch-sys found.
+//! Compiles the C++ files, against the torch that torch-sys found.
 
 use std::path::Path;
 
 fn main() {
-    println!("cargo:rerun-if-changed=csrc/autograd_node.cpp");
+    println!("cargo:rerun-if-changed=csrc");
     let lib = std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where libtorch is");
     let include = Path::new(&lib).with_file_name("include");
     cc::Build::new()
@@ -13,6 +13,6 @@ fn main() {
         .include(include)
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
         .warnings(false) // of torch's headers
-        .file("csrc/autograd_node.cpp")
-        .compile("mmiln_autograd");
+        .files(["csrc/autograd_node.cpp", "csrc/pool.cpp"])
+        .compile("mmiln_torch");
 }

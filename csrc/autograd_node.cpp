@@ -1,8 +1,9 @@
-// An autograd node whose backward is a Rust closure.
+// What Rust needs of libtorch in C++: an autograd node whose backward is a Rust closure.
 //
 // Rust hands over the differentiable inputs, the results and a closure that owns what backward needs.
 // Nothing unwinds from one language into the other: Rust answers with an error text, C++ throws it.
 
+#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/variable.h>
@@ -77,6 +78,16 @@ struct RustNode : torch::autograd::Node {
 };
 
 }  // namespace
+
+extern "C" void omp_set_num_threads(int);
+
+// Sets how many threads libtorch uses for what the calling thread asks of it, and for nothing else
+// (`at::set_num_threads` changes the whole process); returns how many it used.
+extern "C" int mmiln_set_own_threads(int count) {
+  const int before = at::get_num_threads();  // also initialises the thread, which must not happen later
+  omp_set_num_threads(count);
+  return before;
+}
 
 extern "C" bool mmiln_grad_enabled() { return at::GradMode::is_enabled(); }
 

@@ -1,8 +1,5 @@
 //! Memory of the kernels: slices that several threads fill, scratch that a thread keeps.
 
-use std::any::{Any, TypeId};
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::marker::PhantomData;
 
 use super::real::Real;
@@ -52,16 +49,10 @@ pub struct Scratch<T: Real> {
     len: usize,
 }
 
-thread_local! {
-    static KEPT: RefCell<HashMap<TypeId, Vec<Box<dyn Any>>>> = RefCell::default();
-}
-
 impl<T: Real> Scratch<T> {
     /// `len` elements that hold whatever was left in them.
     pub fn new(len: usize) -> Self {
-        let kept = KEPT.with_borrow_mut(|kept| kept.get_mut(&TypeId::of::<T>()).and_then(Vec::pop));
-        let mut data =
-            kept.and_then(|kept| kept.downcast::<Vec<T>>().ok()).map_or_else(Vec::new, |data| *data);
+        let mut data = T::kept().with_borrow_mut(Vec::pop).unwrap_or_default();
         if data.len() < len {
             data.resize(len, T::ZERO);
         }
@@ -80,9 +71,7 @@ impl<T: Real> Drop for Scratch<T> {
     fn drop(&mut self) {
         let data = std::mem::take(&mut self.data);
         // Where the thread is ending there is nothing to keep it for.
-        let _ = KEPT.try_with(|kept| {
-            kept.borrow_mut().entry(TypeId::of::<T>()).or_default().push(Box::new(data));
-        });
+        let _ = T::kept().try_with(|kept| kept.borrow_mut().push(data));
     }
 }
 

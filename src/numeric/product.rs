@@ -37,12 +37,24 @@ pub fn product<S: Simd, T: Real>(
     assert!(a.columns == 0 || b.data.len() >= (a.columns - 1) * b.stride + width, "so does the panel");
     a.check();
 
-    let mut row = 0;
-    while row < a.rows {
-        let rows = (a.rows - row).min(4);
-        let mut column = 0;
-        while column < width {
-            let left = (width - column) / lanes;
+    // A tile of rows and vectors has as many sums as the registers hold, and enough to keep the multipliers
+    // busy: the narrower, the taller.
+    let many = S::REGISTER_COUNT >= 32;
+    let mut column = 0;
+    while column < width {
+        let left = (width - column) / lanes;
+        let vectors = if many && left >= 4 { 4 } else { left.min(2) };
+        let tall = match vectors {
+            1 => 8,
+            2 if many => 8,
+            _ => 4,
+        };
+        let mut row = 0;
+        while row < a.rows {
+            let mut rows = tall;
+            while rows > a.rows - row {
+                rows /= 2;
+            }
             // SAFETY: the asserts above cover every row below `a.rows` and column below `width`.
             unsafe {
                 let tile = Tile {
@@ -56,26 +68,23 @@ pub fn product<S: Simd, T: Real>(
                     c_row: stride,
                     add,
                 };
-                // As many accumulators as the registers hold.
-                let vectors = if S::REGISTER_COUNT >= 32 && left >= 4 { 4 } else { left.min(2) };
                 match (rows, vectors) {
                     (4, 4) => tile.run::<S, 4, 4>(simd),
-                    (3, 4) => tile.run::<S, 3, 4>(simd),
                     (2, 4) => tile.run::<S, 2, 4>(simd),
                     (_, 4) => tile.run::<S, 1, 4>(simd),
+                    (8, 2) => tile.run::<S, 8, 2>(simd),
                     (4, 2) => tile.run::<S, 4, 2>(simd),
-                    (3, 2) => tile.run::<S, 3, 2>(simd),
                     (2, 2) => tile.run::<S, 2, 2>(simd),
                     (_, 2) => tile.run::<S, 1, 2>(simd),
+                    (8, _) => tile.run::<S, 8, 1>(simd),
                     (4, _) => tile.run::<S, 4, 1>(simd),
-                    (3, _) => tile.run::<S, 3, 1>(simd),
                     (2, _) => tile.run::<S, 2, 1>(simd),
                     _ => tile.run::<S, 1, 1>(simd),
                 }
-                column += vectors * lanes;
             }
+            row += rows;
         }
-        row += rows;
+        column += vectors * lanes;
     }
 }
 

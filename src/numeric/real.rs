@@ -3,9 +3,11 @@
 //! In float32 these are polynomials without branches, so that loops over them become vector code; in
 //! float64, which is for checking, they are the library's.
 
+use std::cell::RefCell;
 use std::fmt::Debug;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
+use std::thread::LocalKey;
 
 use pulp::Simd;
 use tch::Kind;
@@ -18,6 +20,9 @@ const PADDING: usize = 16;
 pub const fn pad(width: usize) -> usize {
     width.div_ceil(PADDING) * PADDING
 }
+
+/// Buffers of one thread.
+pub type Kept<T> = LocalKey<RefCell<Vec<Vec<T>>>>;
 
 /// A floating-point number. Methods generic over `S` belong into kernels compiled for `S`.
 pub trait Real:
@@ -45,6 +50,8 @@ pub trait Real:
     /// A register full of numbers.
     type Vector<S: Simd>: Copy;
 
+    /// Working memory that the calling thread keeps for [`super::Scratch`].
+    fn kept() -> &'static Kept<Self>;
     fn of(x: f64) -> Self;
     fn to_f64(self) -> f64;
     fn sqrt(self) -> Self;
@@ -95,6 +102,11 @@ impl Real for f32 {
     const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
     type Vector<S: Simd> = S::f32s;
+
+    fn kept() -> &'static Kept<Self> {
+        thread_local!(static KEPT: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) });
+        &KEPT
+    }
 
     #[inline(always)]
     fn of(x: f64) -> Self {
@@ -197,6 +209,11 @@ impl Real for f64 {
     const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
     type Vector<S: Simd> = S::f64s;
+
+    fn kept() -> &'static Kept<Self> {
+        thread_local!(static KEPT: RefCell<Vec<Vec<f64>>> = const { RefCell::new(Vec::new()) });
+        &KEPT
+    }
 
     #[inline(always)]
     fn of(x: f64) -> Self {

@@ -10,7 +10,7 @@ use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
 use super::parallel;
-use crate::numeric::norm::{dot, max, sum};
+use crate::numeric::norm::{dot, each_vector, max, sum};
 use crate::numeric::{Matrix, Panel, Real, Scratch, Shared, kernel, pad, product};
 use crate::ragged::Layout;
 use crate::rng::Dropout;
@@ -256,11 +256,12 @@ kernel! {
             }
             let mut sums = [T::ONE; BLOCK];
             for (r, row) in scores.chunks_exact_mut(wide).take(rows).enumerate() {
-                let row = &mut row[..keys];
+                // Whole vectors all along: what stands beyond the last key neither is a maximum nor counts.
+                let last = row[keys - 1];
+                row[keys..].fill(last);
                 let top = max(row);
-                for score in row.iter_mut() {
-                    *score = (*score - top).exp::<S>();
-                }
+                each_vector(row, |score| (score - top).exp::<S>());
+                row[keys..].fill(T::ZERO);
                 sums[r] = sum(row);
                 if let Some(log_sum) = log_sum.get_mut(first + r) {
                     *log_sum = top + T::of(sums[r].to_f64().ln());
@@ -313,15 +314,14 @@ kernel! {
                 dropout.fill(stream, first * keys, &mut mask[..rows * keys]);
             }
             for r in 0..rows {
-                let row = &mut probabilities[r * wide..][..keys];
-                let drow = &mut dscores[r * wide..][..keys];
+                let row = &mut probabilities[r * wide..][..wide];
+                let drow = &mut dscores[r * wide..][..wide];
                 let log_sum = log_sum[first + r];
-                for p in row.iter_mut() {
-                    *p = (*p - log_sum).exp::<S>();
-                }
+                each_vector(row, |score| (score - log_sum).exp::<S>());
+                row[keys..].fill(T::ZERO);
                 if dropout.is_off() {
                     let slope = dot(row, drow);
-                    for j in 0..keys {
+                    for j in 0..wide {
                         drow[j] = row[j] * (drow[j] - slope);
                     }
                 } else {

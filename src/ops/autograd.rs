@@ -91,8 +91,7 @@ pub fn apply<O: Op>(calls: Vec<Call<O>>) -> Vec<Vec<Tensor>> {
         .into_iter()
         .map(|Call { op, inputs }| {
             let Shapes { results, saved } = op.shapes();
-            let empty = |shape: &[i64]| Tensor::empty(shape, (kind, Device::Cpu));
-            let kept = |count: &usize| empty(&[if differentiable { *count as i64 } else { 0 }]);
+            let kept = |count: &usize| empty(&[if differentiable { *count as i64 } else { 0 }], kind);
             let grads = inputs
                 .iter()
                 .map(|input| match input.grad {
@@ -107,7 +106,7 @@ pub fn apply<O: Op>(calls: Vec<Call<O>>) -> Vec<Vec<Tensor>> {
             }
             Done {
                 x: inputs.iter().map(|input| input.tensor.detach().contiguous()).collect(),
-                y: results.iter().map(|shape| empty(shape)).collect(),
+                y: results.iter().map(|shape| empty(shape, kind)).collect(),
                 saved: saved.iter().map(kept).collect(),
                 op,
                 grads,
@@ -151,14 +150,20 @@ fn backward<O: Op, T: Real>(done: &[Done<O>], dy: &[Option<Tensor>], dx: &[Optio
             dx[first_x..][..call.x.len()].iter().map(|dx| dx.as_ref().map(slice_mut)).collect();
         first_y += call.y.len();
         first_x += call.x.len();
-        // A call on none of whose results anything depends has no gradients.
         if dy.iter().any(Option::is_some) {
-            work.push((&call.op, read(&call.x), read(&call.y), read(&call.saved), dy, dx));
+            let fresh: Vec<bool> = call.grads.iter().map(|grad| matches!(grad, Grad::Returned)).collect();
+            work.push((&call.op, read(&call.x), read(&call.y), read(&call.saved), dy, dx, fresh));
         }
     }
     let elements = work.iter().map(|(_, x, y, ..)| 2 * (count(x) + count(y))).sum();
     parallel::install(elements, || {
-        parallel::each_of(&mut work, |(op, x, y, saved, dy, dx)| {
+        parallel::each_of(&mut work, |(op, x, y, saved, dy, dx, fresh)| {
+            // A gradient that is returned is new memory; a parameter's is added to.
+            for (dx, fresh) in dx.iter_mut().zip(fresh.iter()) {
+                if let (Some(dx), true) = (dx, *fresh) {
+                    dx.fill(T::ZERO);
+                }
+            }
             op.backward::<T>(&Io { x, y, saved }, dy, dx);
         });
     });
@@ -194,7 +199,16 @@ pub fn slice_mut<T: Real>(tensor: &Tensor) -> &mut [T] {
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), len) }
 }
 
-// The C++ side, csrc/autograd_node.cpp
+/// A new tensor in memory that steps reuse.
+fn empty(shape: &[i64], kind: Kind) -> Tensor {
+    // SAFETY: the shape is good for the call; a tensor that comes back is ours.
+    let tensor = unsafe { mmiln_empty(shape.as_ptr(), shape.len(), kind == Kind::Double) };
+    assert!(!tensor.is_null(), "out of memory for a tensor of shape {shape:?}");
+    // SAFETY: as above.
+    unsafe { Tensor::from_ptr(tensor) }
+}
+
+// The C++ side, in csrc/
 
 #[repr(C)]
 struct Closure {
@@ -211,6 +225,7 @@ struct Closure {
 
 unsafe extern "C" {
     fn mmiln_grad_enabled() -> bool;
+    fn mmiln_empty(shape: *const i64, axes: usize, is_double: bool) -> *mut C_tensor;
     fn mmiln_attach(
         name: *const c_char,
         closure: Closure,
@@ -276,12 +291,20 @@ unsafe extern "C" fn on_backward<O: Op>(
             // SAFETY: a tensor of C++'s, of which this makes another handle.
             .map(|&g| (!g.is_null()).then(|| unsafe { Tensor::clone_from_ptr(g) }.to_kind(kind).contiguous()))
             .collect();
+        // A call on none of whose results anything depends has no gradients.
+        let mut given = dy.iter();
+        let concerned: Vec<bool> = done
+            .iter()
+            .map(|call| given.by_ref().take(call.y.len()).filter(|dy| dy.is_some()).count() > 0)
+            .collect();
         let mut dx: Vec<Option<Tensor>> = done
             .iter()
-            .flat_map(|call| call.x.iter().zip(&call.grads))
-            .map(|(x, grad)| match grad {
+            .zip(concerned)
+            .flat_map(|(call, concerned)| call.x.iter().zip(&call.grads).map(move |pair| (concerned, pair)))
+            .map(|(concerned, (x, grad))| match grad {
                 Grad::Nowhere => None,
-                Grad::Returned => Some(x.zeros_like()),
+                Grad::Returned if !concerned => None,
+                Grad::Returned => Some(empty(&x.size(), kind)),
                 Grad::Added(to) => Some(to.shallow_clone()),
             })
             .collect();

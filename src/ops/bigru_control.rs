@@ -7,6 +7,7 @@ use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
 use super::gemm::{column_sums, multiply_then, parallel_multiply};
+use super::linear::{Activation, activate};
 use super::recurrent::{Group, SIDE_BY_SIDE, as_panel, panel};
 use super::{Recurrent, parallel};
 use crate::numeric::{Matrix, Real, Scratch, Shared, kernel, multiply, pad, product};
@@ -105,14 +106,15 @@ impl Op for BigruControl {
             let [w_ih, w_hh, b_ih, b_hh] = weights(x, direction);
             let mut input = Scratch::new(self.rows() * 3 * d + width);
             input[self.rows() * 3 * d..].fill(T::ZERO);
+            // The state's side of n is added behind r, so its bias is too.
+            let bias: Vec<T> =
+                (0..3 * d).map(|j| if j < 2 * d { b_ih[j] + b_hh[j] } else { b_ih[j] }).collect();
             let product = (frames, Matrix::new(w_ih, 3 * d, self.input).t());
             multiply_then(product, &mut input, 3 * d, false, |rows, columns, input| {
                 for r in rows {
                     // SAFETY: this piece's elements of row r.
                     let row = unsafe { input.part(r * 3 * d + columns.start, columns.len()) };
-                    for (at, value) in columns.clone().zip(row) {
-                        *value += b_ih[at] + if at < 2 * d { b_hh[at] } else { T::ZERO };
-                    }
+                    activate(row, &bias[columns.clone()], &mut [], Activation::None);
                 }
             });
             let mut bias_n = Scratch::zeros(width);

@@ -7,6 +7,7 @@ use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
 use super::gemm::{column_sums, multiply_then, parallel_multiply};
+use super::linear::{Activation, activate};
 use super::{Linear, parallel};
 use crate::numeric::{Matrix, Real, Scratch, Shared};
 use crate::ragged::{Layout, Ragged};
@@ -120,9 +121,7 @@ impl Op for Conv1d {
             for r in rows {
                 // SAFETY: this piece's elements of row r.
                 let y = unsafe { y.part(r * self.output + places.start, places.len()) };
-                for (y, &bias) in y.iter_mut().zip(&x[2][places.clone()]) {
-                    *y += bias;
-                }
+                activate(y, &x[2][places.clone()], &mut [], Activation::None);
             }
         });
     }

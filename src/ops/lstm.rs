@@ -7,6 +7,7 @@ use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
 use super::gemm::{column_sums, multiply_then, parallel_multiply};
+use super::linear::{Activation, activate};
 use super::recurrent::{Group, SIDE_BY_SIDE, as_panel, panel};
 use super::{Recurrent, parallel};
 use crate::numeric::{Matrix, Real, Scratch, Shared, kernel, pad, product};
@@ -93,14 +94,13 @@ impl Op for Lstm {
         let &[frames, w_ih, w_hh, b_ih, b_hh] = x else { unreachable!("x and four weights") };
         let mut input = Scratch::new(rows * 4 * hidden + pad(hidden));
         input[rows * 4 * hidden..].fill(T::ZERO);
+        let bias: Vec<T> = b_ih.iter().zip(b_hh).map(|(&ih, &hh)| ih + hh).collect();
         let product = (Matrix::new(frames, rows, self.input), Matrix::new(w_ih, 4 * hidden, self.input).t());
         multiply_then(product, &mut input, 4 * hidden, false, |rows, columns, input| {
             for r in rows {
                 // SAFETY: this piece's elements of row r.
                 let row = unsafe { input.part(r * 4 * hidden + columns.start, columns.len()) };
-                for (at, value) in columns.clone().zip(row) {
-                    *value += b_ih[at] + b_hh[at];
-                }
+                activate(row, &bias[columns.clone()], &mut [], Activation::None);
             }
         });
         let weight = panel(Matrix::new(w_hh, 4 * hidden, hidden).t());

@@ -17,6 +17,36 @@ const SMALL: usize = 1 << 14;
 thread_local! {
     /// Whether the panic of a thread is caught at the entry point, so that it need not be printed.
     pub static PANIC_IS_CAUGHT: Cell<bool> = const { Cell::new(false) };
+    /// Threads of the kernels that this thread calls, where libtorch itself is held to one.
+    static THREADS: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+unsafe extern "C" {
+    fn mmiln_set_own_threads(count: i32) -> i32;
+}
+
+/// Runs `f`, all of whose heavy work is in kernels, with libtorch on one thread: its own threads, once woken,
+/// keep their cores busy waiting for more, which the kernels' threads would have to share.
+pub fn kernels_alone<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(i32, Option<usize>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            // SAFETY: takes and returns plain values.
+            unsafe { mmiln_set_own_threads(self.0) };
+            THREADS.set(self.1);
+        }
+    }
+    // SAFETY: as above.
+    let before = unsafe { mmiln_set_own_threads(1) };
+    let outer = THREADS.get();
+    let _restore = Restore(before, outer);
+    THREADS.set(outer.or_else(|| usize::try_from(before).ok()));
+    f()
+}
+
+/// How many threads kernels may use: as many as torch is set to.
+fn threads() -> usize {
+    THREADS.get().or_else(|| usize::try_from(tch::get_num_threads()).ok()).unwrap_or(1)
 }
 
 /// Pools by number of threads, and the process that made them: threads do not survive a fork.
@@ -46,7 +76,7 @@ fn pool(threads: usize) -> Option<Arc<ThreadPool>> {
 
 /// Runs `work`, which touches about `elements` numbers, where [`each`] and friends may use several threads.
 pub fn install<R: Send>(elements: usize, work: impl FnOnce() -> R + Send) -> R {
-    let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+    let threads = threads();
     if threads < 2 || elements < SMALL || rayon::current_thread_index().is_some() {
         return work();
     }

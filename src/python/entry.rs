@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
-use crate::ops::parallel::PANIC_IS_CAUGHT;
+use crate::ops::parallel::{PANIC_IS_CAUGHT, kernels_alone};
 
 /// Keeps a panic that [`run`] turns into an exception from also being printed.
 pub fn silence_caught_panics() {
@@ -27,7 +27,7 @@ pub fn silence_caught_panics() {
 pub fn run<T: Send>(py: Python<'_>, f: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
     let neutral = py.import("mmiln._torch")?.call_method0("neutral")?;
     neutral.call_method0("__enter__")?;
-    let outcome = run_as_is(py, f);
+    let outcome = run_as_is(py, || kernels_alone(f));
     neutral.call_method1("__exit__", (py.None(), py.None(), py.None()))?;
     outcome
 }
