@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 RUST := Cargo.toml Cargo.lock build.rs $(shell find src csrc -type f)
 
-.PHONY: demo test test-slow notebooks lint format wheel wheel-check build lock clean
+.PHONY: demo test test-slow bench notebooks lint format wheel wheel-check build lock clean
 
 demo: build
 	mmiln demo
@@ -27,6 +27,10 @@ test: build
 # What the default run leaves out.
 test-slow: build
 	pytest -q -m slow
+
+# The tables of the README and of benchmarks/README.md.
+bench: build
+	python benchmarks/run.py
 
 notebooks: build
 	pytest -q --nbmake --override-ini testpaths=notebooks --override-ini addopts= notebooks

@@ -9,12 +9,13 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_example_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (example,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     names = {}
-    exec(compile(example, "README.md", "exec"), names)
+    for example in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL):
+        exec(compile(example, "README.md", "exec"), names)
     assert names["history"].epochs == 3
     assert list(names["frame"].columns) == ["id", "index", "label", "score"]
     assert (names["again"].predict(names["data"].test).score == names["frame"]["score"]).all()
+    assert names["frames"].grad.shape == (9, 50)
     assert "MAE" in capsys.readouterr().out
 
 

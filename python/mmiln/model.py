@@ -40,7 +40,7 @@ class Model:
             the encoder's width, or that of the first batch.
         audio_dim: Width of audio frames; 0 leaves audio out. The default is that of the first batch.
         vision_dim: The same for vision.
-        device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``.
+        device: ``"cpu"``; kernels for CUDA are not written yet.
         dtype: ``"float32"``, or ``"float64"`` to check numbers.
         seed: Of initial weights, dropout and the order of a shuffled split; 1111 by default.
         **fields: Any other field of section 11 of the specification, such as ``num_layers``, ``variant``,
