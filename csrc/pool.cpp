@@ -1,4 +1,4 @@
-// Memory of the kernels' tensors, kept from one training step to the next.
+// Memory of the kernels' tensors and of their larger workspaces, kept from one training step to the next.
 //
 // The C library gives large blocks back to the system as they are freed, and the system clears each page
 // again before the next step touches it, which costs as much as a good part of the step itself. Here freed
@@ -40,7 +40,15 @@ struct Pool final : c10::Allocator {
   }
 
   c10::DataPtr allocate(size_t bytes) override {
-    if (bytes == 0) return {nullptr, c10::Device(c10::DeviceType::CPU)};
+    const c10::Device device(c10::DeviceType::CPU);
+    if (bytes == 0) return {nullptr, device};
+    Block* block = borrow(bytes);
+    TORCH_CHECK(block != nullptr, "can't allocate memory: tried to allocate ", bytes, " bytes, out of memory");
+    return {block->data, block, &give_back, device};
+  }
+
+  // A block of at least this size; null if there is no memory.
+  Block* borrow(size_t bytes) {
     const size_t size = rounded(bytes);
     std::lock_guard<std::mutex> lock(mutex);
     Block* block = nullptr;
@@ -55,12 +63,12 @@ struct Pool final : c10::Allocator {
         release(0);
         data = std::aligned_alloc(kAlignment, size);
       }
-      TORCH_CHECK(data != nullptr, "can't allocate memory: tried to allocate ", size, " bytes, out of memory");
+      if (data == nullptr) return nullptr;
       block = new Block{data, size};
     }
     used += size;
     most_used = std::max(most_used, used);
-    return {block->data, block, &give_back, c10::Device(c10::DeviceType::CPU)};
+    return block;
   }
 
   // Frees waiting blocks, the largest first, until at most `bytes` of them are left.
@@ -111,3 +119,16 @@ extern "C" at::Tensor* mmiln_empty(const int64_t* shape, size_t axes, bool is_do
     return nullptr;
   }
 }
+
+// Working memory of at least `bytes`, its place in `data`; null if there is none.
+extern "C" void* mmiln_borrow(size_t bytes, void** data) {
+  try {
+    Block* block = pool().borrow(bytes);
+    *data = block == nullptr ? nullptr : block->data;
+    return block;
+  } catch (const std::exception&) {
+    return nullptr;
+  }
+}
+
+extern "C" void mmiln_give_back(void* block) { Pool::give_back(block); }

@@ -1,5 +1,6 @@
-//! Memory of the kernels: slices that several threads fill, scratch that a thread keeps.
+//! Memory of the kernels: slices that several threads fill, scratch that is used again.
 
+use std::ffi::c_void;
 use std::marker::PhantomData;
 
 use super::real::Real;
@@ -43,20 +44,40 @@ impl<'a, T> Shared<'a, T> {
     }
 }
 
-/// Working memory that a thread keeps from one operation to the next.
+/// Bytes from which on working memory comes from the pool that the kernels' tensors share: threads that each
+/// kept their own would have to get new memory as often as work moves from one to another.
+const LARGE: usize = 1 << 16;
+
+/// Working memory, kept from one operation to the next.
 pub struct Scratch<T: Real> {
-    data: Vec<T>,
+    memory: Memory<T>,
     len: usize,
 }
+
+enum Memory<T> {
+    /// The calling thread's own.
+    Kept(Vec<T>),
+    /// A block of the pool and where its memory begins.
+    Pooled(*mut c_void, *mut T),
+}
+
+// SAFETY: memory of one owner.
+unsafe impl<T: Real> Send for Scratch<T> {}
+// SAFETY: as above.
+unsafe impl<T: Real> Sync for Scratch<T> {}
 
 impl<T: Real> Scratch<T> {
     /// `len` elements that hold whatever was left in them.
     pub fn new(len: usize) -> Self {
-        let mut data = T::kept().with_borrow_mut(Vec::pop).unwrap_or_default();
-        if data.len() < len {
-            data.resize(len, T::ZERO);
+        let bytes = len * size_of::<T>();
+        if bytes < LARGE {
+            return Self { memory: Memory::Kept(kept(len)), len };
         }
-        Self { data, len }
+        let mut data = std::ptr::null_mut();
+        // SAFETY: plain values; what comes back is ours until it is given back.
+        let block = unsafe { mmiln_borrow(bytes, &raw mut data) };
+        assert!(!block.is_null(), "out of memory for {bytes} bytes of working memory");
+        Self { memory: Memory::Pooled(block, data.cast()), len }
     }
 
     /// `len` zeros.
@@ -67,23 +88,54 @@ impl<T: Real> Scratch<T> {
     }
 }
 
+/// The smallest buffer of this thread's that holds `len` elements, or a new one.
+fn kept<T: Real>(len: usize) -> Vec<T> {
+    T::kept().with_borrow_mut(|kept| {
+        let fits = kept.iter().enumerate().filter(|(_, data)| data.len() >= len);
+        match fits.min_by_key(|(_, data)| data.len()) {
+            Some((i, _)) => kept.swap_remove(i),
+            None => vec![T::ZERO; len.next_power_of_two()],
+        }
+    })
+}
+
 impl<T: Real> Drop for Scratch<T> {
     fn drop(&mut self) {
-        let data = std::mem::take(&mut self.data);
-        // Where the thread is ending there is nothing to keep it for.
-        let _ = T::kept().try_with(|kept| kept.borrow_mut().push(data));
+        match &mut self.memory {
+            Memory::Kept(data) => {
+                let data = std::mem::take(data);
+                // Where the thread is ending there is nothing to keep it for.
+                let _ = T::kept().try_with(|kept| kept.borrow_mut().push(data));
+            }
+            // SAFETY: borrowed in `new`, given back once.
+            Memory::Pooled(block, _) => unsafe { mmiln_give_back(*block) },
+        }
     }
 }
 
 impl<T: Real> std::ops::Deref for Scratch<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        &self.data[..self.len]
+        match &self.memory {
+            Memory::Kept(data) => &data[..self.len],
+            // SAFETY: good for `len` elements, of which any bits are a number.
+            Memory::Pooled(_, data) => unsafe { std::slice::from_raw_parts(*data, self.len) },
+        }
     }
 }
 
 impl<T: Real> std::ops::DerefMut for Scratch<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        &mut self.data[..self.len]
+        match &mut self.memory {
+            Memory::Kept(data) => &mut data[..self.len],
+            // SAFETY: as above, and this is the one owner.
+            Memory::Pooled(_, data) => unsafe { std::slice::from_raw_parts_mut(*data, self.len) },
+        }
     }
+}
+
+// csrc/pool.cpp
+unsafe extern "C" {
+    fn mmiln_borrow(bytes: usize, data: *mut *mut c_void) -> *mut c_void;
+    fn mmiln_give_back(block: *mut c_void);
 }
