@@ -52,11 +52,13 @@ struct Pool final : c10::Allocator {
     const size_t size = rounded(bytes);
     std::lock_guard<std::mutex> lock(mutex);
     Block* block = nullptr;
-    auto found = waiting.find(size);
-    if (found != waiting.end() && !found->second.empty()) {
+    // Batches differ in length: a block that is somewhat too large will do.
+    auto found = waiting.lower_bound(size);
+    while (found != waiting.end() && found->second.empty()) ++found;
+    if (found != waiting.end() && found->first <= size + size / 2) {
       block = found->second.back();
       found->second.pop_back();
-      kept -= size;
+      kept -= block->size;
     } else {
       void* data = std::aligned_alloc(kAlignment, size);
       if (data == nullptr) {
@@ -66,7 +68,7 @@ struct Pool final : c10::Allocator {
       if (data == nullptr) return nullptr;
       block = new Block{data, size};
     }
-    used += size;
+    used += block->size;
     most_used = std::max(most_used, used);
     return block;
   }

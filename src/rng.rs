@@ -6,16 +6,19 @@
 
 use std::cell::Cell;
 
+use pulp::{Simd, WithSimd};
+
 use crate::numeric::{Real, kernel};
 
 const MULTIPLIERS: [u64; 2] = [0xD251_1F53, 0xCD9E_8D57];
+const ROUNDS: usize = 10;
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 
 /// One block of four words at a 128-bit counter, under a 64-bit key.
 fn philox(key: u64, counter: [u32; 4]) -> [u32; 4] {
     let mut key = [key as u32, (key >> 32) as u32];
     let mut c = counter;
-    for _ in 0..10 {
+    for _ in 0..ROUNDS {
         let (a, b) = (MULTIPLIERS[0] * u64::from(c[0]), MULTIPLIERS[1] * u64::from(c[2]));
         c = [(b >> 32) as u32 ^ c[1] ^ key[0], b as u32, (a >> 32) as u32 ^ c[3] ^ key[1], a as u32];
         key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
@@ -84,9 +87,11 @@ pub struct Dropout {
     site: u32,
 }
 
-/// Words that one pass of the vectorised generator makes.
-const GROUP: usize = 64;
-const BLOCKS: usize = GROUP / 4;
+/// Dropout is drawn in tiles of rows and columns, two elements from each word of the generator.
+pub const TILE_ROWS: usize = 8;
+pub const TILE_COLUMNS: usize = 16;
+pub const TILE: usize = TILE_ROWS * TILE_COLUMNS;
+const WORDS: usize = TILE / 2;
 
 impl Dropout {
     /// Keeps everything.
@@ -103,55 +108,72 @@ impl Dropout {
         self.p == 0.0
     }
 
-    /// What elements `start` and following of `stream` are multiplied with: 0 with probability p, else
-    /// 1 / (1 - p).
+    /// What elements `start` and following of `stream` are multiplied with: 0 with probability p, to 1 in
+    /// 2^17, else 1 / (1 - p).
     pub fn fill<T: Real>(&self, stream: u32, start: usize, mask: &mut [T]) {
         fill(*self, stream, start, mask);
+    }
+
+    /// The same for elements of a matrix: rows from `row` on, a multiple of [`TILE_ROWS`], and columns from
+    /// `column` on, a multiple of [`TILE_COLUMNS`], in rows side by side; for use in a kernel.
+    #[inline(always)]
+    pub fn tile<S: Simd, T: Real>(&self, simd: S, stream: u32, row: usize, column: usize, mask: &mut [T]) {
+        let mut words = [0; WORDS];
+        let counter = [column as u32, (row / TILE_ROWS) as u32, stream, self.site];
+        simd.vectorize(PhiloxTile { key: self.key, counter, words: &mut words });
+        let threshold = (self.p * 65536.0).round() as u32;
+        let kept = T::of(1.0 / (1.0 - self.p));
+        let (low, high) = mask[..TILE].split_at_mut(WORDS);
+        for i in 0..WORDS {
+            low[i] = if words[i] & 0xFFFF >= threshold { kept } else { T::ZERO };
+            high[i] = if words[i] >> 16 >= threshold { kept } else { T::ZERO };
+        }
     }
 }
 
 kernel! {
-    fn fill<'a, T>(_simd; dropout: Dropout, stream: u32, start: usize, mask: &'a mut [T]) {
-        let threshold = (dropout.p * f64::from(u32::MAX)) as u32;
-        let kept = T::of(1.0 / (1.0 - dropout.p));
+    fn fill<'a, T>(simd; dropout: Dropout, stream: u32, start: usize, mask: &'a mut [T]) {
+        // A row of tiles, one below the other as far as elements go.
+        let mut tile = [T::ZERO; TILE];
         let end = start + mask.len();
-        let mut group = start / GROUP;
-        while group * GROUP < end {
-            let words = philox_group(dropout.key, [(group * BLOCKS) as u32, stream, dropout.site, u32::MAX]);
-            let (from, to) = (start.max(group * GROUP), end.min((group + 1) * GROUP));
-            let words = &words[from - group * GROUP..to - group * GROUP];
-            for (mask, &word) in mask[from - start..to - start].iter_mut().zip(words) {
-                *mask = if word >= threshold { kept } else { T::ZERO };
-            }
-            group += 1;
+        for number in start / TILE..end.div_ceil(TILE) {
+            dropout.tile(simd, stream, 0, number * TILE_COLUMNS, &mut tile);
+            let (from, to) = (start.max(number * TILE), end.min((number + 1) * TILE));
+            mask[from - start..to - start].copy_from_slice(&tile[from - number * TILE..to - number * TILE]);
         }
     }
 }
 
-/// [`philox`] at counters `counter`, `counter + 1`, ... of the first word: all first words of the blocks,
-/// then all second ones, and so on.
-#[inline(always)]
-fn philox_group(key: u64, counter: [u32; 4]) -> [u32; GROUP] {
-    let mut key = [key as u32, (key >> 32) as u32];
-    let mut c = counter.map(|word| [word; BLOCKS]);
-    for (place, word) in (0..).zip(&mut c[0]) {
-        *word = word.wrapping_add(place);
-    }
-    for _ in 0..10 {
-        let mut next = [[0; BLOCKS]; 4];
-        for i in 0..BLOCKS {
-            let (a, b) = (MULTIPLIERS[0] * u64::from(c[0][i]), MULTIPLIERS[1] * u64::from(c[2][i]));
-            next[0][i] = (b >> 32) as u32 ^ c[1][i] ^ key[0];
-            next[1][i] = b as u32;
-            next[2][i] = (a >> 32) as u32 ^ c[3][i] ^ key[1];
-            next[3][i] = a as u32;
+/// [`philox`] at the 16 counters from `counter` on, by its first word: all first words of the blocks, then all
+/// second ones, and so on.
+struct PhiloxTile<'a> {
+    key: u64,
+    counter: [u32; 4],
+    words: &'a mut [u32; WORDS],
+}
+
+impl WithSimd for PhiloxTile<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        const PLACES: [u32; TILE_COLUMNS] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+        let Self { key, counter, words } = self;
+        let multipliers = MULTIPLIERS.map(|m| simd.splat_u32s(m as u32));
+        for start in (0..TILE_COLUMNS).step_by(S::U32_LANES) {
+            let mut c = counter.map(|word| simd.splat_u32s(word));
+            c[0] = simd.add_u32s(c[0], simd.partial_load_u32s(&PLACES[start..]));
+            let mut key = [key as u32, (key >> 32) as u32];
+            for _ in 0..ROUNDS {
+                let (a_low, a_high) = simd.widening_mul_u32s(multipliers[0], c[0]);
+                let (b_low, b_high) = simd.widening_mul_u32s(multipliers[1], c[2]);
+                let mix = |high, word, key| simd.xor_u32s(simd.xor_u32s(high, word), simd.splat_u32s(key));
+                c = [mix(b_high, c[1], key[0]), b_low, mix(a_high, c[3], key[1]), a_low];
+                key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
+            }
+            for (row, word) in words.chunks_exact_mut(TILE_COLUMNS).zip(c) {
+                simd.partial_store_u32s(&mut row[start..], word);
+            }
         }
-        c = next;
-        key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
     }
-    let mut words = [0; GROUP];
-    for (words, c) in words.chunks_exact_mut(BLOCKS).zip(c) {
-        words.copy_from_slice(&c);
-    }
-    words
 }

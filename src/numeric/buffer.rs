@@ -48,6 +48,9 @@ impl<'a, T> Shared<'a, T> {
 /// kept their own would have to get new memory as often as work moves from one to another.
 const LARGE: usize = 1 << 16;
 
+/// Bytes of a cache line, which is where working memory begins.
+const LINE: usize = 64;
+
 /// Working memory, kept from one operation to the next.
 pub struct Scratch<T: Real> {
     memory: Memory<T>,
@@ -55,8 +58,8 @@ pub struct Scratch<T: Real> {
 }
 
 enum Memory<T> {
-    /// The calling thread's own.
-    Kept(Vec<T>),
+    /// The calling thread's own, and where in it a cache line begins.
+    Kept(Vec<T>, usize),
     /// A block of the pool and where its memory begins.
     Pooled(*mut c_void, *mut T),
 }
@@ -71,7 +74,9 @@ impl<T: Real> Scratch<T> {
     pub fn new(len: usize) -> Self {
         let bytes = len * size_of::<T>();
         if bytes < LARGE {
-            return Self { memory: Memory::Kept(kept(len)), len };
+            let data: Vec<T> = kept(len + LINE / size_of::<T>());
+            let start = data.as_ptr().align_offset(LINE);
+            return Self { memory: Memory::Kept(data, start), len };
         }
         let mut data = std::ptr::null_mut();
         // SAFETY: plain values; what comes back is ours until it is given back.
@@ -102,7 +107,7 @@ fn kept<T: Real>(len: usize) -> Vec<T> {
 impl<T: Real> Drop for Scratch<T> {
     fn drop(&mut self) {
         match &mut self.memory {
-            Memory::Kept(data) => {
+            Memory::Kept(data, _) => {
                 let data = std::mem::take(data);
                 // Where the thread is ending there is nothing to keep it for.
                 let _ = T::kept().try_with(|kept| kept.borrow_mut().push(data));
@@ -117,7 +122,7 @@ impl<T: Real> std::ops::Deref for Scratch<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
         match &self.memory {
-            Memory::Kept(data) => &data[..self.len],
+            Memory::Kept(data, start) => &data[*start..][..self.len],
             // SAFETY: good for `len` elements, of which any bits are a number.
             Memory::Pooled(_, data) => unsafe { std::slice::from_raw_parts(*data, self.len) },
         }
@@ -127,7 +132,7 @@ impl<T: Real> std::ops::Deref for Scratch<T> {
 impl<T: Real> std::ops::DerefMut for Scratch<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         match &mut self.memory {
-            Memory::Kept(data) => &mut data[..self.len],
+            Memory::Kept(data, start) => &mut data[*start..][..self.len],
             // SAFETY: as above, and this is the one owner.
             Memory::Pooled(_, data) => unsafe { std::slice::from_raw_parts_mut(*data, self.len) },
         }

@@ -1,6 +1,11 @@
-//! Matrices of any strides, and their large products.
+//! Matrices of any strides, and their products outside kernels.
 
+use super::buffer::Scratch;
+use super::product::product_alone;
 use super::real::Real;
+
+/// Columns of a right-hand side up to which it is best used where it lies.
+const NARROW: usize = 256;
 
 /// A view of numbers as `(rows, columns)`.
 #[derive(Clone, Copy)]
@@ -40,6 +45,23 @@ impl<'a, T> Matrix<'a, T> {
         Self { data: &self.data[(first * self.row_stride).min(self.data.len())..], rows, ..self }
     }
 
+    /// `columns` columns from `first` on, of a matrix with rows side by side.
+    pub fn columns(self, first: usize, columns: usize) -> Self {
+        assert!(first + columns <= self.columns && self.column_stride == 1, "columns of a matrix");
+        Self { data: &self.data[first.min(self.data.len())..], columns, ..self }
+    }
+
+    /// The elements of a row that lie side by side.
+    pub fn row(&self, row: usize) -> &'a [T] {
+        assert!(row < self.rows && self.column_stride == 1, "a row of a matrix");
+        &self.data[row * self.row_stride..][..self.columns]
+    }
+
+    /// Whether products need not pack it, if its rows are laid out side by side.
+    pub fn is_narrow(&self) -> bool {
+        self.columns <= NARROW
+    }
+
     /// Panics where an element would lie outside the data.
     #[inline(always)]
     pub fn check(&self) {
@@ -49,29 +71,80 @@ impl<'a, T> Matrix<'a, T> {
     }
 }
 
-/// C = A B, or C += A B where `add`; `c` holds rows of `stride` elements. On the calling thread alone.
-pub fn multiply<T: Real>(a: Matrix<T>, b: Matrix<T>, c: &mut [T], stride: usize, add: bool) {
+/// A copy of a matrix in rows that begin where cache lines do, which is how products read fastest.
+pub struct LaidOut<T: Real> {
+    data: Scratch<T>,
+    rows: usize,
+    columns: usize,
+    stride: usize,
+}
+
+impl<T: Real> LaidOut<T> {
+    pub fn of(matrix: Matrix<T>) -> Self {
+        let Matrix { rows, columns, .. } = matrix;
+        let stride = columns.next_multiple_of(16);
+        let mut data = Scratch::new(rows * stride);
+        if stride > 0 {
+            matrix.check();
+            for (r, row) in data.chunks_exact_mut(stride).enumerate() {
+                for (c, to) in row[..columns].iter_mut().enumerate() {
+                    // SAFETY: checked.
+                    *to = unsafe {
+                        *matrix.data.get_unchecked(r * matrix.row_stride + c * matrix.column_stride)
+                    };
+                }
+            }
+        }
+        Self { data, rows, columns, stride }
+    }
+
+    pub fn view(&self) -> Matrix<'_, T> {
+        Matrix::strided(&self.data, self.rows, self.columns, self.stride)
+    }
+}
+
+/// What a product is added to.
+#[derive(Clone, Copy)]
+pub enum Start<'a, T> {
+    Zero,
+    /// What the result holds.
+    Itself,
+    /// The same row everywhere, a bias.
+    Row(&'a [T]),
+}
+
+/// C = A B on top of `start`; `c` holds rows of `stride` elements. On the calling thread alone.
+pub fn multiply<T: Real>(a: Matrix<T>, b: Matrix<T>, c: &mut [T], stride: usize, start: Start<T>) {
     let (m, n) = (a.rows, b.columns);
     assert!(n <= stride || m == 1, "rows of the result do not overlap");
     assert!(m == 0 || n == 0 || c.len() >= (m - 1) * stride + n, "the result holds the product");
     // SAFETY: as asserted.
-    unsafe { multiply_at(a, b, c.as_mut_ptr(), stride, add) }
+    unsafe { multiply_at(a, b, c.as_mut_ptr(), stride, start) }
 }
 
 /// The same at a pointer.
 ///
 /// # Safety
 /// `c` is good for `a.rows` rows of `b.columns` elements, `stride` apart, that nothing else uses meanwhile.
-pub unsafe fn multiply_at<T: Real>(a: Matrix<T>, b: Matrix<T>, c: *mut T, stride: usize, add: bool) {
+pub unsafe fn multiply_at<T: Real>(a: Matrix<T>, b: Matrix<T>, c: *mut T, stride: usize, start: Start<T>) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
     assert_eq!(k, b.rows, "inner sizes agree");
     if m == 0 || n == 0 {
+        return;
+    }
+    if b.is_narrow() && b.column_stride == 1 {
+        product_alone(a, b, c, stride, start);
         return;
     }
     a.check();
     b.check();
     // SAFETY: the checks cover the factors, the caller the result.
     unsafe {
+        if let Start::Row(row) = start {
+            for r in 0..m {
+                std::ptr::copy_nonoverlapping(row[..n].as_ptr(), c.add(r * stride), n);
+            }
+        }
         gemm::gemm(
             m,
             n,
@@ -79,7 +152,7 @@ pub unsafe fn multiply_at<T: Real>(a: Matrix<T>, b: Matrix<T>, c: *mut T, stride
             c,
             1,
             stride as isize,
-            add,
+            !matches!(start, Start::Zero),
             a.data.as_ptr(),
             a.column_stride as isize,
             a.row_stride as isize,

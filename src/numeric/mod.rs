@@ -2,6 +2,7 @@
 
 pub mod buffer;
 pub mod kernel;
+pub mod lanes;
 pub mod matrix;
 pub mod norm;
 pub mod product;
@@ -9,6 +10,7 @@ pub mod real;
 
 pub use buffer::{Scratch, Shared};
 pub(crate) use kernel::kernel;
-pub use matrix::{Matrix, multiply, multiply_at};
-pub use product::{Panel, product};
-pub use real::{Real, pad};
+pub use lanes::{Lanes, Window, windows};
+pub use matrix::{LaidOut, Matrix, Start, multiply, multiply_at};
+pub use product::{product, product_at};
+pub use real::Real;

@@ -32,15 +32,6 @@ fn reduce<T: Real>(count: usize, f: impl Fn(usize) -> T) -> T {
     sums[0]
 }
 
-/// Replaces each number of whole vectors.
-#[inline(always)]
-pub fn each_vector<T: Real>(x: &mut [T], f: impl Fn(T) -> T) {
-    debug_assert!(x.len().is_multiple_of(LANES), "whole vectors");
-    for x in x.iter_mut() {
-        *x = f(*x);
-    }
-}
-
 #[inline(always)]
 pub fn sum<T: Real>(x: &[T]) -> T {
     reduce(x.len(), |i| x[i])
@@ -50,29 +41,6 @@ pub fn sum<T: Real>(x: &[T]) -> T {
 pub fn dot<T: Real>(x: &[T], y: &[T]) -> T {
     let y = &y[..x.len()];
     reduce(x.len(), |i| x[i] * y[i])
-}
-
-/// The largest element; NaN counts as smallest.
-#[inline(always)]
-pub fn max<T: Real>(x: &[T]) -> T {
-    let mut tops = [x[0]; LANES];
-    let mut chunks = x.chunks_exact(LANES);
-    for chunk in &mut chunks {
-        for (top, &x) in tops.iter_mut().zip(chunk) {
-            *top = if x > *top { x } else { *top };
-        }
-    }
-    for (top, &x) in tops.iter_mut().zip(chunks.remainder()) {
-        *top = if x > *top { x } else { *top };
-    }
-    let mut half = LANES / 2;
-    while half > 0 {
-        for lane in 0..half {
-            tops[lane] = if tops[lane + half] > tops[lane] { tops[lane + half] } else { tops[lane] };
-        }
-        half /= 2;
-    }
-    tops[0]
 }
 
 /// y <- (y - mean) / sqrt(variance + eps), the normalised row; returns 1 / sqrt(variance + eps).

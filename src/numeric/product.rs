@@ -1,141 +1,255 @@
-//! The product inside the small kernels: a few rows against a panel that stays in the cache.
+//! The matrix product of the model's own sizes: the right-hand side stays in the cache as it is, so nothing
+//! is packed.
 
-use pulp::Simd;
+use pulp::{Simd, WithSimd};
 
-use super::matrix::Matrix;
+use super::kernel::kernel;
+use super::matrix::{Matrix, Start};
 use super::real::Real;
 
-/// The right-hand side of a [`product`] or its result: rows of `stride` elements, read and written in
-/// whole vectors, so that rows must be padded (see [`super::pad`]); what stands in the padding is
-/// arbitrary but harmless.
-pub struct Panel<'a, T> {
-    pub data: &'a [T],
-    pub stride: usize,
-}
+/// The depth that is handled at once: that much of the right-hand side stays in the nearest cache.
+const DEPTH: usize = 128;
 
-/// C = A B, or C += A B where `add`: `a` `(m, k)` of any strides, `b` `(k, columns)`, `c` `(m, columns)`
-/// in rows of `stride`. Columns are computed in whole vectors.
+/// C = A B on top of `start`: `a` `(m, k)` of any strides, `b` `(k, n)` and `c` `(m, n)` in rows of
+/// `stride`, with numbers side by side.
 ///
 /// Each element is summed over k in order, whatever the shape of the rest.
 #[inline(always)]
 pub fn product<S: Simd, T: Real>(
     simd: S,
-    a: &Matrix<T>,
-    b: &Panel<T>,
-    columns: usize,
+    a: Matrix<T>,
+    b: Matrix<T>,
     c: &mut [T],
     stride: usize,
-    add: bool,
+    start: Start<T>,
 ) {
-    let lanes = T::lanes::<S>();
-    let width = columns.div_ceil(lanes) * lanes;
-    if a.rows == 0 || columns == 0 {
+    let (m, n) = (a.rows, b.columns);
+    assert!(n <= stride || m == 1, "rows of the result do not overlap");
+    assert!(m == 0 || n == 0 || c.len() >= (m - 1) * stride + n, "the result holds the product");
+    // SAFETY: as asserted.
+    unsafe { product_at(simd, a, b, c.as_mut_ptr(), stride, start) }
+}
+
+/// The same at a pointer.
+///
+/// # Safety
+/// `c` is good for `a.rows` rows of `b.columns` elements, `stride` apart, that nothing else uses meanwhile.
+#[inline(always)]
+pub unsafe fn product_at<S: Simd, T: Real>(
+    simd: S,
+    a: Matrix<T>,
+    b: Matrix<T>,
+    c: *mut T,
+    stride: usize,
+    start: Start<T>,
+) {
+    assert!(b.column_stride == 1 && a.columns == b.rows, "a product of matrices laid out for it");
+    if a.rows == 0 || b.columns == 0 {
         return;
     }
-    assert!(width <= stride || a.rows == 1, "rows of the result hold whole vectors");
-    assert!(c.len() >= (a.rows - 1) * stride + width, "the result holds whole vectors");
-    assert!(a.columns == 0 || b.data.len() >= (a.columns - 1) * b.stride + width, "so does the panel");
     a.check();
+    b.check();
+    // Where sums start from, and how far its rows are apart.
+    let start = match start {
+        Start::Zero => None,
+        Start::Itself => Some((c.cast_const(), stride)),
+        Start::Row(row) => Some((row[..b.columns].as_ptr(), 0)),
+    };
+    // One function that all kernels call, not a copy in each.
+    simd.vectorize(Product { a, b, c, stride, start });
+}
 
-    // A tile of rows and vectors has as many sums as the registers hold, and enough to keep the multipliers
-    // busy: the narrower, the taller.
-    let many = S::REGISTER_COUNT >= 32;
-    let mut column = 0;
-    while column < width {
-        let left = (width - column) / lanes;
-        let vectors = if many && left >= 4 { 4 } else { left.min(2) };
-        let tall = match vectors {
-            1 => 8,
-            2 if many => 8,
-            _ => 4,
-        };
-        let mut row = 0;
-        while row < a.rows {
-            let mut rows = tall;
-            while rows > a.rows - row {
-                rows /= 2;
-            }
-            // SAFETY: the asserts above cover every row below `a.rows` and column below `width`.
-            unsafe {
-                let tile = Tile {
-                    a: a.data.as_ptr().add(row * a.row_stride),
-                    a_row: a.row_stride,
-                    a_column: a.column_stride,
-                    depth: a.columns,
-                    b: b.data.as_ptr().add(column),
-                    b_row: b.stride,
-                    c: c.as_mut_ptr().add(row * stride + column),
-                    c_row: stride,
-                    add,
-                };
-                match (rows, vectors) {
-                    (4, 4) => tile.run::<S, 4, 4>(simd),
-                    (2, 4) => tile.run::<S, 2, 4>(simd),
-                    (_, 4) => tile.run::<S, 1, 4>(simd),
-                    (8, 2) => tile.run::<S, 8, 2>(simd),
-                    (4, 2) => tile.run::<S, 4, 2>(simd),
-                    (2, 2) => tile.run::<S, 2, 2>(simd),
-                    (_, 2) => tile.run::<S, 1, 2>(simd),
-                    (8, _) => tile.run::<S, 8, 1>(simd),
-                    (4, _) => tile.run::<S, 4, 1>(simd),
-                    (2, _) => tile.run::<S, 2, 1>(simd),
-                    _ => tile.run::<S, 1, 1>(simd),
+struct Product<'a, T> {
+    a: Matrix<'a, T>,
+    b: Matrix<'a, T>,
+    c: *mut T,
+    stride: usize,
+    start: Option<(*const T, usize)>,
+}
+
+impl<T: Real> WithSimd for Product<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { a, b, c, stride, start } = self;
+        let lanes = T::lanes::<S>();
+        // As many sums as the registers hold, and enough to keep the multipliers busy: the narrower a tile,
+        // the taller.
+        let widest = if S::REGISTER_COUNT >= 32 { 4 } else { 2 };
+        for first in (0..a.columns.max(1)).step_by(DEPTH) {
+            let depth = DEPTH.min(a.columns - first);
+            let start = if first > 0 { Some((c.cast_const(), stride)) } else { start };
+            let mut column = 0;
+            while column < b.columns {
+                let left = b.columns - column;
+                let vectors = left.div_ceil(lanes).min(widest);
+                let mask = T::first(simd, left - (vectors - 1) * lanes);
+                let tall = if vectors < widest { 8 } else { 4 };
+                let mut row = 0;
+                while row < a.rows {
+                    let left = a.rows - row;
+                    // What is left at the end is shared by two tiles.
+                    let rows = if left > tall && left < 2 * tall { left.div_ceil(2) } else { tall.min(left) };
+                    // SAFETY: within the rows and columns that `product_at` has checked.
+                    unsafe {
+                        let tile = Tile {
+                            a: a.data.as_ptr().add(row * a.row_stride + first * a.column_stride),
+                            a_row: a.row_stride,
+                            a_column: a.column_stride,
+                            depth,
+                            b: b.data.as_ptr().add(first * b.row_stride + column),
+                            b_row: b.row_stride,
+                            b_len: b.data.len() - (first * b.row_stride + column),
+                            c: c.add(row * stride + column),
+                            c_row: stride,
+                            start: start.map(|(from, apart)| (from.add(row * apart + column), apart)),
+                            mask,
+                        };
+                        match vectors {
+                            4 => tile.of_rows::<4>(simd, rows),
+                            3 => tile.of_rows::<3>(simd, rows),
+                            2 => tile.of_rows::<2>(simd, rows),
+                            _ => tile.of_rows::<1>(simd, rows),
+                        }
+                    }
+                    row += rows;
                 }
+                column += vectors * lanes;
             }
-            row += rows;
         }
-        column += vectors * lanes;
     }
 }
 
-struct Tile<T> {
+/// Some rows and vectors of the result. Of the last vector only what `mask` has exists.
+struct Tile<S: Simd, T: Real> {
     a: *const T,
     a_row: usize,
     a_column: usize,
     depth: usize,
     b: *const T,
     b_row: usize,
+    b_len: usize,
     c: *mut T,
     c_row: usize,
-    add: bool,
+    start: Option<(*const T, usize)>,
+    mask: T::Mask<S>,
 }
 
-impl<T: Real> Tile<T> {
-    /// SAFETY: the pointers are good for `R` rows of `V` vectors and for `depth`.
+impl<S: Simd, T: Real> Tile<S, T> {
+    /// # Safety
+    /// As [`Tile::run`], with `rows` at most 4 where there are 4 vectors, else 8.
     #[inline(always)]
-    unsafe fn run<S: Simd, const R: usize, const V: usize>(&self, simd: S) {
+    unsafe fn of_rows<const V: usize>(&self, simd: S, rows: usize) {
+        // SAFETY: as the caller's.
+        unsafe {
+            match rows {
+                1 => self.run::<1, V>(simd),
+                2 => self.run::<2, V>(simd),
+                3 => self.run::<3, V>(simd),
+                4 => self.run::<4, V>(simd),
+                5 if V < 4 => self.run::<5, V>(simd),
+                6 if V < 4 => self.run::<6, V>(simd),
+                7 if V < 4 => self.run::<7, V>(simd),
+                8 if V < 4 => self.run::<8, V>(simd),
+                _ => unreachable!("no tile is higher"),
+            }
+        }
+    }
+
+    /// # Safety
+    /// The pointers are good for `R` rows of `V` vectors and for `depth`.
+    #[inline(always)]
+    unsafe fn run<const R: usize, const V: usize>(&self, simd: S) {
         let lanes = T::lanes::<S>();
         // SAFETY: as the caller's.
         unsafe {
             let mut sums = [[T::splat(simd, T::ZERO); V]; R];
-            if self.add {
+            if let Some((from, apart)) = self.start {
                 for (r, sums) in sums.iter_mut().enumerate() {
                     for (v, sum) in sums.iter_mut().enumerate() {
-                        *sum = self.c.add(r * self.c_row + v * lanes).cast::<T::Vector<S>>().read_unaligned();
+                        *sum = self.load::<V>(simd, v, from.add(r * apart + v * lanes));
                     }
                 }
             }
-            let mut b = self.b;
-            let mut a = self.a;
-            for _ in 0..self.depth {
+            // As long as there is something behind a row its last vector may be read whole, which is faster.
+            let whole = match self.b_len.checked_sub(V * lanes) {
+                None => 0,
+                Some(_) if self.b_row == 0 => self.depth,
+                Some(rest) => self.depth.min(rest / self.b_row + 1),
+            };
+            let (mut a, mut b) = (self.a, self.b);
+            for _ in 0..whole {
                 let mut right = [T::splat(simd, T::ZERO); V];
                 for (v, right) in right.iter_mut().enumerate() {
                     *right = b.add(v * lanes).cast::<T::Vector<S>>().read_unaligned();
                 }
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let left = T::splat(simd, *a.add(r * self.a_row));
-                    for (sum, right) in sums.iter_mut().zip(right) {
-                        *sum = T::fma(simd, left, right, *sum);
-                    }
+                self.accumulate(simd, a, right, &mut sums);
+                a = a.wrapping_add(self.a_column);
+                b = b.wrapping_add(self.b_row);
+            }
+            for _ in whole..self.depth {
+                let mut right = [T::splat(simd, T::ZERO); V];
+                for (v, right) in right.iter_mut().enumerate() {
+                    *right = self.load::<V>(simd, v, b.add(v * lanes));
                 }
+                self.accumulate(simd, a, right, &mut sums);
                 a = a.wrapping_add(self.a_column);
                 b = b.wrapping_add(self.b_row);
             }
             for (r, sums) in sums.iter().enumerate() {
                 for (v, sum) in sums.iter().enumerate() {
-                    self.c.add(r * self.c_row + v * lanes).cast::<T::Vector<S>>().write_unaligned(*sum);
+                    let to = self.c.add(r * self.c_row + v * lanes);
+                    if v + 1 < V {
+                        to.cast::<T::Vector<S>>().write_unaligned(*sum);
+                    } else {
+                        T::store(simd, self.mask, to, *sum);
+                    }
                 }
             }
         }
+    }
+
+    /// Vector `v` of `V`, of which the last one has only what the mask has.
+    ///
+    /// # Safety
+    /// The pointer is good for that.
+    #[inline(always)]
+    unsafe fn load<const V: usize>(&self, simd: S, v: usize, from: *const T) -> T::Vector<S> {
+        // SAFETY: as the caller's.
+        unsafe {
+            if v + 1 < V {
+                from.cast::<T::Vector<S>>().read_unaligned()
+            } else {
+                T::load(simd, self.mask, from)
+            }
+        }
+    }
+
+    /// # Safety
+    /// `a` is good for the rows of a column.
+    #[inline(always)]
+    unsafe fn accumulate<const R: usize, const V: usize>(
+        &self,
+        simd: S,
+        a: *const T,
+        right: [T::Vector<S>; V],
+        sums: &mut [[T::Vector<S>; V]; R],
+    ) {
+        for (r, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: as the caller's.
+            let left = T::splat(simd, unsafe { *a.add(r * self.a_row) });
+            for (sum, right) in sums.iter_mut().zip(right) {
+                *sum = T::fma(simd, left, right, *sum);
+            }
+        }
+    }
+}
+
+kernel! {
+    /// [`product_at`] outside a kernel. The pointer is good for the result.
+    pub fn product_alone<'a, T>(simd; a: Matrix<'a, T>, b: Matrix<'a, T>, c: *mut T, stride: usize, start: Start<'a, T>) {
+        // SAFETY: as the caller's.
+        unsafe { product_at(simd, a, b, c, stride, start) };
     }
 }

@@ -1,7 +1,7 @@
 //! float32 and float64 behind one trait, with the elementary functions that the model needs.
 //!
-//! In float32 these are polynomials without branches, so that loops over them become vector code; in
-//! float64, which is for checking, they are the library's.
+//! In float32 these are polynomials without branches; in float64, which is for checking, they are the
+//! library's. Kernels write them on [`Lanes`].
 
 use std::cell::RefCell;
 use std::fmt::Debug;
@@ -9,17 +9,10 @@ use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 use std::thread::LocalKey;
 
-use pulp::Simd;
+use pulp::{MemMask, Simd};
 use tch::Kind;
 
-/// Rows that are read or written in whole vectors are padded to a multiple of this many elements, the
-/// widest vector of any instruction set.
-const PADDING: usize = 16;
-
-/// `width` rounded up to whole vectors.
-pub const fn pad(width: usize) -> usize {
-    width.div_ceil(PADDING) * PADDING
-}
+use super::lanes::Lanes;
 
 /// Buffers of one thread.
 pub type Kept<T> = LocalKey<RefCell<Vec<Vec<T>>>>;
@@ -49,6 +42,8 @@ pub trait Real:
     const ONE: Self;
     /// A register full of numbers.
     type Vector<S: Simd>: Copy;
+    /// Which numbers of a register are read or written.
+    type Mask<S: Simd>: Copy;
 
     /// Working memory that the calling thread keeps for [`super::Scratch`].
     fn kept() -> &'static Kept<Self>;
@@ -59,14 +54,32 @@ pub trait Real:
     fn splat<S: Simd>(simd: S, x: Self) -> Self::Vector<S>;
     /// a * b + c
     fn fma<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>, c: Self::Vector<S>) -> Self::Vector<S>;
-    fn exp<S: Simd>(self) -> Self;
-    fn tanh<S: Simd>(self) -> Self;
-    fn erf<S: Simd>(self) -> Self;
-
-    #[inline(always)]
-    fn sigmoid<S: Simd>(self) -> Self {
-        Self::ONE / (Self::ONE + (-self).exp::<S>())
-    }
+    /// The first `count` numbers of a register, at most all.
+    fn first<S: Simd>(simd: S, count: usize) -> Self::Mask<S>;
+    /// Numbers from `from` on, zeros where the mask has none, which costs an operation more than reading all.
+    ///
+    /// # Safety
+    /// The pointer is good for what the mask has.
+    unsafe fn load<S: Simd>(simd: S, mask: Self::Mask<S>, from: *const Self) -> Self::Vector<S>;
+    /// Writes what the mask has.
+    ///
+    /// # Safety
+    /// As for [`Real::load`].
+    unsafe fn store<S: Simd>(simd: S, mask: Self::Mask<S>, to: *mut Self, x: Self::Vector<S>);
+    fn add_lanes<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    fn sub_lanes<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    fn mul_lanes<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    fn div_lanes<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    fn neg_lanes<S: Simd>(simd: S, a: Self::Vector<S>) -> Self::Vector<S>;
+    /// The larger number of each lane; `a` where either is NaN.
+    fn larger<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// The smaller one; `a` where either is NaN.
+    fn smaller<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// `a` in lanes where `x` is larger than zero, else zero.
+    fn where_positive<S: Simd>(simd: S, x: Self::Vector<S>, a: Self::Vector<S>) -> Self::Vector<S>;
+    fn exp<S: Simd>(simd: S, x: Self::Vector<S>) -> Self::Vector<S>;
+    fn tanh<S: Simd>(simd: S, x: Self::Vector<S>) -> Self::Vector<S>;
+    fn erf<S: Simd>(simd: S, x: Self::Vector<S>) -> Self::Vector<S>;
 
     /// Numbers in a register.
     fn lanes<S: Simd>() -> usize {
@@ -74,34 +87,12 @@ pub trait Real:
     }
 }
 
-/// a * b + c, fused where the instruction set can.
-#[inline(always)]
-fn fma<S: Simd>(a: f32, b: f32, c: f32) -> f32 {
-    if S::IS_SCALAR { a * b + c } else { a.mul_add(b, c) }
-}
-
-/// c[0] + x c[1] + x^2 c[2] ...
-#[inline(always)]
-fn polynomial<S: Simd, const N: usize>(x: f32, coefficients: [f32; N]) -> f32 {
-    let mut sum = coefficients[N - 1];
-    for c in coefficients.into_iter().rev().skip(1) {
-        sum = fma::<S>(sum, x, c);
-    }
-    sum
-}
-
-/// `x` within the bounds; a NaN stays one.
-#[inline(always)]
-fn clamp(x: f32, low: f32, high: f32) -> f32 {
-    let x = if x < low { low } else { x };
-    if x > high { high } else { x }
-}
-
 impl Real for f32 {
     const KIND: Kind = Kind::Float;
     const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
     type Vector<S: Simd> = S::f32s;
+    type Mask<S: Simd> = S::m32s;
 
     fn kept() -> &'static Kept<Self> {
         thread_local!(static KEPT: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) });
@@ -138,69 +129,126 @@ impl Real for f32 {
         simd.mul_add_e_f32s(a, b, c)
     }
 
+    #[inline(always)]
+    fn first<S: Simd>(simd: S, count: usize) -> Self::Mask<S> {
+        simd.mask_between_m32s(0, count.min(Self::lanes::<S>()) as u32).mask()
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, mask: Self::Mask<S>, from: *const Self) -> S::f32s {
+        // SAFETY: as the caller's.
+        unsafe { simd.mask_load_ptr_f32s(MemMask::new(mask), from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<S: Simd>(simd: S, mask: Self::Mask<S>, to: *mut Self, x: S::f32s) {
+        // SAFETY: as the caller's.
+        unsafe { simd.mask_store_ptr_f32s(MemMask::new(mask), to, x) }
+    }
+
+    #[inline(always)]
+    fn add_lanes<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
+        simd.add_f32s(a, b)
+    }
+
+    #[inline(always)]
+    fn sub_lanes<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
+        simd.sub_f32s(a, b)
+    }
+
+    #[inline(always)]
+    fn mul_lanes<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
+        simd.mul_f32s(a, b)
+    }
+
+    #[inline(always)]
+    fn div_lanes<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
+        simd.div_f32s(a, b)
+    }
+
+    #[inline(always)]
+    fn neg_lanes<S: Simd>(simd: S, a: S::f32s) -> S::f32s {
+        simd.neg_f32s(a)
+    }
+
+    #[inline(always)]
+    fn larger<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
+        simd.select_f32s(simd.less_than_f32s(a, b), b, a)
+    }
+
+    #[inline(always)]
+    fn smaller<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
+        simd.select_f32s(simd.less_than_f32s(b, a), b, a)
+    }
+
+    #[inline(always)]
+    fn where_positive<S: Simd>(simd: S, x: S::f32s, a: S::f32s) -> S::f32s {
+        let zero = simd.splat_f32s(0.0);
+        simd.select_f32s(simd.less_than_f32s(zero, x), a, zero)
+    }
+
     /// Within 2 units in the last place. Below -87 it is that of -87, above 88 that of 88.
     #[inline(always)]
-    fn exp<S: Simd>(self) -> Self {
+    fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
         // Adding and taking away 1.5 * 2^23 rounds to a whole number, which then stands in the low bits.
         const ROUND: f32 = 12_582_912.0;
-        let x = clamp(self, -87.0, 88.0);
-        let shifted = fma::<S>(x, std::f32::consts::LOG2_E, ROUND);
-        let n = shifted - ROUND;
-        let r = fma::<S>(n, -0.693_359_4, x);
-        let r = fma::<S>(n, 2.121_944_4e-4, r); // ln 2 in two parts
-        let tail = polynomial::<S, 6>(
-            r,
-            [0.5, 1.666_666_5e-1, 4.166_579_6e-2, 8.333_452e-3, 1.398_2e-3, 1.987_569_1e-4],
+        let x = Lanes::<S, f32>::new(simd, x).clamp(-87.0, 88.0);
+        let shifted = x.fma(x.all(std::f32::consts::LOG2_E), x.all(ROUND));
+        let n = shifted - x.all(ROUND);
+        let r = n.fma(x.all(-0.693_359_4), x);
+        let r = n.fma(x.all(2.121_944_4e-4), r); // ln 2 in two parts
+        let tail =
+            r.polynomial([0.5, 1.666_666_5e-1, 4.166_579_6e-2, 8.333_452e-3, 1.398_2e-3, 1.987_569_1e-4]);
+        let mantissa = tail.fma(r * r, r) + x.all(1.0);
+        // Times 2^n: n is added to the exponent, and what else stands above it in `shifted` is shifted out.
+        let exponent = simd.wrapping_dyn_shl_u32s(
+            simd.transmute_u32s_f32s(shifted.vector),
+            simd.splat_u32s(f32::MANTISSA_DIGITS - 1),
         );
-        let mantissa = fma::<S>(tail, r * r, r) + 1.0;
-        let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
-        mantissa * f32::from_bits(exponent)
+        let bits = simd.add_u32s(simd.transmute_u32s_f32s(mantissa.vector), exponent);
+        simd.transmute_f32s_u32s(bits)
     }
 
     /// A rational function, as Eigen's; within 4 units in the last place.
     #[inline(always)]
-    fn tanh<S: Simd>(self) -> Self {
-        let x = clamp(self, -7.905, 7.905);
+    fn tanh<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+        let x = Lanes::<S, f32>::new(simd, x).clamp(-7.905, 7.905);
         let square = x * x;
-        let above = polynomial::<S, 7>(
-            square,
-            [
-                4.893_524_6e-3,
-                6.372_619e-4,
-                1.485_722_4e-5,
-                5.122_297e-8,
-                -8.604_672e-11,
-                2.000_188e-13,
-                -2.760_768_5e-16,
-            ],
-        );
-        let below =
-            polynomial::<S, 4>(square, [4.893_525e-3, 2.268_434_6e-3, 1.185_347_1e-4, 1.198_258_4e-6]);
-        x * above / below
+        let above = square.polynomial([
+            4.893_524_6e-3,
+            6.372_619e-4,
+            1.485_722_4e-5,
+            5.122_297e-8,
+            -8.604_672e-11,
+            2.000_188e-13,
+            -2.760_768_5e-16,
+        ]);
+        let below = square.polynomial([4.893_525e-3, 2.268_434_6e-3, 1.185_347_1e-4, 1.198_258_4e-6]);
+        (x * above / below).vector
     }
 
     /// A rational function, as Eigen's; within 3e-7 of its size.
     #[inline(always)]
-    fn erf<S: Simd>(self) -> Self {
-        let x = clamp(self, -4.0, 4.0);
+    fn erf<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+        let x = Lanes::<S, f32>::new(simd, x).clamp(-4.0, 4.0);
         let square = x * x;
-        let above = polynomial::<S, 7>(
-            square,
-            [
-                -1.609_603_3e-2,
-                -2.954_599_8e-3,
-                -7.349_906e-4,
-                -5.692_506_4e-5,
-                -2.101_024e-6,
-                2.770_681_5e-8,
-                -2.726_142_3e-10,
-            ],
-        );
-        let below = polynomial::<S, 5>(
-            square,
-            [-1.426_473_9e-2, -7.373_329e-3, -1.682_827e-3, -2.133_740_6e-4, -1.456_607_2e-5],
-        );
-        x * above / below
+        let above = square.polynomial([
+            -1.609_603_3e-2,
+            -2.954_599_8e-3,
+            -7.349_906e-4,
+            -5.692_506_4e-5,
+            -2.101_024e-6,
+            2.770_681_5e-8,
+            -2.726_142_3e-10,
+        ]);
+        let below = square.polynomial([
+            -1.426_473_9e-2,
+            -7.373_329e-3,
+            -1.682_827e-3,
+            -2.133_740_6e-4,
+            -1.456_607_2e-5,
+        ]);
+        (x * above / below).vector
     }
 }
 
@@ -209,6 +257,7 @@ impl Real for f64 {
     const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
     type Vector<S: Simd> = S::f64s;
+    type Mask<S: Simd> = S::m64s;
 
     fn kept() -> &'static Kept<Self> {
         thread_local!(static KEPT: RefCell<Vec<Vec<f64>>> = const { RefCell::new(Vec::new()) });
@@ -246,17 +295,84 @@ impl Real for f64 {
     }
 
     #[inline(always)]
-    fn exp<S: Simd>(self) -> Self {
-        self.exp()
+    fn first<S: Simd>(simd: S, count: usize) -> Self::Mask<S> {
+        simd.mask_between_m64s(0, count.min(Self::lanes::<S>()) as u64).mask()
     }
 
     #[inline(always)]
-    fn tanh<S: Simd>(self) -> Self {
-        self.tanh()
+    unsafe fn load<S: Simd>(simd: S, mask: Self::Mask<S>, from: *const Self) -> S::f64s {
+        // SAFETY: as the caller's.
+        unsafe { simd.mask_load_ptr_f64s(MemMask::new(mask), from) }
     }
 
     #[inline(always)]
-    fn erf<S: Simd>(self) -> Self {
-        libm::erf(self)
+    unsafe fn store<S: Simd>(simd: S, mask: Self::Mask<S>, to: *mut Self, x: S::f64s) {
+        // SAFETY: as the caller's.
+        unsafe { simd.mask_store_ptr_f64s(MemMask::new(mask), to, x) }
     }
+
+    #[inline(always)]
+    fn add_lanes<S: Simd>(simd: S, a: S::f64s, b: S::f64s) -> S::f64s {
+        simd.add_f64s(a, b)
+    }
+
+    #[inline(always)]
+    fn sub_lanes<S: Simd>(simd: S, a: S::f64s, b: S::f64s) -> S::f64s {
+        simd.sub_f64s(a, b)
+    }
+
+    #[inline(always)]
+    fn mul_lanes<S: Simd>(simd: S, a: S::f64s, b: S::f64s) -> S::f64s {
+        simd.mul_f64s(a, b)
+    }
+
+    #[inline(always)]
+    fn div_lanes<S: Simd>(simd: S, a: S::f64s, b: S::f64s) -> S::f64s {
+        simd.div_f64s(a, b)
+    }
+
+    #[inline(always)]
+    fn neg_lanes<S: Simd>(simd: S, a: S::f64s) -> S::f64s {
+        simd.neg_f64s(a)
+    }
+
+    #[inline(always)]
+    fn larger<S: Simd>(simd: S, a: S::f64s, b: S::f64s) -> S::f64s {
+        simd.select_f64s(simd.less_than_f64s(a, b), b, a)
+    }
+
+    #[inline(always)]
+    fn smaller<S: Simd>(simd: S, a: S::f64s, b: S::f64s) -> S::f64s {
+        simd.select_f64s(simd.less_than_f64s(b, a), b, a)
+    }
+
+    #[inline(always)]
+    fn where_positive<S: Simd>(simd: S, x: S::f64s, a: S::f64s) -> S::f64s {
+        let zero = simd.splat_f64s(0.0);
+        simd.select_f64s(simd.less_than_f64s(zero, x), a, zero)
+    }
+
+    #[inline(always)]
+    fn exp<S: Simd>(_simd: S, x: S::f64s) -> S::f64s {
+        lane_by_lane::<S>(x, f64::exp)
+    }
+
+    #[inline(always)]
+    fn tanh<S: Simd>(_simd: S, x: S::f64s) -> S::f64s {
+        lane_by_lane::<S>(x, f64::tanh)
+    }
+
+    #[inline(always)]
+    fn erf<S: Simd>(_simd: S, x: S::f64s) -> S::f64s {
+        lane_by_lane::<S>(x, libm::erf)
+    }
+}
+
+#[inline(always)]
+fn lane_by_lane<S: Simd>(mut x: S::f64s, f: impl Fn(f64) -> f64) -> S::f64s {
+    let lanes: &mut [f64] = pulp::bytemuck::cast_slice_mut(std::slice::from_mut(&mut x));
+    for x in lanes {
+        *x = f(*x);
+    }
+    x
 }

@@ -4,19 +4,23 @@
 //! the same dropout again by address. Memory is linear in the frames.
 
 use std::ffi::CStr;
+use std::ops::Range;
 use std::sync::Arc;
 
+use pulp::Simd;
 use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
 use super::parallel;
-use crate::numeric::norm::{dot, each_vector, max, sum};
-use crate::numeric::{Matrix, Panel, Real, Scratch, Shared, kernel, pad, product};
+use crate::numeric::{Lanes, Matrix, Real, Scratch, Shared, Start, kernel, product, product_at, windows};
 use crate::ragged::Layout;
-use crate::rng::Dropout;
+use crate::rng::{Dropout, TILE, TILE_COLUMNS, TILE_ROWS};
 
 /// Queries that are handled at once: their scores stay in the cache.
-const BLOCK: usize = 32;
+const BLOCK: usize = 2 * TILE_COLUMNS;
+
+/// Scores of an utterance beyond which each of its heads is a piece of work of its own.
+const LONG: usize = 1 << 14;
 
 /// Projected queries, keys and values, packed.
 pub enum Qkv<'a> {
@@ -99,31 +103,52 @@ struct AttentionOp {
     v: Columns,
 }
 
-/// One head of one utterance. Matrices are `(T, width of a head)`.
-struct Head<'a, T> {
+/// Some heads of one utterance. Matrices are `(T, d)`, all heads side by side.
+struct Heads<'a, T> {
     q: Matrix<'a, T>,
     k: Matrix<'a, T>,
     v: Matrix<'a, T>,
+    which: Range<usize>,
+    depth: usize,
     scale: T,
     dropout: Dropout,
-    /// Address of this head's dropout.
+    /// Address of the first head's dropout.
     stream: u32,
 }
 
-struct HeadForward<'a, T> {
-    head: Head<'a, T>,
-    /// Each query's row of the result.
-    y: &'a (dyn Fn(usize) -> &'a mut [T] + Sync),
-    /// Logarithm of the sum of exponentials of each query's scores, or empty.
-    log_sum: &'a mut [T],
+/// Rows of a result, `stride` apart, of which each head writes its own columns.
+#[derive(Clone, Copy)]
+struct Rows<'a, T> {
+    data: &'a Shared<'a, T>,
+    start: usize,
+    stride: usize,
 }
 
-struct HeadBackward<'a, T> {
-    head: Head<'a, T>,
+struct HeadsForward<'a, T> {
+    heads: Heads<'a, T>,
+    y: Rows<'a, T>,
+    /// Logarithms of the sums of exponentials of each query's scores, rows by head; or nothing.
+    log_sums: Option<Rows<'a, T>>,
+}
+
+struct HeadsBackward<'a, T> {
+    heads: Heads<'a, T>,
     dy: Matrix<'a, T>,
-    log_sum: &'a [T],
-    /// Adds to a query's, a key's or a value's gradient; which one is 0, 1 or 2.
-    add: &'a (dyn Fn(usize, usize, &[T]) + Sync),
+    /// `(heads, Tq)`
+    log_sums: Matrix<'a, T>,
+    dq: Option<Rows<'a, T>>,
+    dk: Option<Rows<'a, T>>,
+    dv: Option<Rows<'a, T>>,
+}
+
+impl<'a, T: Real> Rows<'a, T> {
+    /// # Safety
+    /// As [`Shared::part`].
+    #[inline(always)]
+    unsafe fn part(self, row: usize, column: usize, len: usize) -> &'a mut [T] {
+        // SAFETY: as the caller's.
+        unsafe { self.data.part(self.start + row * self.stride + column, len) }
+    }
 }
 
 impl AttentionOp {
@@ -131,28 +156,32 @@ impl AttentionOp {
         self.width / self.heads
     }
 
-    /// Calls `work` with the utterance, the head and their inputs.
-    fn each_head<'a, T: Real>(&self, x: &[&'a [T]], work: impl Fn(usize, usize, Head<'a, T>) + Sync) {
-        let depth = self.depth();
-        let scale = T::of((depth as f64).sqrt().recip());
-        // Longest first, for an even load.
-        let order = &self.queries.longest_first;
-        parallel::each(order.len() * self.heads, |i| {
-            let (b, h) = (order[i / self.heads], i % self.heads);
+    /// Calls `work` with each utterance and its heads, all or one by one, on their inputs.
+    fn each_part<'a, T: Real>(&self, x: &[&'a [T]], work: impl Fn(usize, Heads<'a, T>) + Sync) {
+        let count = |b: usize| self.heads * self.queries.span(b).1 * self.keys.span(b).1;
+        let at_once = |b: usize| if count(b) > LONG { 1 } else { self.heads };
+        let longest_first = self.queries.longest_first.iter();
+        let parts: Vec<(usize, Range<usize>)> = longest_first
+            .flat_map(|&b| (0..self.heads).step_by(at_once(b)).map(move |h| (b, h..h + at_once(b))))
+            .collect();
+        parallel::each(parts.len(), |i| {
+            let (b, heads) = parts[i].clone();
             let part = |columns: Columns, layout: &Layout| {
                 let (first, length) = layout.span(b);
-                let start = first * columns.stride + columns.start + h * depth;
-                Matrix::strided(&x[columns.input][start..], length, depth, columns.stride)
+                let start = first * columns.stride + columns.start;
+                Matrix::strided(&x[columns.input][start..], length, self.width, columns.stride)
             };
-            let head = Head {
+            let heads = Heads {
                 q: part(self.q, &self.queries),
                 k: part(self.k, &self.keys),
                 v: part(self.v, &self.keys),
-                scale,
+                depth: self.depth(),
+                scale: T::of((self.depth() as f64).sqrt().recip()),
                 dropout: self.dropout,
-                stream: (b * self.heads + h) as u32,
+                stream: (b * self.heads + heads.start) as u32,
+                which: heads,
             };
-            work(b, h, head);
+            work(b, heads);
         });
     }
 }
@@ -168,189 +197,196 @@ impl Op for AttentionOp {
     }
 
     fn forward<T: Real>(&self, x: &[&[T]], y: &mut [&mut [T]], saved: &mut [&mut [T]]) {
-        let (depth, total) = (self.depth(), self.queries.total as usize);
+        let total = self.queries.total as usize;
         let (y, log_sums) = (Shared::new(y[0]), Shared::new(saved[0]));
-        self.each_head(x, |b, h, head| {
-            let (first, length) = self.queries.span(b);
-            // SAFETY: each head of each utterance writes its own columns and rows.
-            let row = |t: usize| unsafe { y.part((first + t) * self.width + h * depth, depth) };
-            let log_sum = if log_sums.is_empty() {
-                &mut []
-            } else {
-                // SAFETY: as above.
-                unsafe { log_sums.part(h * total + first, length) }
-            };
-            attend(HeadForward { head, y: &row, log_sum });
+        self.each_part(x, |b, heads| {
+            let first = self.queries.span(b).0;
+            let y = Rows { data: &y, start: first * self.width, stride: self.width };
+            let log_sums = Rows { data: &log_sums, start: first, stride: total };
+            let log_sums = (!log_sums.data.is_empty()).then_some(log_sums);
+            attend(HeadsForward { heads, y, log_sums });
         });
     }
 
     fn backward<T: Real>(&self, io: &Io<T>, dy: &[Option<&[T]>], dx: &mut [Option<&mut [T]>]) {
         let Some(dy) = dy[0] else { return };
-        let (depth, total) = (self.depth(), self.queries.total as usize);
+        let total = self.queries.total as usize;
         let dx: Vec<Option<Shared<T>>> =
             dx.iter_mut().map(|dx| dx.as_mut().map(|dx| Shared::new(dx))).collect();
-        self.each_head(io.x, |b, h, head| {
+        self.each_part(io.x, |b, heads| {
             let (first, length) = self.queries.span(b);
-            let start = first * self.width + h * depth;
-            let log_sum = &io.saved[0][h * total + first..][..length];
-            let add = |which: usize, t: usize, from: &[T]| {
-                let (columns, layout) =
-                    [(self.q, &self.queries), (self.k, &self.keys), (self.v, &self.keys)][which];
-                let Some(to) = &dx[columns.input] else { return };
-                let place = (layout.span(b).0 + t) * columns.stride + columns.start + h * depth;
-                // SAFETY: each head of each utterance has its own columns and rows.
-                let to = unsafe { to.part(place, depth) };
-                to.iter_mut().zip(from).for_each(|(to, &from)| *to += from);
+            let rows = |of| Matrix::new(of, total, self.width).rows(first, length);
+            let gradient = |columns: Columns, layout: &Layout| {
+                let start = layout.span(b).0 * columns.stride + columns.start;
+                dx[columns.input].as_ref().map(|data| Rows { data, start, stride: columns.stride })
             };
-            let dy = Matrix::strided(&dy[start..], length, depth, self.width);
-            attend_backward(HeadBackward { head, dy, log_sum, add: &add });
+            attend_backward(HeadsBackward {
+                heads,
+                dy: rows(dy),
+                log_sums: Matrix::strided(&io.saved[0][first..], self.heads, length, total),
+                dq: gradient(self.q, &self.queries),
+                dk: gradient(self.k, &self.keys),
+                dv: gradient(self.v, &self.keys),
+            });
         });
     }
 }
 
-/// Rows of a matrix with rows side by side, as a panel.
+/// `scale` times the transpose of `matrix`, in rows of `stride`.
 #[inline(always)]
-fn rows_panel<T: Real>(matrix: &Matrix<T>, scale: T, panel: &mut [T]) {
-    let stride = pad(matrix.columns);
-    for (r, row) in panel.chunks_exact_mut(stride).take(matrix.rows).enumerate() {
-        let (row, rest) = row.split_at_mut(matrix.columns);
-        rest.fill(T::ZERO);
-        for (to, &from) in row.iter_mut().zip(&matrix.data[r * matrix.row_stride..]) {
-            *to = from * scale;
+fn transpose<T: Real>(matrix: &Matrix<T>, scale: T, to: &mut [T], stride: usize) {
+    matrix.check();
+    for (c, row) in to.chunks_exact_mut(stride).take(matrix.columns).enumerate() {
+        for (r, to) in row.iter_mut().take(matrix.rows).enumerate() {
+            // SAFETY: checked.
+            *to = scale * unsafe { *matrix.data.get_unchecked(r * matrix.row_stride + c) };
         }
     }
 }
 
-/// Its transpose, as a panel.
+/// What dropout multiplies the probabilities of all keys for the queries from `column` on with,
+/// `(keys, TILE_COLUMNS)` and maybe more keys.
 #[inline(always)]
-fn columns_panel<T: Real>(matrix: &Matrix<T>, scale: T, panel: &mut [T]) {
-    let stride = pad(matrix.rows);
-    for (c, row) in panel.chunks_exact_mut(stride).take(matrix.columns).enumerate() {
-        let (row, rest) = row.split_at_mut(matrix.rows);
-        rest.fill(T::ZERO);
-        for (r, to) in row.iter_mut().enumerate() {
-            *to = matrix.data[r * matrix.row_stride + c] * scale;
+fn draw<S: Simd, T: Real>(simd: S, dropout: &Dropout, stream: u32, column: usize, masks: &mut [T]) {
+    if !dropout.is_off() {
+        for (i, mask) in masks.chunks_exact_mut(TILE).enumerate() {
+            dropout.tile(simd, stream, i * TILE_ROWS, column, mask);
+        }
+    }
+}
+
+/// As many masks as [`draw`] needs: ones, for where dropout is off.
+fn masks<T: Real>(keys: usize) -> Scratch<T> {
+    let mut masks = Scratch::new(keys.next_multiple_of(TILE_ROWS) * TILE_COLUMNS);
+    masks.fill(T::ONE);
+    masks
+}
+
+// Scores stand as (keys, queries): what runs over the keys runs down the lanes of a register.
+
+kernel! {
+    fn attend<'a, T>(simd; call: HeadsForward<'a, T>) {
+        let HeadsForward { heads: Heads { q, k, v, which, depth, scale, dropout, stream }, y, log_sums } = call;
+        let (queries, keys) = (q.rows, k.rows);
+        let wide = BLOCK.min(queries.next_multiple_of(TILE_COLUMNS));
+        let mut queries_t = Scratch::zeros(depth * wide);
+        let mut scores = Scratch::new(keys * wide);
+        let mut masks = masks(keys);
+        let mut sums = [T::ONE; BLOCK];
+        let mut tops = [T::ZERO; BLOCK];
+        for (stream, h) in (stream..).zip(which) {
+            let [q, k, v] = [&q, &k, &v].map(|all| all.columns(h * depth, depth));
+            for first in (0..queries).step_by(BLOCK) {
+                let rows = BLOCK.min(queries - first);
+                let columns = rows.next_multiple_of(TILE_COLUMNS);
+                transpose(&q.rows(first, rows), scale, &mut queries_t, wide);
+                let block = Matrix::strided(&queries_t, depth, columns, wide);
+                product(simd, k, block, &mut scores, wide, Start::Zero);
+                for column in (0..columns).step_by(TILE_COLUMNS) {
+                    draw(simd, &dropout, stream, first + column, &mut masks);
+                    for w in windows::<S, T>(simd, TILE_COLUMNS) {
+                        let mut top = w.read(&scores[column..]);
+                        for k in 1..keys {
+                            top = top.max(w.read(&scores[k * wide + column..]));
+                        }
+                        let mut sum = Lanes::splat(simd, T::ZERO);
+                        for k in 0..keys {
+                            let score = &mut scores[k * wide + column..];
+                            let share = (w.read(score) - top).exp();
+                            w.write(score, share * w.read(&masks[k * TILE_COLUMNS..]));
+                            sum += share;
+                        }
+                        w.write(&mut sums[column..], sum);
+                        w.write(&mut tops[column..], top);
+                    }
+                }
+                let shares = Matrix::strided(&scores, keys, rows, wide).t();
+                let place = y.data.pointer(
+                    y.start + first * y.stride + h * depth,
+                    (rows - 1) * y.stride + depth,
+                );
+                // SAFETY: each head of each utterance writes its own columns and rows.
+                unsafe { product_at(simd, shares, v, place, y.stride, Start::Zero) };
+                for (r, sum) in sums[..rows].iter().enumerate() {
+                    // SAFETY: as above.
+                    let y = unsafe { y.part(first + r, h * depth, depth) };
+                    let share = Lanes::splat(simd, T::ONE / *sum);
+                    for w in windows::<S, T>(simd, depth) {
+                        w.write(y, w.read(y) * share);
+                    }
+                }
+                if let Some(log_sums) = log_sums {
+                    // SAFETY: as above.
+                    let log_sums = unsafe { log_sums.part(h, first, rows) };
+                    for (to, (sum, top)) in log_sums.iter_mut().zip(sums.iter().zip(tops)) {
+                        *to = top + T::of(sum.to_f64().ln());
+                    }
+                }
+            }
         }
     }
 }
 
 kernel! {
-    fn attend<'a, T>(simd; call: HeadForward<'a, T>) {
-        let HeadForward { head: Head { q, k, v, scale, dropout, stream }, y, log_sum } = call;
-        let (queries, keys, depth) = (q.rows, k.rows, q.columns);
-        let (wide, deep) = (pad(keys), pad(depth));
-        let mut keys_t = Scratch::new(depth * wide);
-        columns_panel(&k, scale, &mut keys_t);
-        let mut values = Scratch::new(keys * deep);
-        rows_panel(&v, T::ONE, &mut values);
-        let mut scores = Scratch::new(BLOCK * wide);
-        let mut mixed = Scratch::new(BLOCK * deep);
-        let mut mask = Scratch::new(if dropout.is_off() { 0 } else { BLOCK * keys });
-        for first in (0..queries).step_by(BLOCK) {
-            let rows = BLOCK.min(queries - first);
-            let block = q.rows(first, rows);
-            let panel = Panel { data: &keys_t[..], stride: wide };
-            product(simd, &block, &panel, keys, &mut scores, wide, false);
-            if !dropout.is_off() {
-                dropout.fill(stream, first * keys, &mut mask[..rows * keys]);
-            }
-            let mut sums = [T::ONE; BLOCK];
-            for (r, row) in scores.chunks_exact_mut(wide).take(rows).enumerate() {
-                // Whole vectors all along: what stands beyond the last key neither is a maximum nor counts.
-                let last = row[keys - 1];
-                row[keys..].fill(last);
-                let top = max(row);
-                each_vector(row, |score| (score - top).exp::<S>());
-                row[keys..].fill(T::ZERO);
-                sums[r] = sum(row);
-                if let Some(log_sum) = log_sum.get_mut(first + r) {
-                    *log_sum = top + T::of(sums[r].to_f64().ln());
-                }
-                if !dropout.is_off() {
-                    let mask = &mask[r * keys..][..keys];
-                    row.iter_mut().zip(mask).for_each(|(score, &keep)| *score *= keep);
-                }
-            }
-            let probabilities = Matrix::strided(&scores, rows, keys, wide);
-            let panel = Panel { data: &values[..], stride: deep };
-            product(simd, &probabilities, &panel, depth, &mut mixed, deep, false);
-            for (r, mixed) in mixed.chunks_exact(deep).take(rows).enumerate() {
-                let share = T::ONE / sums[r];
-                y(first + r).iter_mut().zip(mixed).for_each(|(y, &mixed)| *y = mixed * share);
-            }
-        }
-    }
-}
-
-kernel! {
-    fn attend_backward<'a, T>(simd; call: HeadBackward<'a, T>) {
-        let HeadBackward { head: Head { q, k, v, scale, dropout, stream }, dy, log_sum, add } = call;
-        let (queries, keys, depth) = (q.rows, k.rows, q.columns);
-        let (wide, deep) = (pad(keys), pad(depth));
-        let mut keys_t = Scratch::new(depth * wide);
-        columns_panel(&k, scale, &mut keys_t);
-        let mut values_t = Scratch::new(depth * wide);
-        columns_panel(&v, T::ONE, &mut values_t);
-        let mut key_rows = Scratch::new(keys * deep);
-        rows_panel(&k, scale, &mut key_rows);
-        let mut query_rows = Scratch::new(BLOCK * deep);
-        let mut dy_rows = Scratch::new(BLOCK * deep);
-        let mut probabilities = Scratch::new(BLOCK * wide);
-        let mut dscores = Scratch::new(BLOCK * wide);
-        let mut dquery = Scratch::new(BLOCK * deep);
-        let mut dkeys = Scratch::zeros(keys * deep);
-        let mut dvalues = Scratch::zeros(keys * deep);
-        let mut mask = Scratch::new(if dropout.is_off() { 0 } else { BLOCK * keys });
-        for first in (0..queries).step_by(BLOCK) {
-            let rows = BLOCK.min(queries - first);
-            let (q, dy) = (q.rows(first, rows), dy.rows(first, rows));
-            rows_panel(&q, scale, &mut query_rows);
-            rows_panel(&dy, T::ONE, &mut dy_rows);
-            let panel = Panel { data: &keys_t[..], stride: wide };
-            product(simd, &q, &panel, keys, &mut probabilities, wide, false);
-            let panel = Panel { data: &values_t[..], stride: wide };
-            product(simd, &dy, &panel, keys, &mut dscores, wide, false);
-            if !dropout.is_off() {
-                dropout.fill(stream, first * keys, &mut mask[..rows * keys]);
-            }
-            for r in 0..rows {
-                let row = &mut probabilities[r * wide..][..wide];
-                let drow = &mut dscores[r * wide..][..wide];
-                let log_sum = log_sum[first + r];
-                each_vector(row, |score| (score - log_sum).exp::<S>());
-                row[keys..].fill(T::ZERO);
-                if dropout.is_off() {
-                    let slope = dot(row, drow);
-                    for j in 0..wide {
-                        drow[j] = row[j] * (drow[j] - slope);
-                    }
-                } else {
-                    let mask = &mask[r * keys..][..keys];
-                    for j in 0..keys {
-                        drow[j] *= mask[j];
-                    }
-                    let slope = dot(row, drow);
-                    for j in 0..keys {
-                        drow[j] = row[j] * (drow[j] - slope);
-                        row[j] *= mask[j];
+    fn attend_backward<'a, T>(simd; call: HeadsBackward<'a, T>) {
+        let HeadsBackward {
+            heads: Heads { q, k, v, which, depth, scale, dropout, stream }, dy, log_sums, dq, dk, dv,
+        } = call;
+        let (queries, keys) = (q.rows, k.rows);
+        let wide = BLOCK.min(queries.next_multiple_of(TILE_COLUMNS));
+        let mut block = Scratch::zeros(depth * wide);
+        let mut shares = Scratch::new(keys * wide);
+        let mut dscores = Scratch::new(keys * wide);
+        let mut masks = masks(keys);
+        let mut log_sum = [T::ZERO; BLOCK];
+        let scale_all = Lanes::splat(simd, scale);
+        for (stream, h) in (stream..).zip(which) {
+            let [q, k, v, dy] = [&q, &k, &v, &dy].map(|all| all.columns(h * depth, depth));
+            for first in (0..queries).step_by(BLOCK) {
+                let rows = BLOCK.min(queries - first);
+                let columns = rows.next_multiple_of(TILE_COLUMNS);
+                let [q, dy] = [q, dy].map(|all| all.rows(first, rows));
+                transpose(&q, scale, &mut block, wide);
+                product(simd, k, Matrix::strided(&block, depth, columns, wide), &mut shares, wide, Start::Zero);
+                transpose(&dy, T::ONE, &mut block, wide);
+                product(simd, v, Matrix::strided(&block, depth, columns, wide), &mut dscores, wide, Start::Zero);
+                log_sum[..rows].copy_from_slice(&log_sums.row(h)[first..first + rows]);
+                for column in (0..columns).step_by(TILE_COLUMNS) {
+                    draw(simd, &dropout, stream, first + column, &mut masks);
+                    for w in windows::<S, T>(simd, TILE_COLUMNS) {
+                        let log_sum = w.read(&log_sum[column..]);
+                        let mut slope = Lanes::splat(simd, T::ZERO);
+                        for k in 0..keys {
+                            let at = k * wide + column;
+                            let share = (w.read(&shares[at..]) - log_sum).exp();
+                            let dshare = w.read(&dscores[at..]) * w.read(&masks[k * TILE_COLUMNS..]);
+                            slope = share.fma(dshare, slope);
+                            w.write(&mut shares[at..], share);
+                            w.write(&mut dscores[at..], dshare);
+                        }
+                        for k in 0..keys {
+                            let at = k * wide + column;
+                            let (share, dshare) = (w.read(&shares[at..]), w.read(&dscores[at..]));
+                            w.write(&mut dscores[at..], share * (dshare - slope) * scale_all);
+                            w.write(&mut shares[at..], share * w.read(&masks[k * TILE_COLUMNS..]));
+                        }
                     }
                 }
+                let dscores = Matrix::strided(&dscores, keys, rows, wide);
+                let shares = Matrix::strided(&shares, keys, rows, wide);
+                let products = [
+                    (dq, first, dscores.t(), k), // dS K
+                    (dk, 0, dscores, q),         // dS^T Q
+                    (dv, 0, shares, dy),         // P^T dY
+                ];
+                for (to, row, a, b) in products {
+                    let Some(to) = to else { continue };
+                    let start = to.start + row * to.stride + h * depth;
+                    let place = to.data.pointer(start, (a.rows - 1) * to.stride + depth);
+                    // SAFETY: each head of each utterance has its own columns and rows.
+                    unsafe { product_at(simd, a, b, place, to.stride, Start::Itself) };
+                }
             }
-            let p = Matrix::strided(&probabilities, rows, keys, wide);
-            let ds = Matrix::strided(&dscores, rows, keys, wide);
-            let panel = Panel { data: &dy_rows[..], stride: deep };
-            product(simd, &p.t(), &panel, depth, &mut dvalues, deep, true);
-            let panel = Panel { data: &query_rows[..], stride: deep };
-            product(simd, &ds.t(), &panel, depth, &mut dkeys, deep, true);
-            let panel = Panel { data: &key_rows[..], stride: deep };
-            product(simd, &ds, &panel, depth, &mut dquery, deep, false);
-            for (r, dquery) in dquery.chunks_exact(deep).take(rows).enumerate() {
-                add(0, first + r, &dquery[..depth]);
-            }
-        }
-        for (t, (dkey, dvalue)) in dkeys.chunks_exact(deep).zip(dvalues.chunks_exact(deep)).enumerate() {
-            add(1, t, &dkey[..depth]);
-            add(2, t, &dvalue[..depth]);
         }
     }
 }

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
-use super::gemm::{column_sums, multiply_then, parallel_multiply};
-use super::linear::{Activation, activate};
-use super::recurrent::{Group, SIDE_BY_SIDE, as_panel, panel};
+use super::gemm::{column_sums, parallel_multiply};
+use super::recurrent::{Group, SIDE_BY_SIDE};
 use super::{Recurrent, parallel};
-use crate::numeric::{Matrix, Real, Scratch, Shared, kernel, multiply, pad, product};
+use crate::numeric::{
+    LaidOut, Lanes, Matrix, Real, Scratch, Shared, Start, kernel, multiply, product, windows,
+};
 use crate::ragged::{Layout, Ragged};
 
-/// What a scan keeps of each frame for backward, rows of `pad(d)` each: r, z, n, W_hn h + b_hn, and the
-/// state before the frame.
+/// What a scan keeps of each frame for backward, rows of d each: r, z, n, W_hn h + b_hn, and the state
+/// before the frame.
 const KEPT: usize = 5;
 
 struct BigruControl {
@@ -60,15 +61,15 @@ pub fn bigru_control(streams: &[Bigru]) -> Vec<Tensor> {
 struct Scan<'a, T> {
     group: Group<'a>,
     hidden: usize,
-    /// W_ih x + b_ih, and b_hh where it is only added: `(sum T, 3d)` and a vector more.
+    /// W_ih x + b_ih, and b_hh where it is only added: `(sum T, 3d)`.
     input: &'a [T],
-    /// W_hh^T as a panel.
-    weight: &'a [T],
-    /// b_hn, padded.
+    /// W_hh^T, `(d, 3d)`.
+    weight: Matrix<'a, T>,
+    /// b_hn
     bias_n: &'a [T],
-    /// `(sum T, KEPT * pad(d))`, or nothing.
+    /// `(sum T, KEPT * d)`, or nothing.
     kept: &'a Shared<'a, T>,
-    /// Sums of the states over time, `(B, pad(d))`.
+    /// Sums of the states over time, `(B, d)`.
     sums: &'a Shared<'a, T>,
 }
 
@@ -79,8 +80,8 @@ struct ScanBack<'a, T> {
     kept: &'a [T],
     /// Gradient of the control vectors, `(B, d)`.
     dc: &'a [T],
-    /// W_hh as a panel.
-    weight: &'a [T],
+    /// W_hh, `(3d, d)`.
+    weight: Matrix<'a, T>,
     /// Gradients of the gates' arguments, `(sum T, 4d)`: n, r, z of the input's side, then n of the state's
     /// side, so that either side's three stand together.
     dgates: &'a Shared<'a, T>,
@@ -92,51 +93,43 @@ impl Op for BigruControl {
     fn shapes(&self) -> Shapes {
         Shapes {
             results: vec![vec![self.layout.batch_size() as i64, self.hidden as i64]],
-            saved: vec![self.rows() * KEPT * pad(self.hidden); 2],
+            saved: vec![self.rows() * KEPT * self.hidden; 2],
         }
     }
 
     fn forward<T: Real>(&self, x: &[&[T]], y: &mut [&mut [T]], saved: &mut [&mut [T]]) {
-        let (d, width) = (self.hidden, pad(self.hidden));
+        let d = self.hidden;
         let [kept_forward, kept_backward] = saved else { unreachable!("two directions") };
         let kept = [Shared::new(kept_forward), Shared::new(kept_backward)];
         let frames = Matrix::new(x[0], self.rows(), self.input);
 
-        let prepared: Vec<[Scratch<T>; 3]> = parallel::map(2, |direction| {
+        let prepared: Vec<(Scratch<T>, LaidOut<T>)> = parallel::map(2, |direction| {
             let [w_ih, w_hh, b_ih, b_hh] = weights(x, direction);
-            let mut input = Scratch::new(self.rows() * 3 * d + width);
-            input[self.rows() * 3 * d..].fill(T::ZERO);
+            let mut input = Scratch::new(self.rows() * 3 * d);
             // The state's side of n is added behind r, so its bias is too.
             let bias: Vec<T> =
                 (0..3 * d).map(|j| if j < 2 * d { b_ih[j] + b_hh[j] } else { b_ih[j] }).collect();
-            let product = (frames, Matrix::new(w_ih, 3 * d, self.input).t());
-            multiply_then(product, &mut input, 3 * d, false, |rows, columns, input| {
-                for r in rows {
-                    // SAFETY: this piece's elements of row r.
-                    let row = unsafe { input.part(r * 3 * d + columns.start, columns.len()) };
-                    activate(row, &bias[columns.clone()], &mut [], Activation::None);
-                }
-            });
-            let mut bias_n = Scratch::zeros(width);
-            bias_n[..d].copy_from_slice(&b_hh[2 * d..]);
-            [input, panel(Matrix::new(w_hh, 3 * d, d).t()), bias_n]
+            let w_ih = Matrix::new(w_ih, 3 * d, self.input);
+            parallel_multiply(frames, w_ih.t(), &mut input, Start::Row(&bias));
+            (input, LaidOut::of(Matrix::new(w_hh, 3 * d, d).t()))
         });
 
         let batch = self.layout.batch_size();
-        let mut sums = Scratch::<T>::new(2 * batch * width);
-        let (forward, backward) = sums.split_at_mut(batch * width);
+        let mut sums = Scratch::<T>::new(2 * batch * d);
+        let (forward, backward) = sums.split_at_mut(batch * d);
         let by_direction = [Shared::new(forward), Shared::new(backward)];
         let groups = self.groups();
         parallel::each(groups.len(), |i| {
             let (direction, group) = groups[i];
-            let [input, weight, bias_n] = &prepared[direction];
+            let (input, weight) = &prepared[direction];
+            let (weight, bias_n) = (weight.view(), &weights(x, direction)[3][2 * d..]);
             let (kept, sums) = (&kept[direction], &by_direction[direction]);
             scan(&Scan { group, hidden: d, input, weight, bias_n, kept, sums });
         });
         for (b, c) in y[0].chunks_exact_mut(d).enumerate() {
             let share = T::of(0.5 / self.layout.lengths[b] as f64);
             for (j, c) in c.iter_mut().enumerate() {
-                *c = (sums[b * width + j] + sums[(batch + b) * width + j]) * share;
+                *c = (sums[b * d + j] + sums[(batch + b) * d + j]) * share;
             }
         }
     }
@@ -144,7 +137,7 @@ impl Op for BigruControl {
     fn backward<T: Real>(&self, io: &Io<T>, dy: &[Option<&[T]>], dx: &mut [Option<&mut [T]>]) {
         let Some(dc) = dy[0] else { return };
         let (d, rows) = (self.hidden, self.rows());
-        let panels: Vec<Scratch<T>> = parallel::map(2, |i| panel(Matrix::new(weights(io.x, i)[1], 3 * d, d)));
+        let w_hh = [0, 1].map(|direction| LaidOut::of(Matrix::new(weights(io.x, direction)[1], 3 * d, d)));
         let mut all = Scratch::new(2 * rows * 4 * d);
         let (forward, backward) = all.split_at_mut(rows * 4 * d);
         {
@@ -152,8 +145,8 @@ impl Op for BigruControl {
             let groups = self.groups();
             parallel::each(groups.len(), |i| {
                 let (direction, group) = groups[i];
-                let (weight, dgates) = (&panels[direction], &dgates[direction]);
-                let kept = io.saved[direction];
+                let weight = w_hh[direction].view();
+                let (kept, dgates) = (io.saved[direction], &dgates[direction]);
                 scan_back(&ScanBack { group, hidden: d, kept, dc, weight, dgates });
             });
         }
@@ -169,8 +162,8 @@ impl Op for BigruControl {
                     let w_ih = Matrix::new(weights(io.x, direction)[0], 3 * d, self.input);
                     let n = Matrix::strided(dgates, rows, d, 4 * d);
                     let rz = Matrix::strided(&dgates[d..], rows, 2 * d, 4 * d);
-                    parallel_multiply(n, w_ih.rows(2 * d, d), dx, self.input, true);
-                    parallel_multiply(rz, w_ih.rows(0, 2 * d), dx, self.input, true);
+                    parallel_multiply(n, w_ih.rows(2 * d, d), dx, Start::Itself);
+                    parallel_multiply(rz, w_ih.rows(0, 2 * d), dx, Start::Itself);
                 }
             },
             || {
@@ -200,17 +193,17 @@ impl BigruControl {
         dgates: &[T],
         dweights: &mut [Option<&mut [T]>],
     ) {
-        let (d, width, rows) = (self.hidden, pad(self.hidden), self.rows());
+        let (d, rows) = (self.hidden, self.rows());
         let part = |start: usize, columns: usize| Matrix::strided(&dgates[start..], rows, columns, 4 * d);
-        let before = Matrix::strided(&kept[4 * width..], rows, d, KEPT * width);
+        let before = Matrix::strided(&kept[4 * d..], rows, d, KEPT * d);
         let [w_ih, w_hh, b_ih, b_hh] = dweights else { unreachable!("four weights a direction") };
         if let Some(w_ih) = w_ih {
             let (rz, n) = w_ih.split_at_mut(2 * d * self.input);
-            multiply(part(d, 2 * d).t(), x, rz, self.input, true);
-            multiply(part(0, d).t(), x, n, self.input, true);
+            multiply(part(d, 2 * d).t(), x, rz, self.input, Start::Itself);
+            multiply(part(0, d).t(), x, n, self.input, Start::Itself);
         }
         if let Some(w_hh) = w_hh {
-            multiply(part(d, 3 * d).t(), before, w_hh, d, true);
+            multiply(part(d, 3 * d).t(), before, w_hh, d, Start::Itself);
         }
         if let Some(b_ih) = b_ih {
             let (rz, n) = b_ih.split_at_mut(2 * d);
@@ -232,121 +225,103 @@ fn weights<'a, T>(x: &[&'a [T]], direction: usize) -> [&'a [T]; 4] {
 kernel! {
     fn scan<'a, T>(simd; scan: &'a Scan<'a, T>) {
         let Scan { group, hidden: d, input, weight, bias_n, kept, sums } = *scan;
-        let (width, gates) = (pad(d), pad(3 * d));
-        let mut h = Scratch::zeros(SIDE_BY_SIDE * width);
-        let mut sum = Scratch::zeros(SIDE_BY_SIDE * width);
-        // Rows are read a whole vector past the last gate.
-        let mut own = Scratch::zeros(SIDE_BY_SIDE * gates + width);
-        let mut row = Scratch::new(KEPT * width);
+        let mut h = Scratch::zeros(SIDE_BY_SIDE * d);
+        let mut sum = Scratch::zeros(SIDE_BY_SIDE * d);
+        let mut own = Scratch::new(SIDE_BY_SIDE * 3 * d);
         for t in 0..group.steps() {
             let running = group.running(t);
-            let states = Matrix::strided(&h, running, d, width);
-            product(simd, &states, &as_panel(weight, 3 * d), 3 * d, &mut own, gates, false);
+            product(simd, Matrix::new(&h, running, d), weight, &mut own, 3 * d, Start::Zero);
             for m in 0..running {
                 let frame = group.frame(m, t);
-                let row = if kept.is_empty() {
-                    &mut row[..]
-                } else {
-                    // SAFETY: each frame is one member's at one step of one scan.
-                    unsafe { kept.part(frame * KEPT * width, KEPT * width) }
-                };
-                let lane = m * width..(m + 1) * width;
-                let (h, sum) = (&mut h[lane.clone()], &mut sum[lane]);
-                step::<S, T>(&input[frame * 3 * d..], &own[m * gates..], bias_n, d, h, row);
-                sum.iter_mut().zip(h).for_each(|(sum, h)| *sum += *h);
+                let count = if kept.is_empty() { 0 } else { KEPT * d };
+                // SAFETY: each frame is one member's at one step of one scan.
+                let row = unsafe { kept.part(frame * count, count) };
+                let (input, own) = (&input[frame * 3 * d..][..3 * d], &own[m * 3 * d..][..3 * d]);
+                let (h, sum) = (&mut h[m * d..][..d], &mut sum[m * d..][..d]);
+                step(simd, input, own, bias_n, (h, sum), row);
             }
         }
-        for (m, sum) in sum.chunks_exact(width).take(group.size()).enumerate() {
+        for (m, sum) in sum.chunks_exact(d).take(group.size()).enumerate() {
             // SAFETY: each utterance is in one scan of this direction.
-            unsafe { sums.part(group.utterance(m) * width, width) }.copy_from_slice(sum);
+            unsafe { sums.part(group.utterance(m) * d, d) }.copy_from_slice(sum);
         }
     }
 }
 
-/// One frame of one utterance: the state `h` becomes the next, `row` is what backward needs.
+/// One frame of one utterance: the state `h` becomes the next and is added to the sum; `row`, where there is
+/// one, is what backward needs.
 #[inline(always)]
-fn step<S: pulp::Simd, T: Real>(input: &[T], own: &[T], bias_n: &[T], d: usize, h: &mut [T], row: &mut [T]) {
-    let width = h.len();
-    let (x_r, x_z, x_n) = (&input[..width], &input[d..][..width], &input[2 * d..][..width]);
-    let (h_r, h_z, h_n) = (&own[..width], &own[d..][..width], &own[2 * d..][..width]);
-    let bias_n = &bias_n[..width];
-    let (r, row) = row.split_at_mut(width);
-    let (z, row) = row.split_at_mut(width);
-    let (n, row) = row.split_at_mut(width);
-    let (own_n, before) = row.split_at_mut(width);
-    let before = &mut before[..width];
-    for j in 0..width {
-        r[j] = (x_r[j] + h_r[j]).sigmoid::<S>();
-    }
-    for j in 0..width {
-        z[j] = (x_z[j] + h_z[j]).sigmoid::<S>();
-    }
-    for j in 0..width {
-        own_n[j] = h_n[j] + bias_n[j];
-        n[j] = (x_n[j] + r[j] * own_n[j]).tanh::<S>();
-    }
-    for j in 0..width {
-        before[j] = h[j];
-        h[j] = n[j] + z[j] * (h[j] - n[j]);
+fn step<S: pulp::Simd, T: Real>(
+    simd: S,
+    input: &[T],
+    own: &[T],
+    bias_n: &[T],
+    (h, sum): (&mut [T], &mut [T]),
+    row: &mut [T],
+) {
+    for w in windows::<S, T>(simd, h.len()) {
+        let ([x_r, x_z, x_n], [h_r, h_z, h_n]) = (w.read_rows(input), w.read_rows(own));
+        let r = (x_r + h_r).sigmoid();
+        let z = (x_z + h_z).sigmoid();
+        let own_n = h_n + w.read(bias_n);
+        let n = r.fma(own_n, x_n).tanh();
+        let before = w.read(h);
+        let after = z.fma(before - n, n);
+        w.write(h, after);
+        w.write(sum, w.read(sum) + after);
+        if !row.is_empty() {
+            w.write_rows(row, [r, z, n, own_n, before]);
+        }
     }
 }
 
 kernel! {
     fn scan_back<'a, T>(simd; scan: &'a ScanBack<'a, T>) {
         let ScanBack { group, hidden: d, kept, dc, weight, dgates } = *scan;
-        let width = pad(d);
-        let mut dh = Scratch::zeros(SIDE_BY_SIDE * width);
-        let mut share = Scratch::zeros(SIDE_BY_SIDE * width);
+        let mut dh = Scratch::zeros(SIDE_BY_SIDE * d);
+        let mut share = Scratch::new(SIDE_BY_SIDE * d);
         for m in 0..group.size() {
             let part = T::of(0.5 / group.length(m) as f64);
             let dc = &dc[group.utterance(m) * d..][..d];
-            share[m * width..].iter_mut().zip(dc).for_each(|(share, &dc)| *share = dc * part);
+            share[m * d..].iter_mut().zip(dc).for_each(|(share, &dc)| *share = dc * part);
         }
-        let mut through = Scratch::new(SIDE_BY_SIDE * width);
         let mut rows = Scratch::new(SIDE_BY_SIDE * 4 * d);
-        let mut wide = Scratch::new(4 * width);
         for t in (0..group.steps()).rev() {
             let running = group.running(t);
             for m in 0..running {
                 let frame = group.frame(m, t);
-                let lane = m * width..(m + 1) * width;
-                let kept = &kept[frame * KEPT * width..][..KEPT * width];
-                step_back(kept, &dh[lane.clone()], &share[lane.clone()], &mut through[lane], &mut wide);
+                let kept = &kept[frame * KEPT * d..][..KEPT * d];
                 let row = &mut rows[m * 4 * d..][..4 * d];
-                for (gate, row) in row.chunks_exact_mut(d).enumerate() {
-                    row.copy_from_slice(&wide[gate * width..][..d]);
-                }
                 // SAFETY: each frame is one member's at one step of one scan.
-                unsafe { dgates.part(frame * 4 * d, 4 * d) }.copy_from_slice(row);
+                let dgates = unsafe { dgates.part(frame * 4 * d, 4 * d) };
+                step_back(simd, kept, &share[m * d..][..d], &mut dh[m * d..][..d], [row, dgates]);
             }
             let own = Matrix::strided(&rows[d..], running, 3 * d, 4 * d);
-            product(simd, &own, &as_panel(weight, d), d, &mut dh, width, false);
-            let lanes = running * width;
-            dh[..lanes].iter_mut().zip(&through[..lanes]).for_each(|(dh, &through)| *dh += through);
+            product(simd, own, weight, &mut dh, d, Start::Itself);
         }
     }
 }
 
-/// One frame of one utterance: gradients of the gates' arguments (n, r, z, and n on the state's side) and
-/// what passes `through` to the state before.
+/// One frame of one utterance: gradients of the gates' arguments (n, r, z, and n on the state's side), to two
+/// places; `dh` becomes what passes to the state before past the gates.
 #[inline(always)]
-fn step_back<T: Real>(kept: &[T], dh: &[T], share: &[T], through: &mut [T], dgates: &mut [T]) {
-    let width = dh.len();
-    let (r, kept) = kept.split_at(width);
-    let (z, kept) = kept.split_at(width);
-    let (n, kept) = kept.split_at(width);
-    let (own_n, before) = kept.split_at(width);
-    let (share, before, through) = (&share[..width], &before[..width], &mut through[..width]);
-    let (dn, dgates) = dgates.split_at_mut(width);
-    let (dr, dgates) = dgates.split_at_mut(width);
-    let (dz, dgates) = dgates.split_at_mut(width);
-    let dn_own = &mut dgates[..width];
-    for j in 0..width {
-        let dh = dh[j] + share[j];
-        through[j] = dh * z[j];
-        dz[j] = dh * (before[j] - n[j]) * z[j] * (T::ONE - z[j]);
-        dn[j] = dh * (T::ONE - z[j]) * (T::ONE - n[j] * n[j]);
-        dn_own[j] = dn[j] * r[j];
-        dr[j] = dn[j] * own_n[j] * r[j] * (T::ONE - r[j]);
+fn step_back<S: pulp::Simd, T: Real>(
+    simd: S,
+    kept: &[T],
+    share: &[T],
+    dh: &mut [T],
+    mut dgates: [&mut [T]; 2],
+) {
+    let one = Lanes::splat(simd, T::ONE);
+    for w in windows::<S, T>(simd, dh.len()) {
+        let [r, z, n, own_n, before] = w.read_rows(kept);
+        let dafter = w.read(dh) + w.read(share);
+        w.write(dh, dafter * z);
+        let dz = dafter * (before - n) * z * (one - z);
+        let dn = dafter * (one - z) * (one - n * n);
+        let dr = dn * own_n * r * (one - r);
+        for place in &mut dgates {
+            w.write_rows(place, [dn, dr, dz, dn * r]);
+        }
     }
 }

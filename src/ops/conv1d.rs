@@ -6,10 +6,9 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
-use super::gemm::{column_sums, multiply_then, parallel_multiply};
-use super::linear::{Activation, activate};
+use super::gemm::{column_sums, parallel_multiply};
 use super::{Linear, parallel};
-use crate::numeric::{Matrix, Real, Scratch, Shared};
+use crate::numeric::{Matrix, Real, Scratch, Shared, Start};
 use crate::ragged::{Layout, Ragged};
 
 struct Conv1d {
@@ -117,13 +116,7 @@ impl Op for Conv1d {
         let (columns, weight) = (self.columns(x[0]), self.flat(x[1]));
         let columns = Matrix::new(columns.as_deref().unwrap_or(x[0]), self.rows(), self.depth());
         let weight = Matrix::new(&weight, self.output, self.depth());
-        multiply_then((columns, weight.t()), y[0], self.output, false, |rows, places, y| {
-            for r in rows {
-                // SAFETY: this piece's elements of row r.
-                let y = unsafe { y.part(r * self.output + places.start, places.len()) };
-                activate(y, &x[2][places.clone()], &mut [], Activation::None);
-            }
-        });
+        parallel_multiply(columns, weight.t(), y[0], Start::Row(x[2]));
     }
 
     fn backward<T: Real>(&self, io: &Io<T>, dy: &[Option<&[T]>], dx: &mut [Option<&mut [T]>]) {
@@ -134,11 +127,11 @@ impl Op for Conv1d {
             let flat = self.flat(io.x[1]);
             let weight = Matrix::new(&flat, self.output, self.depth());
             if self.kernel == 1 {
-                parallel_multiply(dy, weight, dx, self.input, true);
+                parallel_multiply(dy, weight, dx, Start::Itself);
             } else {
                 let (width, depth) = (self.input, self.depth());
                 let mut dcolumns = Scratch::new(self.rows() * depth);
-                parallel_multiply(dy, weight, &mut dcolumns, depth, false);
+                parallel_multiply(dy, weight, &mut dcolumns, Start::Zero);
                 let (dx, dcolumns) = (Shared::new(dx), &dcolumns[..]);
                 parallel::each(self.layout.batch_size(), |b| {
                     let (first, length) = self.layout.span(b);
@@ -159,7 +152,7 @@ impl Op for Conv1d {
             let columns = self.columns(io.x[0]);
             let columns = Matrix::new(columns.as_deref().unwrap_or(io.x[0]), self.rows(), self.depth());
             let mut flat = Scratch::new(dweight.len());
-            parallel_multiply(dy.t(), columns, &mut flat, self.depth(), false);
+            parallel_multiply(dy.t(), columns, &mut flat, Start::Zero);
             self.reorder(|here, there| dweight[here] += flat[there]);
         }
         if let Some(dbias) = dbias {

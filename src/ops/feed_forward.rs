@@ -9,7 +9,7 @@ use super::gemm::{column_sums, parallel_multiply};
 use super::linear::{Activation, activate, activate_backward};
 use super::{LayerNorm, Linear, parallel};
 use crate::numeric::norm::{affine, normalize, normalize_backward};
-use crate::numeric::{Matrix, Real, Scratch, Shared, kernel, multiply};
+use crate::numeric::{LaidOut, Matrix, Real, Scratch, Shared, Start, kernel, multiply};
 use crate::rng::Dropout;
 
 /// Frames that are handled at once.
@@ -90,6 +90,7 @@ impl Op for FeedForwardOp {
     fn forward<T: Real>(&self, x: &[&[T]], y: &mut [&mut [T]], saved: &mut [&mut [T]]) {
         let &[x, w1, b1, w2, b2, weight, bias] = x else { unreachable!("Y and six parameters") };
         let (w1, w2) = (Matrix::new(w1, self.inner, self.width), Matrix::new(w2, self.width, self.inner));
+        let (w1, w2) = (LaidOut::of(w1.t()), LaidOut::of(w2.t()));
         let [hidden, sum] = saved else { unreachable!("two saved") };
         let (y, hidden, sum) = (Shared::new(y[0]), Shared::new(hidden), Shared::new(sum));
         let blocks = self.blocks();
@@ -107,13 +108,11 @@ impl Op for FeedForwardOp {
                 )
             };
             let x = &x[first * self.width..][..narrow];
-            multiply(Matrix::new(x, rows, self.width), w1.t(), hidden, self.inner, false);
-            for hidden in hidden.chunks_exact_mut(self.inner) {
-                activate(hidden, b1, &mut [], Activation::Relu);
-            }
-            multiply(Matrix::new(hidden, rows, self.inner), w2.t(), sum, self.width, false);
+            multiply(Matrix::new(x, rows, self.width), w1.view(), hidden, self.inner, Start::Row(b1));
+            activate(hidden, &mut [], Activation::Relu);
+            multiply(Matrix::new(hidden, rows, self.inner), w2.view(), sum, self.width, Start::Row(b2));
             let mask = self.mask(first, rows);
-            add_and_normalize(x, b2, &mask, weight, bias, T::of(self.eps), sum, y);
+            add_and_normalize(x, &mask, weight, bias, T::of(self.eps), sum, y);
         });
     }
 
@@ -145,7 +144,7 @@ impl Op for FeedForwardOp {
                 let mask = self.mask(first, rows);
                 let (sum, dy) = (&io.saved[1][at..][..narrow], &dy[at..][..narrow]);
                 normalize_rows_backward(dy, sum, &mask, weight, T::of(self.eps), &mut dsum, dout, sums);
-                multiply(Matrix::new(dout, rows, self.width), w2, dhidden, self.inner, false);
+                multiply(Matrix::new(dout, rows, self.width), w2, dhidden, self.inner, Start::Zero);
                 let hidden = &io.saved[0][first * self.inner..][..rows * self.inner];
                 let mut before = Scratch::new(dhidden.len());
                 activate_backward(dhidden, hidden, &[], &mut before, Activation::Relu);
@@ -154,7 +153,7 @@ impl Op for FeedForwardOp {
                     // SAFETY: as above.
                     let dx = unsafe { dx.part(at, narrow) };
                     dx.iter_mut().zip(&*dsum).for_each(|(dx, &dsum)| *dx += dsum);
-                    multiply(Matrix::new(dhidden, rows, self.inner), w1, dx, self.width, true);
+                    multiply(Matrix::new(dhidden, rows, self.inner), w1, dx, self.width, Start::Itself);
                 }
             });
         }
@@ -182,7 +181,7 @@ fn parameters_backward<T: Real>(
     dbias: &mut Option<&mut [T]>,
 ) {
     if let Some(dweight) = dweight {
-        parallel_multiply(dy.t(), x, dweight, x.columns, true);
+        parallel_multiply(dy.t(), x, dweight, Start::Itself);
     }
     if let Some(dbias) = dbias {
         column_sums(&dy, dbias);
@@ -190,18 +189,15 @@ fn parameters_backward<T: Real>(
 }
 
 kernel! {
-    /// `sum`, W2's product, becomes what is normalised; `y` the result.
+    /// `sum`, what W2 and b2 make, becomes what is normalised; `y` the result.
     fn add_and_normalize<'a, T>(
-        simd; x: &'a [T], bias2: &'a [T], mask: &'a [T], weight: &'a [T], bias: &'a [T], eps: T,
+        simd; x: &'a [T], mask: &'a [T], weight: &'a [T], bias: &'a [T], eps: T,
         sum: &'a mut [T], y: &'a mut [T],
     ) {
         let width = weight.len();
         let mut normal = Scratch::new(width);
         for (r, (sum, y)) in sum.chunks_exact_mut(width).zip(y.chunks_exact_mut(width)).enumerate() {
-            let (x, bias2) = (&x[r * width..][..width], &bias2[..width]);
-            for j in 0..width {
-                sum[j] += bias2[j];
-            }
+            let x = &x[r * width..][..width];
             if !mask.is_empty() {
                 let mask = &mask[r * width..][..width];
                 for j in 0..width {

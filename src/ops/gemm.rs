@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::parallel;
-use crate::numeric::{Matrix, Real, Shared, multiply_at};
+use crate::numeric::{LaidOut, Matrix, Real, Shared, Start, kernel, multiply_at, windows};
 
 /// Multiplications below which a product is not cut.
 const PIECE: usize = 1 << 17;
@@ -24,44 +24,58 @@ fn pieces(m: usize, n: usize, k: usize) -> Vec<(Range<usize>, Range<usize>)> {
     }
 }
 
-/// C = A B, or C += A B where `add`, in rows of `stride`; then `finish(rows, columns)` of each piece.
+/// C = A B on top of `start`, in rows side by side; then `finish` of elements that lie side by side and the
+/// place of the first.
 pub fn multiply_then<T: Real>(
     (a, b): (Matrix<T>, Matrix<T>),
     c: &mut [T],
-    stride: usize,
-    add: bool,
-    finish: impl Fn(Range<usize>, Range<usize>, &Shared<T>) + Sync,
+    start: Start<T>,
+    finish: impl Fn(usize, &mut [T]) + Sync,
 ) {
+    // What every piece reads is laid out once; where the result is small that does not pay.
+    let laid_out = (b.is_narrow() && (b.column_stride != 1 || a.rows > b.rows)).then(|| LaidOut::of(b));
+    let b = laid_out.as_ref().map_or(b, LaidOut::view);
     let pieces = pieces(a.rows, b.columns, a.columns);
-    let c = Shared::new(c);
+    let (c, stride) = (Shared::new(c), b.columns);
     parallel::each(pieces.len(), |i| {
         let (rows, columns) = pieces[i].clone();
         let a = a.rows(rows.start, rows.len());
         let b = b.t().rows(columns.start, columns.len()).t();
         let span = (rows.len() - 1) * stride + columns.len();
         let place = c.pointer(rows.start * stride + columns.start, span);
+        let start = if let Start::Row(row) = start { Start::Row(&row[columns.clone()]) } else { start };
         // SAFETY: the pointer is good for the span; pieces share no element.
-        unsafe { multiply_at(a, b, place, stride, add) };
-        finish(rows, columns, &c);
+        unsafe { multiply_at(a, b, place, stride, start) };
+        let whole = columns.len() == stride;
+        let (lines, length) = if whole { (1, span) } else { (rows.len(), columns.len()) };
+        for line in 0..lines {
+            let first = (rows.start + line) * stride + columns.start;
+            // SAFETY: elements of this piece.
+            finish(first, unsafe { c.part(first, length) });
+        }
     });
 }
 
-/// C = A B, or C += A B where `add`, in rows of `stride`.
-pub fn parallel_multiply<T: Real>(a: Matrix<T>, b: Matrix<T>, c: &mut [T], stride: usize, add: bool) {
-    multiply_then((a, b), c, stride, add, |_, _, _| {});
+/// C = A B on top of `start`, in rows side by side.
+pub fn parallel_multiply<T: Real>(a: Matrix<T>, b: Matrix<T>, c: &mut [T], start: Start<T>) {
+    multiply_then((a, b), c, start, |_, _| {});
 }
 
 /// Adds the sum of the rows of `x` `(rows, columns)` to `sums`.
 pub fn column_sums<T: Real>(x: &Matrix<T>, sums: &mut [T]) {
     const WIDTH: usize = 128;
-    assert_eq!(x.column_stride, 1, "rows lie side by side");
-    let mut parts: Vec<&mut [T]> = sums[..x.columns].chunks_mut(WIDTH).collect();
-    parallel::each_of(&mut parts.iter_mut().enumerate().collect::<Vec<_>>(), |(i, sums)| {
-        for r in 0..x.rows {
-            let row = &x.data[r * x.row_stride + *i * WIDTH..][..sums.len()];
-            for (sum, &x) in sums.iter_mut().zip(row) {
-                *sum += x;
+    let mut parts: Vec<_> = sums[..x.columns].chunks_mut(WIDTH).enumerate().collect();
+    parallel::each_of(&mut parts, |(i, sums)| add_rows(x.columns(*i * WIDTH, sums.len()), sums));
+}
+
+kernel! {
+    fn add_rows<'a, T>(simd; x: Matrix<'a, T>, sums: &'a mut [T]) {
+        for w in windows::<S, T>(simd, x.columns) {
+            let mut sum = w.read(sums);
+            for r in 0..x.rows {
+                sum += w.read(x.row(r));
             }
+            w.write(sums, sum);
         }
-    });
+    }
 }

@@ -1,5 +1,6 @@
 //! x W^T + b and the function that follows it, in one pass.
 
+use std::f64::consts::{FRAC_1_SQRT_2, PI};
 use std::ffi::CStr;
 use std::ops::Range;
 
@@ -8,7 +9,7 @@ use tch::Tensor;
 use super::autograd::{Call, Io, Op, Shapes, apply};
 use super::gemm::{column_sums, multiply_then, parallel_multiply};
 use super::{Linear, parallel};
-use crate::numeric::{Matrix, Real, Scratch, Shared, kernel};
+use crate::numeric::{Lanes, Matrix, Real, Scratch, Shared, Start, kernel, windows};
 
 /// What follows the affine map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,16 +69,11 @@ impl Op for LinearOp {
     fn forward<T: Real>(&self, x: &[&[T]], y: &mut [&mut [T]], saved: &mut [&mut [T]]) {
         let (a, w, bias) = (self.x(x[0]), self.weight(x[1]), x[2]);
         let saved = Shared::new(saved[0]);
-        multiply_then((a, w.t()), y[0], self.output, false, |rows, columns, y| {
-            for r in rows {
-                let at = r * self.output + columns.start;
-                // SAFETY: this piece's elements of row r, which no other piece writes.
-                let (y, saved) = unsafe {
-                    let count = columns.len();
-                    (y.part(at, count), if saved.is_empty() { &mut [] } else { saved.part(at, count) })
-                };
-                activate(y, &bias[columns.clone()], saved, self.activation);
-            }
+        multiply_then((a, w.t()), y[0], Start::Row(bias), |first, y| {
+            let count = if saved.is_empty() { 0 } else { y.len() };
+            // SAFETY: of these elements, which no other piece writes.
+            let saved = unsafe { saved.part(if count == 0 { 0 } else { first }, count) };
+            activate(y, saved, self.activation);
         });
     }
 
@@ -99,12 +95,12 @@ impl Op for LinearOp {
         parallel::both(
             || {
                 if let Some(dx) = dx {
-                    parallel_multiply(before, weight, dx, self.input, true);
+                    parallel_multiply(before, weight, dx, Start::Itself);
                 }
             },
             || {
                 if let Some(dweight) = dweight {
-                    parallel_multiply(before.t(), x, dweight, self.input, true);
+                    parallel_multiply(before.t(), x, dweight, Start::Itself);
                 }
                 if let Some(dbias) = dbias {
                     column_sums(&before, dbias);
@@ -128,28 +124,28 @@ impl LinearOp {
 const TANH: (f64, f64) = (0.797_884_560_802_865_4, 0.044_715);
 
 kernel! {
-    /// y <- act(y + bias); `inner`, where there is one, keeps y + bias.
-    pub fn activate<'a, T>(_simd; y: &'a mut [T], bias: &'a [T], inner: &'a mut [T], activation: Activation) {
-        for (y, &b) in y.iter_mut().zip(bias) {
-            *y += b;
+    /// y <- act(y); `inner`, where there is one, keeps y.
+    pub fn activate<'a, T>(simd; y: &'a mut [T], inner: &'a mut [T], activation: Activation) {
+        if activation == Activation::None {
+            return;
         }
-        inner.copy_from_slice(&y[..inner.len()]);
-        match activation {
-            Activation::None => {}
-            Activation::Relu => y.iter_mut().for_each(|y| *y = if *y < T::ZERO { T::ZERO } else { *y }),
-            Activation::Sigmoid => y.iter_mut().for_each(|y| *y = y.sigmoid::<S>()),
-            Activation::Gelu => {
-                let (half, root) = (T::of(0.5), T::of(std::f64::consts::FRAC_1_SQRT_2));
-                for y in y.iter_mut() {
-                    *y = half * *y * (T::ONE + (*y * root).erf::<S>());
-                }
+        let one = Lanes::splat(simd, T::ONE);
+        for w in windows::<S, T>(simd, y.len()) {
+            let x = w.read(y);
+            if !inner.is_empty() {
+                w.write(inner, x);
             }
-            Activation::GeluTanh => {
-                let (half, a, b) = (T::of(0.5), T::of(TANH.0), T::of(TANH.1));
-                for y in y.iter_mut() {
-                    *y = half * *y * (T::ONE + (a * (*y + b * *y * *y * *y)).tanh::<S>());
+            let act = match activation {
+                Activation::None => x,
+                Activation::Relu => x.max(one.all(T::ZERO)),
+                Activation::Sigmoid => x.sigmoid(),
+                Activation::Gelu => one.all(T::of(0.5)) * x * (one + (x * one.all(T::of(FRAC_1_SQRT_2))).erf()),
+                Activation::GeluTanh => {
+                    let (a, b) = (one.all(T::of(TANH.0)), one.all(T::of(TANH.1)));
+                    one.all(T::of(0.5)) * x * (one + (a * (x + b * x * x * x)).tanh())
                 }
-            }
+            };
+            w.write(y, act);
         }
     }
 }
@@ -157,41 +153,34 @@ kernel! {
 kernel! {
     /// The gradient before the activation: `y` is what came out of it, `inner` what went into a GELU.
     pub fn activate_backward<'a, T>(
-        _simd; dy: &'a [T], y: &'a [T], inner: &'a [T], before: &'a mut [T], activation: Activation,
+        simd; dy: &'a [T], y: &'a [T], inner: &'a [T], before: &'a mut [T], activation: Activation,
     ) {
-        let n = before.len();
-        let (dy, y) = (&dy[..n], &y[..n]);
-        match activation {
-            Activation::None => before.copy_from_slice(dy),
-            Activation::Relu => {
-                for j in 0..n {
-                    before[j] = if y[j] > T::ZERO { dy[j] } else { T::ZERO };
+        let one = Lanes::splat(simd, T::ONE);
+        for w in windows::<S, T>(simd, before.len()) {
+            let dy = w.read(dy);
+            let dx = match activation {
+                Activation::None => dy,
+                Activation::Relu => dy.where_positive(w.read(y)),
+                Activation::Sigmoid => {
+                    let y = w.read(y);
+                    dy * y * (one - y)
                 }
-            }
-            Activation::Sigmoid => {
-                for j in 0..n {
-                    before[j] = dy[j] * y[j] * (T::ONE - y[j]);
+                Activation::Gelu => {
+                    let x = w.read(inner);
+                    let density = one.all(T::of((2.0 * PI).sqrt().recip()));
+                    let below = one.all(T::of(0.5)) * (one + (x * one.all(T::of(FRAC_1_SQRT_2))).erf());
+                    dy * (below + x * density * (-one.all(T::of(0.5)) * x * x).exp())
                 }
-            }
-            Activation::Gelu => {
-                let (half, root) = (T::of(0.5), T::of(std::f64::consts::FRAC_1_SQRT_2));
-                let density = T::of((2.0 * std::f64::consts::PI).sqrt().recip());
-                let x = &inner[..n];
-                for j in 0..n {
-                    let below = half * (T::ONE + (x[j] * root).erf::<S>());
-                    before[j] = dy[j] * (below + x[j] * density * (-half * x[j] * x[j]).exp::<S>());
+                Activation::GeluTanh => {
+                    let x = w.read(inner);
+                    let (a, b) = (one.all(T::of(TANH.0)), one.all(T::of(TANH.1)));
+                    let square = x * x;
+                    let t = (a * (x + b * square * x)).tanh();
+                    let slope = a * (one + one.all(T::of(3.0)) * b * square);
+                    dy * one.all(T::of(0.5)) * (one + t + x * (one - t * t) * slope)
                 }
-            }
-            Activation::GeluTanh => {
-                let (half, a, b) = (T::of(0.5), T::of(TANH.0), T::of(TANH.1));
-                let x = &inner[..n];
-                for j in 0..n {
-                    let square = x[j] * x[j];
-                    let t = (a * (x[j] + b * square * x[j])).tanh::<S>();
-                    let slope = a * (T::ONE + T::of(3.0) * b * square);
-                    before[j] = dy[j] * half * (T::ONE + t + x[j] * (T::ONE - t * t) * slope);
-                }
-            }
+            };
+            w.write(before, dx);
         }
     }
 }

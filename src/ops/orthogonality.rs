@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
-use crate::numeric::{Matrix, Real, Scratch, multiply};
+use crate::numeric::{Matrix, Real, Scratch, Start, multiply};
 
 /// Added to a row's length before it is divided by it.
 const EPS: f64 = 1e-6;
@@ -72,7 +72,7 @@ impl Orthogonality {
     /// P^T Q
     fn products<T: Real>(&self, p: &[T], q: &[T]) -> Scratch<T> {
         let mut products = Scratch::new(self.width * self.width);
-        multiply(self.matrix(p).t(), self.matrix(q), &mut products, self.width, false);
+        multiply(self.matrix(p).t(), self.matrix(q), &mut products, self.width, Start::Zero);
         products
     }
 }
@@ -101,7 +101,7 @@ impl Op for Orthogonality {
             let mut dvectors = Scratch::new(dx.len());
             let other = self.matrix(&sides[1 - side].0);
             let factor = if side == 0 { dproducts.t() } else { dproducts };
-            multiply(other, factor, &mut dvectors, self.width, false);
+            multiply(other, factor, &mut dvectors, self.width, Start::Zero);
             if self.normalize {
                 for (row, &scale) in dvectors.chunks_exact_mut(self.width).zip(&*sides[side].1) {
                     for d in row.iter_mut() {

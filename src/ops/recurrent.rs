@@ -3,29 +3,10 @@
 //! A scan runs a few utterances of similar length side by side, so that each recurrent weight that is read
 //! serves all of them. The products with the inputs are made for all frames beforehand.
 
-use crate::numeric::{Matrix, Panel, Real, Scratch, pad};
 use crate::ragged::Layout;
 
 /// Utterances that one scan runs side by side.
 pub const SIDE_BY_SIDE: usize = 4;
-
-/// A matrix laid out as a panel, in rows padded with zeros.
-pub fn panel<T: Real>(matrix: Matrix<T>) -> Scratch<T> {
-    let stride = pad(matrix.columns);
-    let mut panel = Scratch::zeros(matrix.rows * stride);
-    matrix.check();
-    for (r, row) in panel.chunks_exact_mut(stride).enumerate() {
-        for (c, to) in row[..matrix.columns].iter_mut().enumerate() {
-            *to = matrix.data[r * matrix.row_stride + c * matrix.column_stride];
-        }
-    }
-    panel
-}
-
-/// A panel of `columns` columns that [`panel`] laid out.
-pub fn as_panel<T: Real>(data: &[T], columns: usize) -> Panel<'_, T> {
-    Panel { data, stride: pad(columns) }
-}
 
 /// The utterances of one scan, longest first.
 #[derive(Clone, Copy)]

@@ -8,7 +8,7 @@ use super::autograd::{Call, Io, Op, Shapes, apply};
 use super::gemm::{column_sums, multiply_then, parallel_multiply};
 use super::linear::{Activation, activate};
 use super::{Linear, parallel};
-use crate::numeric::{Matrix, Real, Scratch, Shared};
+use crate::numeric::{Matrix, Real, Scratch, Shared, Start};
 
 /// What [`source_gate`] returns.
 pub struct Gated {
@@ -58,24 +58,15 @@ impl Op for SourceGate {
         let width = self.width;
         let [source, gate] = y else { unreachable!("two results") };
         let (a, weight, source) = (x[0], Matrix::new(x[1], width, width), Shared::new(source));
-        multiply_then(
-            (Matrix::new(a, self.rows, width), weight.t()),
-            gate,
-            width,
-            false,
-            |rows, columns, gate| {
-                for r in rows {
-                    let at = r * width + columns.start;
-                    // SAFETY: this piece's elements of row r.
-                    let (gate, source) =
-                        unsafe { (gate.part(at, columns.len()), source.part(at, columns.len())) };
-                    activate(gate, &x[2][columns.clone()], &mut [], Activation::Sigmoid);
-                    for ((source, &gate), &a) in source.iter_mut().zip(&*gate).zip(&a[at..]) {
-                        *source = gate * a;
-                    }
-                }
-            },
-        );
+        let product = (Matrix::new(a, self.rows, width), weight.t());
+        multiply_then(product, gate, Start::Row(x[2]), |first, gate| {
+            activate(gate, &mut [], Activation::Sigmoid);
+            // SAFETY: the places of this piece.
+            let source = unsafe { source.part(first, gate.len()) };
+            for ((source, &gate), &a) in source.iter_mut().zip(&*gate).zip(&a[first..]) {
+                *source = gate * a;
+            }
+        });
     }
 
     fn backward<T: Real>(&self, io: &Io<T>, dy: &[Option<&[T]>], dx: &mut [Option<&mut [T]>]) {
@@ -101,12 +92,12 @@ impl Op for SourceGate {
                         *dx += dsource[j] * gate[j];
                     }
                 });
-                parallel_multiply(before, Matrix::new(io.x[1], self.width, self.width), dx, self.width, true);
+                parallel_multiply(before, Matrix::new(io.x[1], self.width, self.width), dx, Start::Itself);
             },
             || {
                 if let Some(dweight) = dweight {
                     let a = Matrix::new(a, self.rows, self.width);
-                    parallel_multiply(before.t(), a, dweight, self.width, true);
+                    parallel_multiply(before.t(), a, dweight, Start::Itself);
                 }
                 if let Some(dbias) = dbias {
                     column_sums(&before, dbias);
