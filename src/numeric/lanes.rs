@@ -5,6 +5,7 @@ use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
 use pulp::Simd;
 
+use super::kernel::kernel;
 use super::real::Real;
 
 /// As many numbers as one register of the instruction set `S` holds.
@@ -212,5 +213,14 @@ impl<S: Simd, T: Real> Iterator for Windows<S, T> {
         let mask = (whole > width).then(|| T::first(simd, width - start));
         self.start = whole;
         Some(Window { simd, width, start, end: whole.min(width), mask })
+    }
+}
+
+kernel! {
+    /// Adds to the elements of `to` those of `x`, which has as many or more.
+    pub fn add<'a, T>(simd; to: &'a mut [T], x: &'a [T]) {
+        for w in windows::<S, T>(simd, to.len()) {
+            w.write(to, w.read(to) + w.read(x));
+        }
     }
 }

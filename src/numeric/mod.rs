@@ -10,7 +10,7 @@ pub mod real;
 
 pub use buffer::{Scratch, Shared};
 pub(crate) use kernel::kernel;
-pub use lanes::{Lanes, Window, windows};
+pub use lanes::{Lanes, Window, add, windows};
 pub use matrix::{LaidOut, Matrix, Start, multiply, multiply_at};
 pub use product::{product, product_at};
 pub use real::Real;

@@ -8,7 +8,7 @@ use super::matrix::{Matrix, Start};
 use super::real::Real;
 
 /// The depth that is handled at once: that much of the right-hand side stays in the nearest cache.
-const DEPTH: usize = 128;
+const DEPTH: usize = 64;
 
 /// C = A B on top of `start`: `a` `(m, k)` of any strides, `b` `(k, n)` and `c` `(m, n)` in rows of
 /// `stride`, with numbers side by side.

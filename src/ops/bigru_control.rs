@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
-use super::gemm::{column_sums, parallel_multiply};
-use super::recurrent::{Group, SIDE_BY_SIDE};
+use super::gemm::add_rows;
+use super::recurrent::{Group, SIDE_BY_SIDE, place};
 use super::{Recurrent, parallel};
 use crate::numeric::{
-    LaidOut, Lanes, Matrix, Real, Scratch, Shared, Start, kernel, multiply, product, windows,
+    LaidOut, Lanes, Matrix, Real, Scratch, Shared, Start, add, kernel, multiply, product, windows,
 };
 use crate::ragged::{Layout, Ragged};
 
@@ -57,11 +57,12 @@ pub fn bigru_control(streams: &[Bigru]) -> Vec<Tensor> {
     apply(calls).into_iter().flatten().collect()
 }
 
-/// One scan of a few utterances in one direction.
+/// One scan of a group in one direction.
 struct Scan<'a, T> {
     group: Group<'a>,
+    reverse: bool,
     hidden: usize,
-    /// W_ih x + b_ih, and b_hh where it is only added: `(sum T, 3d)`.
+    /// W_ih x + b_ih, and b_hh where it is only added, of the group's frames, `(total, 3d)`.
     input: &'a [T],
     /// W_hh^T, `(d, 3d)`.
     weight: Matrix<'a, T>,
@@ -69,22 +70,25 @@ struct Scan<'a, T> {
     bias_n: &'a [T],
     /// `(sum T, KEPT * d)`, or nothing.
     kept: &'a Shared<'a, T>,
-    /// Sums of the states over time, `(B, d)`.
-    sums: &'a Shared<'a, T>,
+    /// Adds the sum of the states over time, a row of d for each member.
+    sums: &'a mut [T],
 }
 
 /// One scan of the gradient, from the last step to the first.
 struct ScanBack<'a, T> {
     group: Group<'a>,
+    reverse: bool,
     hidden: usize,
     kept: &'a [T],
     /// Gradient of the control vectors, `(B, d)`.
     dc: &'a [T],
     /// W_hh, `(3d, d)`.
     weight: Matrix<'a, T>,
-    /// Gradients of the gates' arguments, `(sum T, 4d)`: n, r, z of the input's side, then n of the state's
+    /// Gradients of the gates' arguments, `(total, 4d)`: n, r, z of the input's side, then n of the state's
     /// side, so that either side's three stand together.
-    dgates: &'a Shared<'a, T>,
+    dgates: &'a mut [T],
+    /// The states before each frame, `(total, d)`.
+    before: &'a mut [T],
 }
 
 impl Op for BigruControl {
@@ -98,80 +102,117 @@ impl Op for BigruControl {
     }
 
     fn forward<T: Real>(&self, x: &[&[T]], y: &mut [&mut [T]], saved: &mut [&mut [T]]) {
-        let d = self.hidden;
+        let (d, inputs) = (self.hidden, self.input);
         let [kept_forward, kept_backward] = saved else { unreachable!("two directions") };
         let kept = [Shared::new(kept_forward), Shared::new(kept_backward)];
-        let frames = Matrix::new(x[0], self.rows(), self.input);
-
-        let prepared: Vec<(Scratch<T>, LaidOut<T>)> = parallel::map(2, |direction| {
+        let frames = Matrix::new(x[0], self.rows(), inputs);
+        let prepared = [0, 1].map(|direction| {
             let [w_ih, w_hh, b_ih, b_hh] = weights(x, direction);
-            let mut input = Scratch::new(self.rows() * 3 * d);
             // The state's side of n is added behind r, so its bias is too.
             let bias: Vec<T> =
                 (0..3 * d).map(|j| if j < 2 * d { b_ih[j] + b_hh[j] } else { b_ih[j] }).collect();
-            let w_ih = Matrix::new(w_ih, 3 * d, self.input);
-            parallel_multiply(frames, w_ih.t(), &mut input, Start::Row(&bias));
-            (input, LaidOut::of(Matrix::new(w_hh, 3 * d, d).t()))
+            let w_ih = LaidOut::of(Matrix::new(w_ih, 3 * d, inputs).t());
+            (w_ih, LaidOut::of(Matrix::new(w_hh, 3 * d, d).t()), bias, &b_hh[2 * d..])
         });
-
-        let batch = self.layout.batch_size();
-        let mut sums = Scratch::<T>::new(2 * batch * d);
-        let (forward, backward) = sums.split_at_mut(batch * d);
-        let by_direction = [Shared::new(forward), Shared::new(backward)];
-        let groups = self.groups();
+        let y = Shared::new(y[0]);
+        let groups = Group::all(&self.layout);
         parallel::each(groups.len(), |i| {
-            let (direction, group) = groups[i];
-            let (input, weight) = &prepared[direction];
-            let (weight, bias_n) = (weight.view(), &weights(x, direction)[3][2 * d..]);
-            let (kept, sums) = (&kept[direction], &by_direction[direction]);
-            scan(&Scan { group, hidden: d, input, weight, bias_n, kept, sums });
-        });
-        for (b, c) in y[0].chunks_exact_mut(d).enumerate() {
-            let share = T::of(0.5 / self.layout.lengths[b] as f64);
-            for (j, c) in c.iter_mut().enumerate() {
-                *c = (sums[b * d + j] + sums[(batch + b) * d + j]) * share;
+            let group = groups[i];
+            let mut input = Scratch::new(group.total() * 3 * d);
+            let mut sums = Scratch::zeros(group.size() * d);
+            for (direction, (w_ih, w_hh, bias, bias_n)) in prepared.iter().enumerate() {
+                for m in 0..group.size() {
+                    let own = &mut input[group.own(m) * 3 * d..];
+                    let rows = group.frames(m);
+                    let x = frames.rows(rows.start, rows.len());
+                    multiply(x, w_ih.view(), own, 3 * d, Start::Row(bias));
+                }
+                scan(Scan {
+                    group,
+                    reverse: direction == 1,
+                    hidden: d,
+                    input: &input,
+                    weight: w_hh.view(),
+                    bias_n,
+                    kept: &kept[direction],
+                    sums: &mut sums,
+                });
             }
-        }
+            for (m, sum) in sums.chunks_exact(d).enumerate() {
+                // SAFETY: each utterance is in one group.
+                let c = unsafe { y.part(group.utterance(m) * d, d) };
+                let share = T::of(0.5 / group.length(m) as f64);
+                c.iter_mut().zip(sum).for_each(|(c, &sum)| *c = sum * share);
+            }
+        });
     }
 
     fn backward<T: Real>(&self, io: &Io<T>, dy: &[Option<&[T]>], dx: &mut [Option<&mut [T]>]) {
         let Some(dc) = dy[0] else { return };
-        let (d, rows) = (self.hidden, self.rows());
-        let w_hh = [0, 1].map(|direction| LaidOut::of(Matrix::new(weights(io.x, direction)[1], 3 * d, d)));
-        let mut all = Scratch::new(2 * rows * 4 * d);
-        let (forward, backward) = all.split_at_mut(rows * 4 * d);
+        let (d, inputs) = (self.hidden, self.input);
+        let x = Matrix::new(io.x[0], self.rows(), inputs);
+        let prepared = [0, 1].map(|direction| {
+            let [w_ih, w_hh, ..] = weights(io.x, direction);
+            let w_ih = Matrix::new(w_ih, 3 * d, inputs);
+            let [w_n, w_rz] = [w_ih.rows(2 * d, d), w_ih.rows(0, 2 * d)].map(LaidOut::of);
+            (w_n, w_rz, LaidOut::of(Matrix::new(w_hh, 3 * d, d)))
+        });
+        let (dx, dweights) = dx.split_first_mut().expect("x and weights");
+        let dx = dx.as_mut().map(|dx| Shared::new(dx));
+        // Of weight_ih, weight_hh, bias_ih, bias_hh of both directions.
+        let sizes = [3 * d * inputs, 3 * d * d, 3 * d, 3 * d].repeat(2);
+        let size = sizes.iter().sum();
+        let parts = Group::parts(&self.layout);
+        let mut sums = Scratch::zeros(parts.len() * size);
         {
-            let dgates = [Shared::new(forward), Shared::new(backward)];
-            let groups = self.groups();
-            parallel::each(groups.len(), |i| {
-                let (direction, group) = groups[i];
-                let weight = w_hh[direction].view();
-                let (kept, dgates) = (io.saved[direction], &dgates[direction]);
-                scan_back(&ScanBack { group, hidden: d, kept, dc, weight, dgates });
+            let sums = Shared::new(&mut sums);
+            parallel::each(parts.len(), |i| {
+                // SAFETY: each part has sums of its own.
+                let sums = unsafe { sums.part(i * size, size) };
+                for &group in &parts[i] {
+                    let frames = gather(group, x);
+                    let mut dgates = Scratch::new(group.total() * 4 * d);
+                    let mut before = Scratch::new(group.total() * d);
+                    for (direction, (sums, (w_n, w_rz, w_hh))) in
+                        sums.chunks_exact_mut(size / 2).zip(&prepared).enumerate()
+                    {
+                        scan_back(ScanBack {
+                            group,
+                            reverse: direction == 1,
+                            hidden: d,
+                            kept: io.saved[direction],
+                            dc,
+                            weight: w_hh.view(),
+                            dgates: &mut dgates,
+                            before: &mut before,
+                        });
+                        let dgates = |start: usize, columns| {
+                            Matrix::new(&dgates, group.total(), 4 * d).columns(start, columns)
+                        };
+                        for m in 0..if dx.is_some() { group.size() } else { 0 } {
+                            let (own, rows) = (group.own(m), group.frames(m));
+                            let dx = dx.as_ref().expect("checked");
+                            // SAFETY: each utterance is in one group.
+                            let dx = unsafe { dx.part(rows.start * inputs, rows.len() * inputs) };
+                            for (start, weight) in [(0, w_n), (d, w_rz)] {
+                                let weight = weight.view();
+                                let dgates = dgates(start, weight.rows).rows(own, rows.len());
+                                multiply(dgates, weight, dx, inputs, Start::Itself);
+                            }
+                        }
+                        let frames = Matrix::new(&frames, group.total(), inputs);
+                        let before = Matrix::new(&before, group.total(), d);
+                        weights_backward(dgates, frames, before, sums);
+                    }
+                }
             });
         }
-
-        let dgates = [&*forward, &*backward];
-        let x = Matrix::new(io.x[0], rows, self.input);
-        let (dx, dweights) = dx.split_first_mut().expect("x and weights");
-        let mut dweights: Vec<_> = dweights.chunks_exact_mut(4).zip(dgates).enumerate().collect();
-        parallel::both(
-            || {
-                let Some(dx) = dx else { return };
-                for (direction, dgates) in dgates.into_iter().enumerate() {
-                    let w_ih = Matrix::new(weights(io.x, direction)[0], 3 * d, self.input);
-                    let n = Matrix::strided(dgates, rows, d, 4 * d);
-                    let rz = Matrix::strided(&dgates[d..], rows, 2 * d, 4 * d);
-                    parallel_multiply(n, w_ih.rows(2 * d, d), dx, Start::Itself);
-                    parallel_multiply(rz, w_ih.rows(0, 2 * d), dx, Start::Itself);
-                }
-            },
-            || {
-                parallel::each_of(&mut dweights, |(direction, (dweights, dgates))| {
-                    self.weights_backward(x, io.saved[*direction], dgates, dweights);
-                });
-            },
-        );
+        let starts = sizes.iter().scan(0, |next, size| Some(std::mem::replace(next, *next + size)));
+        let mut dweights: Vec<_> = dweights.iter_mut().zip(starts).collect();
+        parallel::each_of(&mut dweights, |(dweight, start)| {
+            let Some(dweight) = dweight else { return };
+            sums.chunks_exact(size).for_each(|part| add(dweight, &part[*start..]));
+        });
     }
 }
 
@@ -179,41 +220,38 @@ impl BigruControl {
     fn rows(&self) -> usize {
         self.layout.total as usize
     }
+}
 
-    /// All scans, the longest ones first.
-    fn groups(&self) -> Vec<(usize, Group<'_>)> {
-        let [forward, backward] = [false, true].map(|reverse| Group::all(&self.layout, reverse));
-        forward.zip(backward).flat_map(|(a, b)| [(0, a), (1, b)]).collect()
+/// A copy of the group's frames, one member after the other.
+fn gather<T: Real>(group: Group, x: Matrix<T>) -> Scratch<T> {
+    let mut frames = Scratch::new(group.total() * x.columns);
+    for m in 0..group.size() {
+        let rows = group.frames(m);
+        let from = &x.data[rows.start * x.columns..rows.end * x.columns];
+        frames[group.own(m) * x.columns..][..from.len()].copy_from_slice(from);
     }
+    frames
+}
 
-    fn weights_backward<T: Real>(
-        &self,
-        x: Matrix<T>,
-        kept: &[T],
-        dgates: &[T],
-        dweights: &mut [Option<&mut [T]>],
-    ) {
-        let (d, rows) = (self.hidden, self.rows());
-        let part = |start: usize, columns: usize| Matrix::strided(&dgates[start..], rows, columns, 4 * d);
-        let before = Matrix::strided(&kept[4 * d..], rows, d, KEPT * d);
-        let [w_ih, w_hh, b_ih, b_hh] = dweights else { unreachable!("four weights a direction") };
-        if let Some(w_ih) = w_ih {
-            let (rz, n) = w_ih.split_at_mut(2 * d * self.input);
-            multiply(part(d, 2 * d).t(), x, rz, self.input, Start::Itself);
-            multiply(part(0, d).t(), x, n, self.input, Start::Itself);
-        }
-        if let Some(w_hh) = w_hh {
-            multiply(part(d, 3 * d).t(), before, w_hh, d, Start::Itself);
-        }
-        if let Some(b_ih) = b_ih {
-            let (rz, n) = b_ih.split_at_mut(2 * d);
-            column_sums(&part(d, 2 * d), rz);
-            column_sums(&part(0, d), n);
-        }
-        if let Some(b_hh) = b_hh {
-            column_sums(&part(d, 3 * d), b_hh);
-        }
-    }
+/// Adds to the sums of weight_ih, weight_hh, bias_ih and bias_hh of one direction. `dgates` gives some of
+/// the gates' columns from one on.
+fn weights_backward<'a, T: Real>(
+    dgates: impl Fn(usize, usize) -> Matrix<'a, T>,
+    x: Matrix<T>,
+    before: Matrix<T>,
+    sums: &mut [T],
+) {
+    let (d, input) = (before.columns, x.columns);
+    let (w_ih, sums) = sums.split_at_mut(3 * d * input);
+    let (w_hh, sums) = sums.split_at_mut(3 * d * d);
+    let (b_ih, b_hh) = sums.split_at_mut(3 * d);
+    let (n, rz, own) = (dgates(0, d), dgates(d, 2 * d), dgates(d, 3 * d));
+    multiply(rz.t(), x, w_ih, input, Start::Itself);
+    multiply(n.t(), x, &mut w_ih[2 * d * input..], input, Start::Itself);
+    multiply(own.t(), before, w_hh, d, Start::Itself);
+    add_rows(rz, &mut b_ih[..2 * d]);
+    add_rows(n, &mut b_ih[2 * d..]);
+    add_rows(own, b_hh);
 }
 
 /// weight_ih, weight_hh, bias_ih, bias_hh of a direction.
@@ -223,27 +261,22 @@ fn weights<'a, T>(x: &[&'a [T]], direction: usize) -> [&'a [T]; 4] {
 }
 
 kernel! {
-    fn scan<'a, T>(simd; scan: &'a Scan<'a, T>) {
-        let Scan { group, hidden: d, input, weight, bias_n, kept, sums } = *scan;
+    fn scan<'a, T>(simd; scan: Scan<'a, T>) {
+        let Scan { group, reverse, hidden: d, input, weight, bias_n, kept, sums } = scan;
         let mut h = Scratch::zeros(SIDE_BY_SIDE * d);
-        let mut sum = Scratch::zeros(SIDE_BY_SIDE * d);
         let mut own = Scratch::new(SIDE_BY_SIDE * 3 * d);
         for t in 0..group.steps() {
             let running = group.running(t);
             product(simd, Matrix::new(&h, running, d), weight, &mut own, 3 * d, Start::Zero);
             for m in 0..running {
-                let frame = group.frame(m, t);
+                let frame = place(group.length(m), t, reverse);
                 let count = if kept.is_empty() { 0 } else { KEPT * d };
                 // SAFETY: each frame is one member's at one step of one scan.
-                let row = unsafe { kept.part(frame * count, count) };
-                let (input, own) = (&input[frame * 3 * d..][..3 * d], &own[m * 3 * d..][..3 * d]);
-                let (h, sum) = (&mut h[m * d..][..d], &mut sum[m * d..][..d]);
+                let row = unsafe { kept.part((group.frames(m).start + frame) * count, count) };
+                let input = &input[(group.own(m) + frame) * 3 * d..][..3 * d];
+                let (own, h, sum) = (&own[m * 3 * d..], &mut h[m * d..][..d], &mut sums[m * d..][..d]);
                 step(simd, input, own, bias_n, (h, sum), row);
             }
-        }
-        for (m, sum) in sum.chunks_exact(d).take(group.size()).enumerate() {
-            // SAFETY: each utterance is in one scan of this direction.
-            unsafe { sums.part(group.utterance(m) * d, d) }.copy_from_slice(sum);
         }
     }
 }
@@ -276,8 +309,8 @@ fn step<S: pulp::Simd, T: Real>(
 }
 
 kernel! {
-    fn scan_back<'a, T>(simd; scan: &'a ScanBack<'a, T>) {
-        let ScanBack { group, hidden: d, kept, dc, weight, dgates } = *scan;
+    fn scan_back<'a, T>(simd; scan: ScanBack<'a, T>) {
+        let ScanBack { group, reverse, hidden: d, kept, dc, weight, dgates, before } = scan;
         let mut dh = Scratch::zeros(SIDE_BY_SIDE * d);
         let mut share = Scratch::new(SIDE_BY_SIDE * d);
         for m in 0..group.size() {
@@ -285,16 +318,17 @@ kernel! {
             let dc = &dc[group.utterance(m) * d..][..d];
             share[m * d..].iter_mut().zip(dc).for_each(|(share, &dc)| *share = dc * part);
         }
+        // The gradients of one step, of which the product reads the state's side.
         let mut rows = Scratch::new(SIDE_BY_SIDE * 4 * d);
         for t in (0..group.steps()).rev() {
             let running = group.running(t);
             for m in 0..running {
-                let frame = group.frame(m, t);
-                let kept = &kept[frame * KEPT * d..][..KEPT * d];
-                let row = &mut rows[m * 4 * d..][..4 * d];
-                // SAFETY: each frame is one member's at one step of one scan.
-                let dgates = unsafe { dgates.part(frame * 4 * d, 4 * d) };
-                step_back(simd, kept, &share[m * d..][..d], &mut dh[m * d..][..d], [row, dgates]);
+                let frame = place(group.length(m), t, reverse);
+                let kept = &kept[(group.frames(m).start + frame) * KEPT * d..][..KEPT * d];
+                let own = group.own(m) + frame;
+                let to = [&mut rows[m * 4 * d..], &mut dgates[own * 4 * d..]];
+                let (share, dh, before) = (&share[m * d..], &mut dh[m * d..][..d], &mut before[own * d..]);
+                step_back(simd, kept, share, dh, to, before);
             }
             let own = Matrix::strided(&rows[d..], running, 3 * d, 4 * d);
             product(simd, own, weight, &mut dh, d, Start::Itself);
@@ -303,7 +337,8 @@ kernel! {
 }
 
 /// One frame of one utterance: gradients of the gates' arguments (n, r, z, and n on the state's side), to two
-/// places; `dh` becomes what passes to the state before past the gates.
+/// places; `dh` becomes what passes to the state before past the gates; the state before, taken from
+/// what was kept, is written too.
 #[inline(always)]
 fn step_back<S: pulp::Simd, T: Real>(
     simd: S,
@@ -311,12 +346,14 @@ fn step_back<S: pulp::Simd, T: Real>(
     share: &[T],
     dh: &mut [T],
     mut dgates: [&mut [T]; 2],
+    before_frame: &mut [T],
 ) {
     let one = Lanes::splat(simd, T::ONE);
     for w in windows::<S, T>(simd, dh.len()) {
         let [r, z, n, own_n, before] = w.read_rows(kept);
         let dafter = w.read(dh) + w.read(share);
         w.write(dh, dafter * z);
+        w.write(before_frame, before);
         let dz = dafter * (before - n) * z * (one - z);
         let dn = dafter * (one - z) * (one - n * n);
         let dr = dn * own_n * r * (one - r);

@@ -5,15 +5,18 @@ use std::ffi::CStr;
 use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
-use super::gemm::{column_sums, parallel_multiply};
-use super::linear::{Activation, activate, activate_backward};
+use super::gemm::add_rows;
+use super::linear::{Activation, activate};
 use super::{LayerNorm, Linear, parallel};
 use crate::numeric::norm::{affine, normalize, normalize_backward};
-use crate::numeric::{LaidOut, Matrix, Real, Scratch, Shared, Start, kernel, multiply};
+use crate::numeric::{LaidOut, Matrix, Real, Scratch, Shared, Start, add, kernel, multiply, windows};
 use crate::rng::Dropout;
 
-/// Frames that are handled at once.
+/// Frames that are handled at once: what is computed of them stays in the cache.
 const BLOCK: usize = 64;
+
+/// Sums of gradients at most, each over the blocks of a part of the frames.
+const PARTS: usize = 8;
 
 /// LN(Y + dropout(W2 relu(W1 Y + b1) + b2)).
 pub struct FeedForwardNorm<'a> {
@@ -82,8 +85,8 @@ impl Op for FeedForwardOp {
     fn shapes(&self) -> Shapes {
         Shapes {
             results: vec![vec![self.rows as i64, self.width as i64]],
-            // relu(W1 Y + b1), and what is normalised
-            saved: vec![self.rows * self.inner, self.rows * self.width],
+            // What is normalised. relu(W1 Y + b1) is faster computed again than written and read.
+            saved: vec![self.rows * self.width],
         }
     }
 
@@ -91,100 +94,106 @@ impl Op for FeedForwardOp {
         let &[x, w1, b1, w2, b2, weight, bias] = x else { unreachable!("Y and six parameters") };
         let (w1, w2) = (Matrix::new(w1, self.inner, self.width), Matrix::new(w2, self.width, self.inner));
         let (w1, w2) = (LaidOut::of(w1.t()), LaidOut::of(w2.t()));
-        let [hidden, sum] = saved else { unreachable!("two saved") };
-        let (y, hidden, sum) = (Shared::new(y[0]), Shared::new(hidden), Shared::new(sum));
+        let (y, saved) = (Shared::new(y[0]), Shared::new(saved[0]));
         let blocks = self.blocks();
         parallel::each(blocks.len(), |i| {
             let (first, rows) = blocks[i];
-            let (narrow, wide) = (rows * self.width, rows * self.inner);
-            let mut own = Scratch::new(if hidden.is_empty() { narrow + wide } else { 0 });
-            let (own_sum, own_hidden) = own.split_at_mut(if hidden.is_empty() { narrow } else { 0 });
+            let (at, narrow) = (first * self.width, rows * self.width);
+            let mut own = Scratch::new(if saved.is_empty() { narrow } else { 0 });
             // SAFETY: each block writes its own rows.
-            let (y, hidden, sum) = unsafe {
-                (
-                    y.part(first * self.width, narrow),
-                    if hidden.is_empty() { own_hidden } else { hidden.part(first * self.inner, wide) },
-                    if sum.is_empty() { own_sum } else { sum.part(first * self.width, narrow) },
-                )
+            let (y, sum) = unsafe {
+                (y.part(at, narrow), if saved.is_empty() { &mut own[..] } else { saved.part(at, narrow) })
             };
-            let x = &x[first * self.width..][..narrow];
-            multiply(Matrix::new(x, rows, self.width), w1.view(), hidden, self.inner, Start::Row(b1));
-            activate(hidden, &mut [], Activation::Relu);
-            multiply(Matrix::new(hidden, rows, self.inner), w2.view(), sum, self.width, Start::Row(b2));
-            let mask = self.mask(first, rows);
-            add_and_normalize(x, &mask, weight, bias, T::of(self.eps), sum, y);
+            let x = &x[at..][..narrow];
+            let hidden = self.hidden(x, w1.view(), b1);
+            let hidden = Matrix::new(&hidden, rows, self.inner);
+            multiply(hidden, w2.view(), sum, self.width, Start::Row(b2));
+            add_and_normalize(x, &self.mask(first, rows), weight, bias, T::of(self.eps), sum, y);
         });
     }
 
     fn backward<T: Real>(&self, io: &Io<T>, dy: &[Option<&[T]>], dx: &mut [Option<&mut [T]>]) {
         let Some(dy) = dy[0] else { return };
-        let &[y, w1, _, w2, _, weight, _] = io.x else { unreachable!("Y and six parameters") };
-        let (w1, w2) = (Matrix::new(w1, self.inner, self.width), Matrix::new(w2, self.width, self.inner));
+        let &[x, w1, b1, w2, _, weight, _] = io.x else { unreachable!("Y and six parameters") };
+        let (width, inner) = (self.width, self.inner);
+        let (w1, w2) = (Matrix::new(w1, inner, width), Matrix::new(w2, width, inner));
+        let (w1_t, w1, w2) = (LaidOut::of(w1.t()), LaidOut::of(w1), LaidOut::of(w2));
+        let (dx, parameters) = dx.split_first_mut().expect("Y and six parameters");
+        let dx = dx.as_mut().map(|dx| Shared::new(dx));
+        // Of w1, b1, w2, b2, and the norm's two.
+        let sizes = [inner * width, inner, inner * width, width, width, width];
+        let size = sizes.iter().sum();
         let blocks = self.blocks();
-        let mut dout = Scratch::new(self.rows * self.width);
-        let mut dhidden = Scratch::new(self.rows * self.inner);
-        let mut sums = Scratch::zeros(2 * blocks.len() * self.width);
-        let [dx, dw1, db1, dw2, db2, dweight, dbias] = dx else { unreachable!("Y and six parameters") };
+        let parts: Vec<&[(usize, usize)]> = blocks.chunks(blocks.len().div_ceil(PARTS).max(1)).collect();
+        let mut sums = Scratch::zeros(parts.len() * size);
         {
-            let (dout, dhidden, sums) =
-                (Shared::new(&mut dout), Shared::new(&mut dhidden), Shared::new(&mut sums));
-            let dx = dx.as_mut().map(|dx| Shared::new(dx));
-            parallel::each(blocks.len(), |i| {
-                let (first, rows) = blocks[i];
-                let (at, narrow) = (first * self.width, rows * self.width);
-                // SAFETY: each block writes its own rows and sums.
-                let (dout, dhidden, sums) = unsafe {
-                    (
-                        dout.part(at, narrow),
-                        dhidden.part(first * self.inner, rows * self.inner),
-                        sums.part(2 * i * self.width, 2 * self.width),
-                    )
-                };
-                let mut dsum = Scratch::new(narrow);
-                let mask = self.mask(first, rows);
-                let (sum, dy) = (&io.saved[1][at..][..narrow], &dy[at..][..narrow]);
-                normalize_rows_backward(dy, sum, &mask, weight, T::of(self.eps), &mut dsum, dout, sums);
-                multiply(Matrix::new(dout, rows, self.width), w2, dhidden, self.inner, Start::Zero);
-                let hidden = &io.saved[0][first * self.inner..][..rows * self.inner];
-                let mut before = Scratch::new(dhidden.len());
-                activate_backward(dhidden, hidden, &[], &mut before, Activation::Relu);
-                dhidden.copy_from_slice(&before);
-                if let Some(dx) = &dx {
-                    // SAFETY: as above.
-                    let dx = unsafe { dx.part(at, narrow) };
-                    dx.iter_mut().zip(&*dsum).for_each(|(dx, &dsum)| *dx += dsum);
-                    multiply(Matrix::new(dhidden, rows, self.inner), w1, dx, self.width, Start::Itself);
+            let sums = Shared::new(&mut sums);
+            parallel::each(parts.len(), |i| {
+                // SAFETY: each part has sums of its own.
+                let mut sums = unsafe { sums.part(i * size, size) };
+                let [dw1, db1, dw2, db2, dweight, dbias] =
+                    sizes.map(|size| sums.split_off_mut(..size).expect("as many as there are sizes"));
+                for &(first, rows) in parts[i] {
+                    let (at, narrow) = (first * width, rows * width);
+                    let (x, sum) = (&x[at..][..narrow], &io.saved[0][at..][..narrow]);
+                    let mut dsum = Scratch::new(narrow);
+                    let mut dout = Scratch::new(narrow);
+                    normalize_rows_backward(
+                        &dy[at..][..narrow],
+                        sum,
+                        &self.mask(first, rows),
+                        weight,
+                        T::of(self.eps),
+                        &mut dsum,
+                        &mut dout,
+                        dweight,
+                        dbias,
+                    );
+                    let hidden = self.hidden(x, w1_t.view(), b1);
+                    let mut dhidden = Scratch::new(rows * inner);
+                    let dout = Matrix::new(&dout, rows, width);
+                    multiply(dout, w2.view(), &mut dhidden, inner, Start::Zero);
+                    clear_inactive(&hidden, &mut dhidden);
+                    let dhidden = Matrix::new(&dhidden, rows, inner);
+                    if let Some(dx) = &dx {
+                        // SAFETY: each block has its own rows.
+                        let dx = unsafe { dx.part(at, narrow) };
+                        multiply(dhidden, w1.view(), &mut dsum, width, Start::Itself);
+                        add(dx, &dsum);
+                    }
+                    multiply(dout.t(), Matrix::new(&hidden, rows, inner), dw2, inner, Start::Itself);
+                    multiply(dhidden.t(), Matrix::new(x, rows, width), dw1, width, Start::Itself);
+                    add_rows(dout, db2);
+                    add_rows(dhidden, db1);
                 }
             });
         }
-        for (i, sum) in sums.chunks_exact(self.width).enumerate() {
-            if let Some(parameter) = if i % 2 == 0 { &mut *dweight } else { &mut *dbias } {
-                parameter.iter_mut().zip(sum).for_each(|(p, &sum)| *p += sum);
-            }
-        }
-        let (y, hidden) =
-            (Matrix::new(y, self.rows, self.width), Matrix::new(io.saved[0], self.rows, self.inner));
-        let (dout, dhidden) =
-            (Matrix::new(&dout, self.rows, self.width), Matrix::new(&dhidden, self.rows, self.inner));
-        parallel::both(
-            || parameters_backward(dhidden, y, dw1, db1),
-            || parameters_backward(dout, hidden, dw2, db2),
-        );
+        let starts = sizes.iter().scan(0, |next, size| Some(std::mem::replace(next, *next + size)));
+        let mut parameters: Vec<_> = parameters.iter_mut().zip(starts).collect();
+        parallel::each_of(&mut parameters, |(parameter, start)| {
+            let Some(parameter) = parameter else { return };
+            sums.chunks_exact(size).for_each(|part| add(parameter, &part[*start..]));
+        });
     }
 }
 
-/// Adds to the gradients of weight and bias of one linear map.
-fn parameters_backward<T: Real>(
-    dy: Matrix<T>,
-    x: Matrix<T>,
-    dweight: &mut Option<&mut [T]>,
-    dbias: &mut Option<&mut [T]>,
-) {
-    if let Some(dweight) = dweight {
-        parallel_multiply(dy.t(), x, dweight, Start::Itself);
+impl FeedForwardOp {
+    /// relu(W1 Y + b1) of some rows.
+    fn hidden<T: Real>(&self, y: &[T], w1: Matrix<T>, b1: &[T]) -> Scratch<T> {
+        let rows = y.len() / self.width;
+        let mut hidden = Scratch::new(rows * self.inner);
+        multiply(Matrix::new(y, rows, self.width), w1, &mut hidden, self.inner, Start::Row(b1));
+        activate(&mut hidden, &mut [], Activation::Relu);
+        hidden
     }
-    if let Some(dbias) = dbias {
-        column_sums(&dy, dbias);
+}
+
+kernel! {
+    /// No gradient passes where the ReLU gave zero.
+    fn clear_inactive<'a, T>(simd; hidden: &'a [T], dhidden: &'a mut [T]) {
+        for w in windows::<S, T>(simd, hidden.len()) {
+            w.write(dhidden, w.read(dhidden).where_positive(w.read(hidden)));
+        }
     }
 }
 
@@ -215,14 +224,13 @@ kernel! {
 }
 
 kernel! {
-    /// Gradients of what was normalised, and behind dropout; adds to those of scale and shift in `sums`.
+    /// Gradients of what was normalised, and behind dropout; adds to those of scale and shift.
     fn normalize_rows_backward<'a, T>(
         simd; dy: &'a [T], sum: &'a [T], mask: &'a [T], weight: &'a [T], eps: T,
-        dsum: &'a mut [T], dout: &'a mut [T], sums: &'a mut [T],
+        dsum: &'a mut [T], dout: &'a mut [T], dweight: &'a mut [T], dbias: &'a mut [T],
     ) {
         let width = weight.len();
         let mut normal = Scratch::new(width);
-        let (dweight, dbias) = sums.split_at_mut(width);
         for (r, dy) in dy.chunks_exact(width).enumerate() {
             let row = r * width..(r + 1) * width;
             normal.copy_from_slice(&sum[row.clone()]);

@@ -69,7 +69,8 @@ pub fn column_sums<T: Real>(x: &Matrix<T>, sums: &mut [T]) {
 }
 
 kernel! {
-    fn add_rows<'a, T>(simd; x: Matrix<'a, T>, sums: &'a mut [T]) {
+    /// The same on the calling thread alone.
+    pub fn add_rows<'a, T>(simd; x: Matrix<'a, T>, sums: &'a mut [T]) {
         for w in windows::<S, T>(simd, x.columns) {
             let mut sum = w.read(sums);
             for r in 0..x.rows {

@@ -98,7 +98,7 @@ impl Op for Lstm {
         parallel_multiply(frames, w_ih.t(), &mut input, Start::Row(&bias));
         let weight = LaidOut::of(Matrix::new(w_hh, 4 * hidden, hidden).t());
         let (kept, y) = (Shared::new(saved[0]), Shared::new(y[0]));
-        let groups: Vec<Group> = Group::all(&self.layout, false).collect();
+        let groups = Group::all(&self.layout);
         let (input, weight) = (&input[..], weight.view());
         parallel::each(groups.len(), |i| {
             scan(&Scan { group: groups[i], hidden, input, weight, kept: &kept, y: &y });
@@ -111,7 +111,7 @@ impl Op for Lstm {
         let &[frames, w_ih, w_hh, ..] = io.x else { unreachable!("x and four weights") };
         let weight = LaidOut::of(Matrix::new(w_hh, 4 * hidden, hidden));
         let mut dgates = Scratch::new(rows * 4 * hidden);
-        let groups: Vec<Group> = Group::all(&self.layout, false).collect();
+        let groups = Group::all(&self.layout);
         {
             let dgates = Shared::new(&mut dgates);
             parallel::each(groups.len(), |i| {
@@ -149,7 +149,7 @@ kernel! {
             let running = group.running(t);
             product(simd, Matrix::new(&h, running, hidden), weight, &mut own, 4 * hidden, Start::Zero);
             for m in 0..running {
-                let frame = group.frame(m, t);
+                let frame = group.frames(m).start + t;
                 let count = if kept.is_empty() { 0 } else { KEPT * hidden };
                 // SAFETY: each frame is one member's at one step of one scan.
                 let (row, y) = unsafe { (kept.part(frame * count, count), y.part(frame * hidden, hidden)) };
@@ -196,7 +196,7 @@ kernel! {
         for t in (0..group.steps()).rev() {
             let running = group.running(t);
             for m in 0..running {
-                let frame = group.frame(m, t);
+                let frame = group.frames(m).start + t;
                 let kept = &kept[frame * KEPT * hidden..][..KEPT * hidden];
                 let dh = &mut dh[m * hidden..][..hidden];
                 dh.iter_mut().zip(&dy[frame * hidden..][..hidden]).for_each(|(dh, &dy)| *dh += dy);

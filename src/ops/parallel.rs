@@ -1,24 +1,37 @@
-//! Threads of the kernels: rayon pools of as many threads as torch is set to use.
+//! Threads of the kernels: as many as torch is set to use.
 //!
 //! Work is always cut into the same pieces, whatever the number of threads, and partial sums are added in
-//! the order of the pieces: one thread and many give the same bits. Code that runs in a pool is pure Rust
-//! on slices. It never calls libtorch or takes a lock, so it does not matter what a waiting thread picks up.
+//! the order of the pieces: one thread and many give the same bits.
+//!
+//! A step has some seventy operations of less than a millisecond, so waking a thread for each would cost a
+//! good part of what it helps. The caller works itself and waits for no helper that has not begun; helpers,
+//! threads of a rayon pool, look out for the next job for a moment before they go back to sleep.
 
-use std::cell::Cell;
+use std::any::Any;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rayon::ThreadPool;
-use rayon::prelude::*;
+
+use crate::numeric::Shared;
 
 /// Elements below which an operation is not worth waking another thread for.
 const SMALL: usize = 1 << 14;
+
+/// How long a helper without work looks out for more.
+const LOOK_OUT: Duration = Duration::from_micros(200);
 
 thread_local! {
     /// Whether the panic of a thread is caught at the entry point, so that it need not be printed.
     pub static PANIC_IS_CAUGHT: Cell<bool> = const { Cell::new(false) };
     /// Threads of the kernels that this thread calls, where libtorch itself is held to one.
     static THREADS: Cell<Option<usize>> = const { Cell::new(None) };
+    /// Who helps with what this thread does.
+    static TEAM: RefCell<Option<Arc<Team>>> = const { RefCell::new(None) };
 }
 
 unsafe extern "C" {
@@ -49,76 +62,231 @@ fn threads() -> usize {
     THREADS.get().or_else(|| usize::try_from(tch::get_num_threads()).ok()).unwrap_or(1)
 }
 
-/// Pools by number of threads, and the process that made them: threads do not survive a fork.
-static POOLS: Mutex<(u32, BTreeMap<usize, Arc<ThreadPool>>)> = Mutex::new((0, BTreeMap::new()));
+/// Threads that help with the jobs of any caller.
+struct Team {
+    pool: ThreadPool,
+    helpers: usize,
+    /// Helpers that are awake.
+    awake: AtomicUsize,
+    /// How many jobs there have been.
+    published: AtomicUsize,
+    jobs: Mutex<Vec<Arc<Job>>>,
+}
 
-fn pool(threads: usize) -> Option<Arc<ThreadPool>> {
-    let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
-    let process = std::process::id();
-    if pools.0 != process {
-        // In a forked child the parent's pools are forgotten, not dropped: their threads can't be joined.
-        std::mem::forget(std::mem::take(&mut pools.1));
-        pools.0 = process;
+/// Pieces of work that whoever comes first takes.
+struct Job {
+    /// The caller's, good as long as the job is not closed or has helpers.
+    work: *const (dyn Fn(usize) + Sync),
+    count: usize,
+    next: AtomicUsize,
+    /// Helpers at work, and [`CLOSED`] once there may be no more.
+    helpers: AtomicUsize,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+const CLOSED: usize = 1 << (usize::BITS - 1);
+
+// SAFETY: what `work` points to may be called from any thread.
+unsafe impl Send for Job {}
+// SAFETY: as above.
+unsafe impl Sync for Job {}
+
+impl Job {
+    /// Does pieces until none is left.
+    ///
+    /// # Safety
+    /// By the caller, or by a helper between [`Job::enter`] and [`Job::leave`].
+    unsafe fn work(&self) {
+        loop {
+            let piece = self.next.fetch_add(1, Ordering::Relaxed);
+            if piece >= self.count {
+                return;
+            }
+            // SAFETY: as the caller's.
+            unsafe { (*self.work)(piece) };
+        }
     }
-    if let Some(pool) = pools.1.get(&threads) {
-        return Some(Arc::clone(pool));
+
+    fn is_taken(&self) -> bool {
+        self.next.load(Ordering::Relaxed) >= self.count
     }
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .thread_name(|i| format!("mmiln-{i}"))
-        .start_handler(|_| PANIC_IS_CAUGHT.set(true))
-        .build();
-    // Where no thread can be had, one's own does the work.
-    let pool = Arc::new(pool.ok()?);
-    pools.1.insert(threads, Arc::clone(&pool));
-    Some(pool)
+
+    /// Whether one more may help.
+    fn enter(&self) -> bool {
+        let one_more = |helpers| (helpers & CLOSED == 0).then_some(helpers + 1);
+        self.helpers.fetch_update(Ordering::Acquire, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    fn leave(&self) {
+        self.helpers.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Lets nobody in any more and waits for those who are.
+    fn close(&self) {
+        self.next.fetch_max(self.count, Ordering::Relaxed);
+        self.helpers.fetch_or(CLOSED, Ordering::AcqRel);
+        for turn in 0.. {
+            match self.helpers.load(Ordering::Acquire) {
+                CLOSED => return,
+                _ if turn < 1000 => std::hint::spin_loop(),
+                // There may be more threads than cores.
+                _ => std::thread::yield_now(),
+            }
+        }
+    }
+}
+
+impl Team {
+    fn new(helpers: usize) -> Option<Self> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(helpers)
+            .thread_name(|i| format!("mmiln-{i}"))
+            .start_handler(|_| PANIC_IS_CAUGHT.set(true))
+            .build()
+            .ok()?;
+        let (awake, published) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Some(Self { pool, helpers, awake, published, jobs: Mutex::new(vec![]) })
+    }
+
+    /// The teams by number of threads, and the process that made them: threads do not survive a fork.
+    fn of(threads: usize) -> Option<Arc<Self>> {
+        static TEAMS: Mutex<(u32, BTreeMap<usize, Arc<Team>>)> = Mutex::new((0, BTreeMap::new()));
+        let mut teams = lock(&TEAMS);
+        let process = std::process::id();
+        if teams.0 != process {
+            // In a forked child the parent's teams are forgotten, not dropped: their threads can't be joined.
+            std::mem::forget(std::mem::take(&mut teams.1));
+            teams.0 = process;
+        }
+        if let Some(team) = teams.1.get(&threads) {
+            return Some(Arc::clone(team));
+        }
+        // Where no thread can be had, one's own does the work.
+        let team = Arc::new(Self::new(threads - 1)?);
+        teams.1.insert(threads, Arc::clone(&team));
+        Some(team)
+    }
+
+    /// Does a job together with those helpers that come in time.
+    fn each(self: &Arc<Self>, count: usize, work: &(dyn Fn(usize) + Sync)) {
+        struct Close<'a>(&'a Team, &'a Arc<Job>);
+        impl Drop for Close<'_> {
+            fn drop(&mut self) {
+                lock(&self.0.jobs).retain(|job| !Arc::ptr_eq(job, self.1));
+                self.1.close();
+            }
+        }
+        // SAFETY: only the lifetime is forgotten: nobody calls it once `close` has returned, which even a
+        // panic does not get past.
+        let work: &'static (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(work) };
+        let job = Arc::new(Job {
+            work: std::ptr::from_ref(work),
+            count,
+            next: AtomicUsize::new(0),
+            helpers: AtomicUsize::new(0),
+            panic: Mutex::new(None),
+        });
+        lock(&self.jobs).push(Arc::clone(&job));
+        self.published.fetch_add(1, Ordering::Release);
+        let close = Close(self, &job);
+        self.wake();
+        // SAFETY: the caller's own job.
+        unsafe { job.work() };
+        drop(close);
+        if let Some(panic) = lock(&job.panic).take() {
+            resume_unwind(panic);
+        }
+    }
+
+    /// Wakes those helpers that sleep.
+    fn wake(self: &Arc<Self>) {
+        let one_more = |awake| (awake < self.helpers).then_some(awake + 1);
+        while self.awake.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_more).is_ok() {
+            let team = Arc::clone(self);
+            self.pool.spawn(move || team.help());
+        }
+    }
+
+    /// What a helper does until there has been no work for a while.
+    fn help(self: &Arc<Self>) {
+        TEAM.set(Some(Arc::clone(self)));
+        let mut since = Instant::now();
+        while since.elapsed() < LOOK_OUT {
+            let seen = self.published.load(Ordering::Acquire);
+            while let Some(job) = self.find() {
+                // SAFETY: `find` has entered.
+                let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { job.work() }));
+                if let Err(panic) = outcome {
+                    *lock(&job.panic) = Some(panic);
+                }
+                job.leave();
+                since = Instant::now();
+            }
+            for _ in 0..16 {
+                if self.published.load(Ordering::Acquire) != seen {
+                    break;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        TEAM.set(None);
+        self.awake.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// A job that has pieces left, entered.
+    fn find(&self) -> Option<Arc<Job>> {
+        let jobs = lock(&self.jobs);
+        jobs.iter().find(|job| !job.is_taken() && job.enter()).map(Arc::clone)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs `work`, which touches about `elements` numbers, where [`each`] and friends may use several threads.
-pub fn install<R: Send>(elements: usize, work: impl FnOnce() -> R + Send) -> R {
+pub fn install<R>(elements: usize, work: impl FnOnce() -> R) -> R {
+    struct Restore(Option<Arc<Team>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            TEAM.set(self.0.take());
+        }
+    }
     let threads = threads();
-    if threads < 2 || elements < SMALL || rayon::current_thread_index().is_some() {
+    if threads < 2 || elements < SMALL {
         return work();
     }
-    match pool(threads) {
-        Some(pool) => pool.install(work),
-        None => work(),
-    }
+    let _restore = Restore(TEAM.replace(Team::of(threads)));
+    work()
 }
 
 /// Calls `work` on every number below `count`, in any order.
 pub fn each(count: usize, work: impl Fn(usize) + Sync) {
-    if count > 1 && rayon::current_thread_index().is_some() {
-        (0..count).into_par_iter().with_max_len(1).for_each(&work);
-    } else {
-        (0..count).for_each(work);
-    }
-}
-
-/// The results of `work` on every number below `count`, in order.
-pub fn map<R: Send>(count: usize, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
-    if count > 1 && rayon::current_thread_index().is_some() {
-        (0..count).into_par_iter().with_max_len(1).map(&work).collect()
-    } else {
-        (0..count).map(work).collect()
-    }
-}
-
-/// Runs both, at the same time where threads are to be had.
-pub fn both(a: impl FnOnce() + Send, b: impl FnOnce() + Send) {
-    if rayon::current_thread_index().is_some() {
-        rayon::join(a, b);
-    } else {
-        a();
-        b();
+    let team = if count > 1 { TEAM.with_borrow(Clone::clone) } else { None };
+    match team {
+        Some(team) => team.each(count, &work),
+        None => (0..count).for_each(work),
     }
 }
 
 /// Calls `work` on every item, in any order.
 pub fn each_of<I: Send>(items: &mut [I], work: impl Fn(&mut I) + Sync) {
-    if items.len() > 1 && rayon::current_thread_index().is_some() {
-        items.par_iter_mut().with_max_len(1).for_each(&work);
-    } else {
-        items.iter_mut().for_each(work);
-    }
+    let count = items.len();
+    let items = Shared::new(items);
+    // SAFETY: each number comes once.
+    each(count, |i| work(&mut unsafe { items.part(i, 1) }[0]));
+}
+
+/// Runs both, at the same time where threads are to be had.
+pub fn both(a: impl FnOnce() + Send, b: impl FnOnce() + Send) {
+    let (a, b) = (Mutex::new(Some(a)), Mutex::new(Some(b)));
+    each(2, |i| {
+        if i == 0 {
+            let a = lock(&a).take();
+            a.expect("each number comes once")();
+        } else {
+            let b = lock(&b).take();
+            b.expect("each number comes once")();
+        }
+    });
 }

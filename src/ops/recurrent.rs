@@ -1,25 +1,36 @@
 //! What the scans of LSTM and GRU share.
 //!
 //! A scan runs a few utterances of similar length side by side, so that each recurrent weight that is read
-//! serves all of them. The products with the inputs are made for all frames beforehand.
+//! serves all of them. What is computed of their frames is used while it is in the cache.
+
+use std::ops::Range;
 
 use crate::ragged::Layout;
 
 /// Utterances that one scan runs side by side.
 pub const SIDE_BY_SIDE: usize = 4;
 
-/// The utterances of one scan, longest first.
+/// Sums of the weights' gradients at most, each over the utterances of some groups.
+const PARTS: usize = 4;
+
+/// A few utterances, longest first.
 #[derive(Clone, Copy)]
 pub struct Group<'a> {
     layout: &'a Layout,
     members: &'a [usize],
-    reverse: bool,
 }
 
 impl<'a> Group<'a> {
-    /// All groups of a layout, for scans from the first true frame on, or from the last back.
-    pub fn all(layout: &'a Layout, reverse: bool) -> impl Iterator<Item = Self> {
-        layout.longest_first.chunks(SIDE_BY_SIDE).map(move |members| Self { layout, members, reverse })
+    /// All groups of a layout, the longest ones first.
+    pub fn all(layout: &'a Layout) -> Vec<Self> {
+        layout.longest_first.chunks(SIDE_BY_SIDE).map(|members| Self { layout, members }).collect()
+    }
+
+    /// The groups dealt out into parts of about equal work.
+    pub fn parts(layout: &'a Layout) -> Vec<Vec<Self>> {
+        let all = Self::all(layout);
+        let count = PARTS.min(all.len());
+        (0..count).map(|part| all[part..].iter().step_by(count).copied().collect()).collect()
     }
 
     pub fn steps(&self) -> usize {
@@ -27,7 +38,12 @@ impl<'a> Group<'a> {
     }
 
     pub fn length(&self, member: usize) -> usize {
-        self.layout.span(self.members[member]).1
+        self.frames(member).len()
+    }
+
+    /// Frames of all members.
+    pub fn total(&self) -> usize {
+        self.own(self.size())
     }
 
     /// How many utterances have a frame at step `t`: the first ones.
@@ -44,9 +60,19 @@ impl<'a> Group<'a> {
         self.members.len()
     }
 
-    /// The packed row that a member reads at step `t`.
-    pub fn frame(&self, member: usize, t: usize) -> usize {
+    /// The packed rows of a member.
+    pub fn frames(&self, member: usize) -> Range<usize> {
         let (first, length) = self.layout.span(self.members[member]);
-        first + if self.reverse { length - 1 - t } else { t }
+        first..first + length
     }
+
+    /// Where a member's rows begin in a buffer of the group's own, one member after the other.
+    pub fn own(&self, member: usize) -> usize {
+        (0..member).map(|m| self.length(m)).sum()
+    }
+}
+
+/// The frame of an utterance of `length` that a scan reads at step `t`.
+pub fn place(length: usize, t: usize, reverse: bool) -> usize {
+    if reverse { length - 1 - t } else { t }
 }
