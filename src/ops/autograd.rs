@@ -105,7 +105,7 @@ pub fn apply<O: Op>(calls: Vec<Call<O>>) -> Vec<Vec<Tensor>> {
                 edges.extend(inputs.iter().filter(|i| i.grad.is_none()).map(|i| i.tensor.shallow_clone()));
             }
             Done {
-                x: inputs.iter().map(|input| input.tensor.detach().contiguous()).collect(),
+                x: inputs.iter().map(|input| plain(input.tensor)).collect(),
                 y: results.iter().map(|shape| empty(shape, kind)).collect(),
                 saved: saved.iter().map(kept).collect(),
                 op,
@@ -129,6 +129,12 @@ pub fn apply<O: Op>(calls: Vec<Call<O>>) -> Vec<Vec<Tensor>> {
         attach(done, &edges, &results);
     }
     results
+}
+
+/// The tensor off the graph, its elements side by side.
+fn plain(tensor: &Tensor) -> Tensor {
+    let tensor = if tensor.requires_grad() { tensor.detach() } else { tensor.shallow_clone() };
+    if tensor.is_contiguous() { tensor } else { tensor.contiguous() }
 }
 
 fn forward<O: Op, T: Real>(done: &[Done<O>]) {

@@ -163,13 +163,14 @@ impl Op for BigruControl {
         let sizes = [3 * d * inputs, 3 * d * d, 3 * d, 3 * d].repeat(2);
         let size = sizes.iter().sum();
         let parts = Group::parts(&self.layout);
-        let mut sums = Scratch::zeros(parts.len() * size);
+        let mut sums = Scratch::new(parts.len() * size);
         {
             let sums = Shared::new(&mut sums);
             parallel::each(parts.len(), |i| {
                 // SAFETY: each part has sums of its own.
                 let sums = unsafe { sums.part(i * size, size) };
-                for &group in &parts[i] {
+                for (n, &group) in parts[i].iter().enumerate() {
+                    let so_far = if n == 0 { Start::Zero } else { Start::Itself };
                     let frames = gather(group, x);
                     let mut dgates = Scratch::new(group.total() * 4 * d);
                     let mut before = Scratch::new(group.total() * d);
@@ -202,7 +203,7 @@ impl Op for BigruControl {
                         }
                         let frames = Matrix::new(&frames, group.total(), inputs);
                         let before = Matrix::new(&before, group.total(), d);
-                        weights_backward(dgates, frames, before, sums);
+                        weights_backward(dgates, frames, before, so_far, sums);
                     }
                 }
             });
@@ -233,22 +234,26 @@ fn gather<T: Real>(group: Group, x: Matrix<T>) -> Scratch<T> {
     frames
 }
 
-/// Adds to the sums of weight_ih, weight_hh, bias_ih and bias_hh of one direction. `dgates` gives some of
-/// the gates' columns from one on.
+/// Gradients of weight_ih, weight_hh, bias_ih and bias_hh of one direction, on top of what `sums` holds or
+/// of nothing. `dgates` gives some of the gates' columns from one on.
 fn weights_backward<'a, T: Real>(
     dgates: impl Fn(usize, usize) -> Matrix<'a, T>,
     x: Matrix<T>,
     before: Matrix<T>,
+    so_far: Start<T>,
     sums: &mut [T],
 ) {
     let (d, input) = (before.columns, x.columns);
     let (w_ih, sums) = sums.split_at_mut(3 * d * input);
     let (w_hh, sums) = sums.split_at_mut(3 * d * d);
+    if let Start::Zero = so_far {
+        sums.fill(T::ZERO);
+    }
     let (b_ih, b_hh) = sums.split_at_mut(3 * d);
     let (n, rz, own) = (dgates(0, d), dgates(d, 2 * d), dgates(d, 3 * d));
-    multiply(rz.t(), x, w_ih, input, Start::Itself);
-    multiply(n.t(), x, &mut w_ih[2 * d * input..], input, Start::Itself);
-    multiply(own.t(), before, w_hh, d, Start::Itself);
+    multiply(rz.t(), x, w_ih, input, so_far);
+    multiply(n.t(), x, &mut w_ih[2 * d * input..], input, so_far);
+    multiply(own.t(), before, w_hh, d, so_far);
     add_rows(rz, &mut b_ih[..2 * d]);
     add_rows(n, &mut b_ih[2 * d..]);
     add_rows(own, b_hh);

@@ -125,7 +125,7 @@ impl Op for FeedForwardOp {
         let size = sizes.iter().sum();
         let blocks = self.blocks();
         let parts: Vec<&[(usize, usize)]> = blocks.chunks(blocks.len().div_ceil(PARTS).max(1)).collect();
-        let mut sums = Scratch::zeros(parts.len() * size);
+        let mut sums = Scratch::new(parts.len() * size);
         {
             let sums = Shared::new(&mut sums);
             parallel::each(parts.len(), |i| {
@@ -133,7 +133,11 @@ impl Op for FeedForwardOp {
                 let mut sums = unsafe { sums.part(i * size, size) };
                 let [dw1, db1, dw2, db2, dweight, dbias] =
                     sizes.map(|size| sums.split_off_mut(..size).expect("as many as there are sizes"));
-                for &(first, rows) in parts[i] {
+                for sum in [&mut *db1, &mut *db2, &mut *dweight, &mut *dbias] {
+                    sum.fill(T::ZERO);
+                }
+                for (n, &(first, rows)) in parts[i].iter().enumerate() {
+                    let so_far = if n == 0 { Start::Zero } else { Start::Itself };
                     let (at, narrow) = (first * width, rows * width);
                     let (x, sum) = (&x[at..][..narrow], &io.saved[0][at..][..narrow]);
                     let mut dsum = Scratch::new(narrow);
@@ -161,8 +165,8 @@ impl Op for FeedForwardOp {
                         multiply(dhidden, w1.view(), &mut dsum, width, Start::Itself);
                         add(dx, &dsum);
                     }
-                    multiply(dout.t(), Matrix::new(&hidden, rows, inner), dw2, inner, Start::Itself);
-                    multiply(dhidden.t(), Matrix::new(x, rows, width), dw1, width, Start::Itself);
+                    multiply(dout.t(), Matrix::new(&hidden, rows, inner), dw2, inner, so_far);
+                    multiply(dhidden.t(), Matrix::new(x, rows, width), dw1, width, so_far);
                     add_rows(dout, db2);
                     add_rows(dhidden, db1);
                 }
