@@ -9,6 +9,8 @@ use std::sync::Arc;
 use tch::{Device, IndexOp, Kind, Tensor};
 
 use crate::error::{Error, Result};
+use crate::numeric::Real;
+use crate::ops::autograd::slice;
 use crate::ops::embedding::Places;
 use crate::ragged::{Layout, Ragged};
 
@@ -151,11 +153,14 @@ fn pack_frames(name: &str, frames: Frames, kind: Kind, device: Device) -> Result
         Frames::Padded { array, lengths, side } => (gather(name, &array, &lengths, side)?, lengths),
         Frames::List(utterances) => concatenate(name, &utterances)?,
     };
-    let packed = packed.to_kind(kind);
+    let packed = packed.to_kind(kind).contiguous();
     let layout = Layout::new(lengths);
-    if !bool::try_from(packed.isfinite().all()).unwrap_or(false) {
-        let row = packed.isfinite().all_dim(1, false).logical_not().nonzero().int64_value(&[0, 0]);
-        let (utterance, frame) = layout.place(row as usize);
+    let broken = match kind {
+        Kind::Double => first_broken::<f64>(&packed),
+        _ => first_broken::<f32>(&packed),
+    };
+    if let Some(row) = broken {
+        let (utterance, frame) = layout.place(row);
         return Err(Error::Batch(format!(
             "{name}: utterance {utterance} of the batch holds a value that is not finite in its true frame \
              {frame} of {}; clean the data first, as mmiln.data.load does, or give the true length",
@@ -163,6 +168,14 @@ fn pack_frames(name: &str, frames: Frames, kind: Kind, device: Device) -> Result
         )));
     }
     Ok(Ragged { frames: packed.to_device(device), layout: Arc::new(layout) })
+}
+
+/// The first row with an element that is not finite.
+fn first_broken<T: Real>(packed: &Tensor) -> Option<usize> {
+    let (elements, width) = (slice::<T>(packed), packed.size()[1].max(1) as usize);
+    // A finite number times zero is zero, any other NaN.
+    let is_broken = |row: &[T]| row.iter().any(|&x| x * T::ZERO != T::ZERO);
+    elements.chunks(width).position(is_broken)
 }
 
 /// The true frames of a padded array, in order, and nothing else of it.
