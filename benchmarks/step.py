@@ -43,7 +43,7 @@ from benchmarks.peer import FILE_WIDTHS, Peer, Trainer
 
 MMILN, CROPPED, PADDED = "mmiln", "PyTorch, cropped", "PyTorch, padded"
 ROOT = Path(__file__).parents[1]
-STEPS = 12  # warm-up and measured: as many batches, the same for every side
+STEPS = 13  # warm-up and measured: as many batches, the same for every side
 
 Batch = dict[str, Any]
 

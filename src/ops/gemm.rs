@@ -7,13 +7,16 @@ use crate::numeric::{LaidOut, Matrix, Real, Shared, Start, kernel, multiply_at, 
 
 /// Multiplications below which a product is not cut.
 const PIECE: usize = 1 << 17;
-/// Pieces at most: enough for a balanced load on a few cores.
+/// Pieces at most: enough for a balanced load on a few cores, and fewer where each has to pack what it reads.
 const PIECES: usize = 16;
+const PIECES_PACKED: usize = 8;
 
-/// The pieces of an `(m, n)` result of depth `k`: parts of its longer side.
-fn pieces(m: usize, n: usize, k: usize) -> Vec<(Range<usize>, Range<usize>)> {
+/// The pieces of a product: parts of its result's longer side.
+fn pieces<T>(a: &Matrix<T>, b: &Matrix<T>) -> Vec<(Range<usize>, Range<usize>)> {
+    let (m, n, k) = (a.rows, b.columns, a.columns);
+    let most = if b.is_narrow() { PIECES } else { PIECES_PACKED };
     let cut = |length: usize| {
-        let count = (m * n * k / PIECE).clamp(1, PIECES).min(length.div_ceil(16)).max(1);
+        let count = (m * n * k / PIECE).clamp(1, most).min(length.div_ceil(16)).max(1);
         let size = length.div_ceil(count).next_multiple_of(16);
         (0..length).step_by(size).map(move |start| start..(start + size).min(length))
     };
@@ -35,7 +38,7 @@ pub fn multiply_then<T: Real>(
     // What every piece reads is laid out once; where the result is small that does not pay.
     let laid_out = (b.is_narrow() && (b.column_stride != 1 || a.rows > b.rows)).then(|| LaidOut::of(b));
     let b = laid_out.as_ref().map_or(b, LaidOut::view);
-    let pieces = pieces(a.rows, b.columns, a.columns);
+    let pieces = pieces(&a, &b);
     let (c, stride) = (Shared::new(c), b.columns);
     parallel::each(pieces.len(), |i| {
         let (rows, columns) = pieces[i].clone();
