@@ -93,9 +93,9 @@ class Frames:
 def seconds(sides: Mapping[str, Call], *, quick: bool = False, shortest: float = 0.01) -> dict[str, float]:
     """Median time of each side. They take turns, so that the machine's moods meet all alike.
 
-    A call shorter than `shortest` is repeated within each measurement. Before each, a call that is not long is
-    made once without counting: the other side leaves the caches full of its own, and for some milliseconds
-    its threads spin.
+    A call shorter than `shortest` is repeated within each measurement. Before each, a call that is not long
+    is made once without counting: the other side leaves the caches full of its own, and for some
+    milliseconds its threads spin.
     """
     warm_up, repeats = (1, 2) if quick else (2, 10)
     loops = dict.fromkeys(sides, 1)

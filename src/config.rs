@@ -27,6 +27,40 @@ pub enum Variant {
     NoGateFusion,
 }
 
+/// How much of a text encoder is not trained: nothing, its embeddings, those and some of its first layers, or
+/// all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "must be false, true, \"embeddings\" or a number of layers")]
+pub enum FreezeText {
+    Whole(bool),
+    Layers(usize),
+    Part(FrozenPart),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FrozenPart {
+    Embeddings,
+}
+
+impl Default for FreezeText {
+    fn default() -> Self {
+        Self::Whole(false)
+    }
+}
+
+impl FreezeText {
+    /// How many layers of an encoder's are frozen together with the embeddings; `None` where nothing is.
+    pub fn layers(self) -> Option<usize> {
+        match self {
+            Self::Whole(false) => None,
+            Self::Whole(true) => Some(usize::MAX),
+            Self::Layers(count) => Some(count),
+            Self::Part(FrozenPart::Embeddings) => Some(0),
+        }
+    }
+}
+
 /// Shape and behaviour of the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +92,8 @@ pub struct ModelConfig {
     pub diff_normalize: bool,
     pub label_bound: f64,
     pub exclude_zero: bool,
+    #[serde(default)]
+    pub freeze_text: FreezeText,
 }
 
 /// How the gradients of `accumulate` micro-batches become one optimiser step.
@@ -253,6 +289,7 @@ pub fn preset(name: &str) -> Result<(ModelConfig, TrainConfig)> {
         diff_normalize: true,
         label_bound: 3.0,
         exclude_zero: true,
+        freeze_text: FreezeText::default(),
     };
     let mosi_train = TrainConfig {
         batch_size: 32,

@@ -200,6 +200,11 @@ impl Params {
             .collect()
     }
 
+    /// Names of the weights that are not trained.
+    pub fn frozen(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().filter(|p| p.group == Group::Frozen).map(|p| &p.name[..])
+    }
+
     /// A copy of every weight by name.
     pub fn state_dict(&self) -> Vec<(String, Tensor)> {
         self.entries.iter().map(|p| (p.name.clone(), p.value.copy())).collect()

@@ -35,7 +35,7 @@ class Model:
         preset: ``"mosi"`` or ``"mosei"`` (Self-MM's repository), ``"mosi-mmsa"`` or ``"mosei-mmsa"``
             (MMSA's set).
         text_encoder: ``None`` to read text features; or a Hugging Face BERT, by directory or hub name, to
-            read ``text_bert`` or ``raw_text`` and be fine-tuned.
+            read ``text_bert`` or ``raw_text`` and be fine-tuned, all of it or, with ``freeze_text``, in part.
         text_dim: Width of text features; 0 for the control of one other modality alone. The default is
             the encoder's width, or that of the first batch.
         audio_dim: Width of audio frames; 0 leaves audio out. The default is that of the first batch.
@@ -44,7 +44,9 @@ class Model:
         dtype: ``"float32"``, or ``"float64"`` to check numbers.
         seed: Of initial weights, dropout and the order of a shuffled split; 1111 by default.
         **fields: Any other field of section 11 of the specification, such as ``num_layers``, ``variant``,
-            ``alpha``, ``lr_text``, ``patience``.
+            ``alpha``, ``lr_text``, ``patience``; and ``freeze_text``: how much of the text encoder is not
+            trained, ``"embeddings"``, those and a number of first layers, or ``True`` for all. What is
+            frozen runs without dropout, once for each sentence (up to 2 GiB of features are kept).
 
     Attributes:
         history_: What the last :meth:`fit` measured.
@@ -127,7 +129,13 @@ class Model:
             raise ConfigError(
                 f"text_dim must be the text encoder's width, {self._encoder.width}, got {self.text_dim}"
             )
-        _ = self.config
+        freeze = self.config.model["freeze_text"]
+        if freeze is not False and self._encoder is None:
+            raise ConfigError(f"freeze_text={freeze!r} needs a text encoder to freeze: give text_encoder=")
+        if self._encoder is not None and type(freeze) is int and freeze > self._encoder.layers:
+            raise ConfigError(
+                f"freeze_text must be at most the text encoder's {self._encoder.layers} layers, got {freeze}"
+            )
 
     @property
     def config(self) -> Config:
@@ -153,7 +161,7 @@ class Model:
         Raises:
             StateError: The widths are not known before the first batch.
         """
-        return Summary.of(self.state_dict())
+        return Summary.of(self.state_dict(), self._core.frozen())
 
     # Training and prediction
 

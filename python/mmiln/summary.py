@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -13,23 +13,30 @@ DEPTH = {"text": 2, "audio": 2, "vision": 2, "fusion": 3, "heads": 2}
 
 @dataclass(frozen=True)
 class Summary:
-    """Trainable parameters by part, in the order of the graph. Every parameter of the model is trained.
+    """Parameters by part, in the order of the graph.
 
     Attributes:
         parts: Number of parameters by the leading names of ``state_dict()``.
+        frozen: How many of them are not trained, of those parts that have any (``freeze_text``).
     """
 
     parts: dict[str, int]
+    frozen: dict[str, int]
 
     @classmethod
-    def of(cls, state: Mapping[str, Tensor]) -> Summary:
-        """Counts a state dict."""
+    def of(cls, state: Mapping[str, Tensor], frozen: Collection[str]) -> Summary:
+        """Counts a state dict and, in it, the parameters with the names ``frozen``."""
         counts: Counter[str] = Counter()
+        untrained: Counter[str] = Counter()
         for name, tensor in state.items():
             names = name.split(".")
-            counts[".".join(names[: DEPTH[names[0]]])] += tensor.numel()
+            part = ".".join(names[: DEPTH[names[0]]])
+            counts[part] += tensor.numel()
+            if name in frozen:
+                untrained[part] += tensor.numel()
         order = list(DEPTH)
-        return cls(dict(sorted(counts.items(), key=lambda item: order.index(item[0].split(".")[0]))))
+        by_graph = dict(sorted(counts.items(), key=lambda item: order.index(item[0].split(".")[0])))
+        return cls(by_graph, dict(untrained))
 
     @property
     def total(self) -> int:
@@ -38,5 +45,11 @@ class Summary:
 
     def __str__(self) -> str:
         width = max(len(name) for name in (*self.parts, "total"))
-        rows = [f"{name:<{width}}  {count:>12,}  trainable" for name, count in self.parts.items()]
+        rows = []
+        for name, count in self.parts.items():
+            frozen = self.frozen.get(name, 0)
+            trained = (
+                f"{count - frozen:,} trainable" if 0 < frozen < count else "frozen" if frozen else "trainable"
+            )
+            rows.append(f"{name:<{width}}  {count:>12,}  {trained}")
         return "\n".join([*rows, f"{'total':<{width}}  {self.total:>12,}"])

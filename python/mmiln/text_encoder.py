@@ -50,6 +50,12 @@ class TextEncoder:
         width: int = self.config["hidden_size"]
         return width
 
+    @property
+    def layers(self) -> int:
+        """Number of its layers."""
+        count: int = self.config["num_hidden_layers"]
+        return count
+
     def weights(self) -> dict[str, Tensor]:
         """All weights under the names of ``state_dict()``, float32 or wider.
 

@@ -172,6 +172,13 @@ impl Model {
         Ok(())
     }
 
+    /// To be called where weights were set from outside.
+    pub fn weights_changed(&self) {
+        if let Some(text) = &self.text {
+            text.weights_changed();
+        }
+    }
+
     /// Scores, features and every stream of a batch that [`Model::check`] admits.
     pub fn forward(&self, batch: &Batch, noise: &Noise) -> Forward {
         let text = self.text.as_ref().zip(batch.text.as_ref()).map(|(e, text)| e.forward(text, noise)); // X_t^0

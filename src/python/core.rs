@@ -128,6 +128,11 @@ impl Core {
         labels.map(|all| tensor_dict(py, all.into_iter().map(|(m, t)| (m.name().to_owned(), t)))).transpose()
     }
 
+    /// Names of the weights that are not trained.
+    fn frozen(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        entry::run(py, || Ok(self.lock().frozen()))
+    }
+
     /// A copy of every weight by name.
     fn state_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let state = entry::run(py, || Ok(self.lock().state_dict()))?;

@@ -171,6 +171,11 @@ impl Trainer {
         Ok(())
     }
 
+    /// Names of the weights that are not trained.
+    pub fn frozen(&self) -> Vec<String> {
+        self.params.frozen().map(str::to_owned).collect()
+    }
+
     /// A copy of every weight by name.
     pub fn state_dict(&self) -> Vec<(String, Tensor)> {
         self.params.state_dict()
@@ -181,7 +186,9 @@ impl Trainer {
     /// # Errors
     /// [`Error::Weights`] that lists what does not fit.
     pub fn load_state_dict(&mut self, state: &BTreeMap<String, Tensor>, prefix: &str) -> Result<()> {
-        self.params.load_state_dict(state, prefix)
+        self.params.load_state_dict(state, prefix)?;
+        self.model.weights_changed();
+        Ok(())
     }
 
     /// Labels of a batch and the pseudo-labels that go with them: those of the run for samples that it has

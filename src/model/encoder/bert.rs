@@ -3,11 +3,14 @@
 //! Linear layers see true tokens only, attention stays within an utterance, positions count from an
 //! utterance's first true token.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use tch::Tensor;
 
+use crate::config::FreezeText;
 use crate::error::{Error, Result};
 use crate::model::layers::linear;
 use crate::ops::attention::{Attention, Qkv, attention};
@@ -92,8 +95,15 @@ impl BertConfig {
     }
 }
 
+/// Elements of frozen features that are kept at most: 2 GiB of float32.
+const KEPT: usize = 1 << 29;
+
 pub struct Bert {
     config: BertConfig,
+    /// How many layers are frozen together with the embeddings; `None` where nothing is.
+    frozen: Option<usize>,
+    /// What the frozen part makes of an utterance's tokens, `(T, hidden)`.
+    kept: RefCell<HashMap<Vec<Places>, Tensor>>,
     word_embeddings: Weight,
     position_embeddings: Weight,
     token_type_embeddings: Weight,
@@ -102,8 +112,13 @@ pub struct Bert {
 }
 
 impl Bert {
-    pub fn new(scope: &Scope, config: BertConfig) -> Self {
-        let embeddings = scope.at("embeddings");
+    pub fn new(scope: &Scope, config: BertConfig, freeze: FreezeText) -> Self {
+        let frozen = freeze.layers();
+        let embeddings = scope.at("embeddings").frozen(frozen.is_some());
+        let layer = |i: i64| {
+            let frozen = frozen.is_some_and(|count| (i as usize) < count);
+            BertLayer::new(&scope.at("encoder").at("layer").at(i).frozen(frozen), &config)
+        };
         let table =
             |name: &str, rows| embeddings.at(name).param("weight", &[rows, config.hidden_size], Init::Zeros);
         Self {
@@ -111,9 +126,9 @@ impl Bert {
             position_embeddings: table("position_embeddings", config.max_position_embeddings),
             token_type_embeddings: table("token_type_embeddings", config.type_vocab_size),
             norm: norm(&embeddings.at("LayerNorm"), &config),
-            layers: (0..config.num_hidden_layers)
-                .map(|i| BertLayer::new(&scope.at("encoder").at("layer").at(i), &config))
-                .collect(),
+            layers: (0..config.num_hidden_layers).map(layer).collect(),
+            frozen,
+            kept: RefCell::default(),
             config,
         }
     }
@@ -139,7 +154,20 @@ impl Bert {
     }
 
     /// The word, position and segment of each packed token to `(sum T, hidden)`.
+    ///
+    /// What is frozen runs as in evaluation, without dropout, and once for each utterance.
     pub fn forward(&self, places: &Arc<Vec<Places>>, layout: &Arc<Layout>, noise: &Noise) -> Ragged {
+        let Some(frozen) = self.frozen else { return self.run(0, self.embed(places, layout, noise), noise) };
+        let frozen = frozen.min(self.layers.len());
+        self.run(frozen, self.features(frozen, places, layout), noise)
+    }
+
+    /// Forgets the features of utterances: the frozen part's weights have changed.
+    pub fn forget(&self) {
+        self.kept.borrow_mut().clear();
+    }
+
+    fn embed(&self, places: &Arc<Vec<Places>>, layout: &Arc<Layout>, noise: &Noise) -> Ragged {
         let weights = Embedding {
             words: &self.word_embeddings,
             positions: &self.position_embeddings,
@@ -147,8 +175,44 @@ impl Bert {
             norm: &self.norm,
             dropout: noise.dropout(self.config.hidden_dropout_prob),
         };
-        let x = Ragged { frames: embedding(places, &weights), layout: Arc::clone(layout) };
-        self.layers.iter().fold(x, |x, layer| layer.forward(&x, noise))
+        Ragged { frames: embedding(places, &weights), layout: Arc::clone(layout) }
+    }
+
+    /// The layers from `first` on.
+    fn run(&self, first: usize, x: Ragged, noise: &Noise) -> Ragged {
+        self.layers[first..].iter().fold(x, |x, layer| layer.forward(&x, noise))
+    }
+
+    /// What the embeddings and the first `frozen` layers make of each utterance, computed where it is new.
+    fn features(&self, frozen: usize, places: &[Places], layout: &Arc<Layout>) -> Ragged {
+        let _no_grad = tch::no_grad_guard();
+        let tokens = |b: usize| {
+            let (first, length) = layout.span(b);
+            places[first..first + length].to_vec()
+        };
+        let utterances: Vec<Vec<Places>> = (0..layout.batch_size()).map(tokens).collect();
+        let mut kept = self.kept.borrow_mut();
+        let mut new: Vec<&Vec<Places>> = utterances.iter().filter(|u| !kept.contains_key(*u)).collect();
+        new.sort_unstable();
+        new.dedup();
+        let mut fresh = HashMap::new();
+        if !new.is_empty() {
+            let layout = Arc::new(Layout::new(new.iter().map(|u| u.len() as i64).collect()));
+            let places = Arc::new(new.iter().flat_map(|u| u.iter().copied()).collect());
+            let mut x = self.embed(&places, &layout, &Noise::off());
+            for layer in &self.layers[..frozen] {
+                x = layer.forward(&x, &Noise::off());
+            }
+            // Copies: a part would hold on to the whole.
+            fresh = new.into_iter().cloned().zip(x.split().iter().map(Tensor::copy)).collect();
+        }
+        let of = |u: &Vec<Places>| kept.get(u).or_else(|| fresh.get(u)).expect("kept or fresh");
+        let frames = Tensor::cat(&utterances.iter().map(of).collect::<Vec<_>>(), 0);
+        if !fresh.is_empty() && kept.values().chain(fresh.values()).map(Tensor::numel).sum::<usize>() <= KEPT
+        {
+            kept.extend(fresh);
+        }
+        Ragged { frames, layout: Arc::clone(layout) }
     }
 }
 

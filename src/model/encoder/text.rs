@@ -22,7 +22,7 @@ pub struct TextEncoder {
 impl TextEncoder {
     pub fn new(scope: &Scope, config: &ModelConfig, bert: Option<BertConfig>) -> Self {
         Self {
-            bert: bert.map(|bert| Bert::new(&scope.at("bert"), bert)),
+            bert: bert.map(|bert| Bert::new(&scope.at("bert"), bert, config.freeze_text)),
             conv: convolution(&scope.at("conv"), config.text_dim, config.d_model, config.text_kernel),
             width: config.text_dim,
             dropout: config.embed_dropout,
@@ -50,6 +50,13 @@ impl TextEncoder {
             (None, Text::Tokens { .. }) => Err(Error::Batch(
                 "this model has no text encoder: give text features, or build it with text_encoder=".into(),
             )),
+        }
+    }
+
+    /// To be called where the weights of a frozen encoder may have changed.
+    pub fn weights_changed(&self) {
+        if let Some(bert) = &self.bert {
+            bert.forget();
         }
     }
 
