@@ -130,10 +130,10 @@ impl Batch {
 
     /// The rows to update by dataset index: where an index stands twice, its last place alone.
     ///
-    /// Returns (places in the batch, dataset indices), on the CPU.
-    pub fn distinct(index: &[i64]) -> (Vec<i64>, Vec<i64>) {
+    /// Returns (places in the batch, dataset indices).
+    pub fn distinct(index: &[i64]) -> (Vec<usize>, Vec<usize>) {
         let last: HashMap<i64, usize> = index.iter().enumerate().map(|(place, &i)| (i, place)).collect();
-        (0..index.len()).filter(|&p| last[&index[p]] == p).map(|p| (p as i64, index[p])).unzip()
+        (0..index.len()).filter(|&p| last[&index[p]] == p).map(|p| (p, index[p] as usize)).unzip()
     }
 }
 
@@ -272,7 +272,7 @@ fn pack_tokens(utterances: &[Tensor]) -> Result<Text> {
 }
 
 fn check_labels(labels: &Tensor, kind: Kind, device: Device) -> Result<Labels> {
-    let labels = labels.to_kind(kind).reshape([-1]);
+    let labels = labels.to_kind(kind).reshape([-1]).contiguous();
     let broken = labels.isfinite().logical_not().nonzero();
     if broken.numel() > 0 {
         return Err(Error::Batch(format!(

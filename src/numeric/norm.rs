@@ -43,6 +43,13 @@ pub fn dot<T: Real>(x: &[T], y: &[T]) -> T {
     reduce(x.len(), |i| x[i] * y[i])
 }
 
+/// The Euclidean distance.
+#[inline(always)]
+pub fn distance<T: Real>(x: &[T], y: &[T]) -> T {
+    let y = &y[..x.len()];
+    reduce(x.len(), |i| (x[i] - y[i]) * (x[i] - y[i])).sqrt()
+}
+
 /// y <- (y - mean) / sqrt(variance + eps), the normalised row; returns 1 / sqrt(variance + eps).
 #[inline(always)]
 pub fn normalize<S: Simd, T: Real>(_simd: S, y: &mut [T], eps: T) -> T {

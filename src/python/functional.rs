@@ -10,14 +10,16 @@ use tch::{Device, Kind, Tensor};
 use super::entry;
 use crate::config::Pooling;
 use crate::error::{Error, Result};
+use crate::numeric::Real;
 use crate::ops::adam::{After, Decay, Settings, Slice, adam};
 use crate::ops::attention::{Attention, Qkv};
+use crate::ops::autograd::{slice, slice_mut};
 use crate::ops::bigru_control::Bigru;
 use crate::ops::feed_forward::FeedForwardNorm;
 use crate::ops::gated_norm::{GatedNorm, Gates};
 use crate::ops::linear::Activation;
 use crate::ops::task_loss::Unimodal;
-use crate::ops::ulgm::{Centres, polarity, relabel};
+use crate::ops::ulgm::{Relabel, Space, relabel};
 use crate::ops::{self, LayerNorm, Linear, Recurrent, Weight};
 use crate::ragged::{Layout, Ragged};
 use crate::rng::Dropout;
@@ -486,12 +488,32 @@ fn ulgm_labels(
             check_shape(name, centre, &[of.size()[1]], "(dim,)")?;
         }
         let _no_grad = tch::no_grad_guard();
-        let centres =
-            |positive: PyTensor, negative: PyTensor| Centres { positive: positive.0, negative: negative.0 };
-        let alpha = polarity(&features, &centres(positive, negative));
-        let alpha_m = polarity(&features_m, &centres(positive_m, negative_m));
-        Ok(PyTensor(relabel(&old, &label, &alpha, &alpha_m, epoch, bound)))
+        let own = [features, positive, negative].map(|x| x.contiguous());
+        let multimodal = [features_m, positive_m, negative_m].map(|x| x.contiguous());
+        let (new, label) = (old.contiguous().copy(), label.contiguous());
+        match new.kind() {
+            Kind::Double => relabel_in_place::<f64>(&new, &label, &own, &multimodal, epoch, bound),
+            _ => relabel_in_place::<f32>(&new, &label, &own, &multimodal, epoch, bound),
+        }
+        Ok(PyTensor(new))
     })
+}
+
+/// Features, positive and negative centre of one modality and of all; `labels` become the new ones.
+fn relabel_in_place<T: Real>(
+    labels: &Tensor,
+    y_m: &Tensor,
+    own: &[Tensor; 3],
+    multimodal: &[Tensor; 3],
+    epoch: i64,
+    bound: f64,
+) {
+    let [own, multimodal] = [own, multimodal].map(|[features, positive, negative]| Space {
+        features: slice(features),
+        positive: slice(positive),
+        negative: slice(negative),
+    });
+    relabel(Relabel { own, multimodal, y_m: slice::<T>(y_m), epoch, bound }, slice_mut(labels));
 }
 
 #[pyfunction]

@@ -121,7 +121,6 @@ impl Trainer {
                 multimodal: multimodal_features,
                 unimodal: self.model.modalities().collect(),
                 kind: self.kind,
-                device: self.device,
             };
             Some(Ulgm::new(&shape, label_bound, exclude_zero))
         } else {
@@ -209,7 +208,7 @@ impl Trainer {
         let pseudo = match (&batch.index, ulgm) {
             (Some(index), Some(ulgm)) => {
                 check_range(index, ulgm.samples)?;
-                ulgm.pseudo_labels(&Tensor::from_slice(index).to_device(self.device), &y_m)
+                ulgm.pseudo_labels(index, &y_m)
             }
             _ => self.model.modalities().map(|(modality, _)| (modality, y_m.shallow_clone())).collect(),
         };

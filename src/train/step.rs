@@ -56,13 +56,10 @@ impl Trainer {
         let _no_grad = tch::no_grad_guard();
         let run = self.run.as_mut().expect("checked on entry");
         if let (Some(ulgm), Some((places, rows)), Some(head)) = (&mut run.ulgm, rows, &forward.multimodal) {
-            let pick = |x: &Tensor| x.detach().index_select(0, &places);
-            let unimodal: Vec<Tensor> = forward.branches.iter().map(|b| pick(&b.head.features)).collect();
-            let (y_m, multimodal) = (pick(&y_m), pick(&head.features));
-            ulgm.step(
-                run.epoch,
-                &Step { rows: &rows, y_m: &y_m, multimodal: &multimodal, unimodal: &unimodal },
-            );
+            let unimodal: Vec<&Tensor> = forward.branches.iter().map(|b| &b.head.features).collect();
+            let (places, rows) = (&places, &rows);
+            let step = Step { places, rows, y_m: &y_m, multimodal: &head.features, unimodal: &unimodal };
+            ulgm.step(run.epoch, &step);
         }
         run.step += 1;
         run.pending += 1;
@@ -89,8 +86,8 @@ impl Trainer {
         Ok(())
     }
 
-    /// Places in the batch and dataset indices that ULGM updates, on the device.
-    fn rows(&self, batch: &Batch) -> Result<Option<(Tensor, Tensor)>> {
+    /// Places in the batch and dataset indices that ULGM updates.
+    fn rows(&self, batch: &Batch) -> Result<Option<(Vec<usize>, Vec<usize>)>> {
         let Some(ulgm) = self.run.as_ref().and_then(|run| run.ulgm.as_ref()) else { return Ok(None) };
         let Some(index) = &batch.index else {
             return Err(Error::Batch(
@@ -98,8 +95,6 @@ impl Trainer {
             ));
         };
         check_range(index, ulgm.samples)?;
-        let (places, rows) = Batch::distinct(index);
-        let on_device = |v: &[i64]| Tensor::from_slice(v).to_device(self.device);
-        Ok(Some((on_device(&places), on_device(&rows))))
+        Ok(Some(Batch::distinct(index)))
     }
 }
