@@ -33,7 +33,8 @@ pub struct Streams {
 }
 
 pub struct LayerOutput {
-    pub alone: StreamOutput,
+    /// `None` in a last layer of which nothing but the text-led streams is wanted.
+    pub alone: Option<StreamOutput>,
     pub text_led: Option<StreamOutput>,
 }
 
@@ -46,13 +47,16 @@ impl FusionLayer {
         }
     }
 
-    /// From X^{i-1} to X^i, the layers and streams of all modalities together.
-    pub fn forward(layers: &[&Self], streams: &[Streams], noise: &Noise) -> Vec<LayerOutput> {
+    /// From X^{i-1} to X^i, the layers and streams of all modalities together; of the modalities' own streams
+    /// no more than the text-led ones read, unless `own`.
+    pub fn forward(layers: &[&Self], streams: &[Streams], own: bool, noise: &Noise) -> Vec<LayerOutput> {
         let sags: Vec<&SagTransformer> = layers.iter().filter_map(|layer| layer.text_led.as_ref()).collect();
         let texts: Vec<&Ragged> = streams.iter().filter_map(|stream| stream.text_led.as_ref()).collect();
-        let bodies = layers.iter().map(|l| &l.alone).chain(sags.iter().map(|sag| &sag.body));
+        let own_count = if own { layers.len() } else { 0 };
+        let bodies = layers.iter().map(|l| &l.alone).take(own_count).chain(sags.iter().map(|sag| &sag.body));
         let x: Vec<&Ragged> = streams.iter().map(|s| &s.alone).chain(texts.iter().copied()).collect();
-        let pairs: Vec<(&Transformer, &Ragged)> = bodies.zip(x.iter().copied()).collect();
+        let wanted = &x[layers.len() - own_count..];
+        let pairs: Vec<(&Transformer, &Ragged)> = bodies.zip(wanted.iter().copied()).collect();
 
         let mut gates = Transformer::open_gates(&pairs).into_iter(); // (7) (8) (9), (16) (19) (20)
         let alone = layers.iter().map(|layer| &layer.alone.attention);
@@ -70,27 +74,32 @@ impl FusionLayer {
             .zip(h.iter().zip(&gated))
             .map(|(sag, (h, (s, _)))| (&sag.body.attention, h, s))
             .collect();
+        attended.truncate(own_count);
         if !crossings.is_empty() {
             attended.extend(MultiHeadAttention::over_sources(&crossings, noise)); // R (21)
         }
 
-        let none = std::iter::repeat_with(|| None).take(layers.len());
+        let none = std::iter::repeat_with(|| None).take(own_count);
         let source = none.chain(gated.into_iter().map(|(_, gate)| gate));
         let halfway =
             pairs.into_iter().zip(attended).zip(source).map(|(((transformer, x), attended), source)| {
                 Halfway { transformer, x, attended, gates: gates.next().flatten(), source }
             });
         let mut alone = Transformer::finish(halfway.collect(), noise); // (11) (12), (22) (23)
-        let mut text_led = alone.split_off(layers.len()).into_iter();
-        alone.into_iter().map(|alone| LayerOutput { alone, text_led: text_led.next() }).collect()
+        let mut text_led = alone.split_off(own_count).into_iter();
+        let mut alone = alone.into_iter();
+        layers.iter().map(|_| LayerOutput { alone: alone.next(), text_led: text_led.next() }).collect()
     }
 }
 
 impl LayerOutput {
     /// What the next layer reads.
+    ///
+    /// # Panics
+    /// Where there is no own stream.
     pub fn streams(&self) -> Streams {
         Streams {
-            alone: self.alone.output.clone(),
+            alone: self.alone.as_ref().expect("only a last layer has none").output.clone(),
             text_led: self.text_led.as_ref().map(|stream| stream.output.clone()),
         }
     }

@@ -75,10 +75,19 @@ struct Branch {
     head: Head,
 }
 
-/// Everything that a forward pass computes.
+/// How much of a forward pass is wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// The model's score and what it depends on.
+    Score,
+    Everything,
+}
+
+/// What a forward pass computes.
 pub struct Forward {
     /// y_m and F_m; `None` in the control of one modality alone.
     pub multimodal: Option<HeadOutput>,
+    /// Empty where the score alone was wanted and does not come from one of them.
     pub branches: Vec<BranchOutput>,
 }
 
@@ -104,7 +113,7 @@ impl BranchOutput {
         }
         let last = self.layers.last();
         (
-            last.and_then(|layer| control(&layer.alone)),
+            last.and_then(|layer| layer.alone.as_ref()).and_then(control),
             last.and_then(|layer| layer.text_led.as_ref()).and_then(control),
         )
     }
@@ -180,9 +189,11 @@ impl Model {
     }
 
     /// Scores, features and every stream of a batch that [`Model::check`] admits.
-    pub fn forward(&self, batch: &Batch, noise: &Noise) -> Forward {
+    pub fn forward(&self, batch: &Batch, wanted: Wanted, noise: &Noise) -> Forward {
         let text = self.text.as_ref().zip(batch.text.as_ref()).map(|(e, text)| e.forward(text, noise)); // X_t^0
-        let layers = self.fuse(batch, text.as_ref(), noise);
+        // The score is the multimodal head's, which with a SAG stack reads the text-led streams alone.
+        let own = wanted == Wanted::Everything || !self.config.has_gate_fusion();
+        let layers = self.fuse(batch, text.as_ref(), own, noise);
         let outputs: Vec<&LayerOutput> = layers.iter().filter_map(|layers| layers.last()).collect();
         let (pooled, unimodal) = self.pool(text.as_ref(), &outputs);
 
@@ -197,7 +208,7 @@ impl Model {
     }
 
     /// The outputs of all layers, by branch.
-    fn fuse(&self, batch: &Batch, text: Option<&Ragged>, noise: &Noise) -> Vec<Vec<LayerOutput>> {
+    fn fuse(&self, batch: &Batch, text: Option<&Ragged>, own: bool, noise: &Noise) -> Vec<Vec<LayerOutput>> {
         if self.branches.is_empty() {
             return vec![];
         }
@@ -209,10 +220,13 @@ impl Model {
             .map(|alone| Streams { alone, text_led: text_led.cloned() }) // X_n^0
             .collect();
         let mut all: Vec<Vec<LayerOutput>> = self.branches.iter().map(|_| vec![]).collect();
-        for i in 0..self.config.num_layers as usize {
+        let last = self.config.num_layers as usize - 1;
+        for i in 0..=last {
             let layers: Vec<&FusionLayer> = self.branches.iter().map(|b| &b.layers[i]).collect();
-            let outputs = FusionLayer::forward(&layers, &streams, noise);
-            streams = outputs.iter().map(LayerOutput::streams).collect();
+            let outputs = FusionLayer::forward(&layers, &streams, own || i < last, noise);
+            if i < last {
+                streams = outputs.iter().map(LayerOutput::streams).collect();
+            }
             all.iter_mut().zip(outputs).for_each(|(all, output)| all.push(output));
         }
         all
@@ -220,7 +234,8 @@ impl Model {
 
     /// What the multimodal head reads, to be put side by side, and what each branch's head reads, all `(B, d)`.
     fn pool(&self, text: Option<&Ragged>, outputs: &[&LayerOutput]) -> (Vec<Tensor>, Vec<Tensor>) {
-        let own: Vec<_> = outputs.iter().map(|output| (&output.alone.output, Pooling::Mean)).collect();
+        let own = outputs.iter().filter_map(|output| output.alone.as_ref());
+        let own: Vec<_> = own.map(|stream| (&stream.output, Pooling::Mean)).collect();
         let text_led = outputs.iter().filter_map(|output| output.text_led.as_ref()).map(|s| &s.output);
         let mut text_led: Vec<_> = text_led.map(|stream| (stream, self.config.pooling)).collect();
         if text_led.is_empty() {

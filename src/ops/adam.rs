@@ -4,6 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::autograd::slice_mut;
 use super::parallel;
+use super::profile::Record;
 use crate::numeric::{Real, kernel};
 
 const BETA1: f64 = 0.9;
@@ -69,6 +70,7 @@ struct Piece<'a, T> {
 }
 
 fn run<T: Real>(slices: &[(Slice, Settings)]) {
+    let _record = Record::forward(c"Adam");
     let mut pieces = Vec::new();
     for (Slice { weights, grad, first, second }, settings) in slices {
         let part = |tensor| slice_mut::<T>(tensor).chunks_mut(PIECE);

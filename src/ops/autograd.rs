@@ -11,6 +11,7 @@ use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
 use super::parallel;
+use super::profile::Record;
 use crate::numeric::Real;
 
 /// What an operation returns and what it keeps for backward.
@@ -138,6 +139,7 @@ fn plain(tensor: &Tensor) -> Tensor {
 }
 
 fn forward<O: Op, T: Real>(done: &[Done<O>]) {
+    let _record = Record::forward(O::NAME);
     let mut work: Vec<_> =
         done.iter().map(|call| (&call.op, read(&call.x), write(&call.y), write(&call.saved))).collect();
     let elements = work.iter().map(|(_, x, y, _)| count(x) + y.iter().map(|y| y.len()).sum::<usize>()).sum();
@@ -147,6 +149,7 @@ fn forward<O: Op, T: Real>(done: &[Done<O>]) {
 }
 
 fn backward<O: Op, T: Real>(done: &[Done<O>], dy: &[Option<Tensor>], dx: &[Option<Tensor>]) {
+    let _record = Record::backward(O::NAME);
     let (mut first_y, mut first_x) = (0, 0);
     let mut work = Vec::with_capacity(done.len());
     for call in done {

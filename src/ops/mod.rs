@@ -20,6 +20,7 @@ pub mod lstm;
 pub mod orthogonality;
 pub mod parallel;
 pub mod pooling;
+pub mod profile;
 pub mod recurrent;
 pub mod source_gate;
 pub mod task_loss;

@@ -12,8 +12,8 @@ use tch::Tensor;
 use super::batch::{PyBatch, parse_device, parse_kind};
 use super::entry;
 use crate::loss::Losses;
-use crate::model::Forward;
 use crate::model::transformer::StreamOutput;
+use crate::model::{Forward, Wanted};
 use crate::train::Trainer;
 
 /// A model with its weights and its training run. Calls from several threads take turns.
@@ -55,7 +55,7 @@ impl Core {
 
     /// Scores, `(B,)`.
     fn scores(&self, py: Python<'_>, batch: &PyBatch) -> PyResult<PyTensor> {
-        entry::run(py, || Ok(PyTensor(self.lock().forward(&batch.0)?.score().shallow_clone())))
+        entry::run(py, || Ok(PyTensor(self.lock().forward(&batch.0, Wanted::Score)?.score().shallow_clone())))
     }
 
     /// Everything a forward pass computes, by the names of section 11.
@@ -65,7 +65,8 @@ impl Core {
         batch: &PyBatch,
         intermediates: bool,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let values = entry::run(py, || Ok(named(&self.lock().forward(&batch.0)?, intermediates)))?;
+        let values =
+            entry::run(py, || Ok(named(&self.lock().forward(&batch.0, Wanted::Everything)?, intermediates)))?;
         let dict = PyDict::new(py);
         for (name, value) in values {
             match value {
@@ -198,7 +199,7 @@ fn named(forward: &Forward, intermediates: bool) -> Vec<(String, Value)> {
     if intermediates {
         for branch in &forward.branches {
             for (i, layer) in branch.layers.iter().enumerate() {
-                let alone = (branch.modality.name(), Some(&layer.alone));
+                let alone = (branch.modality.name(), layer.alone.as_ref());
                 for (stream, output) in [alone, (branch.modality.text_led(), layer.text_led.as_ref())] {
                     if let Some(output) = output {
                         name_stream(&mut out, &format!("fusion.{i}.{stream}"), output);

@@ -12,7 +12,7 @@ use crate::config::{ModelConfig, TrainConfig};
 use crate::error::{Error, Result};
 use crate::loss::Losses;
 use crate::model::encoder::bert::BertConfig;
-use crate::model::{Forward, Modality, Model};
+use crate::model::{Forward, Modality, Model, Wanted};
 use crate::params::{Builder, Params};
 use crate::rng::Noise;
 use crate::ulgm::{Shape, Ulgm};
@@ -75,10 +75,10 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Batch`] where the batch does not fit the model.
-    pub fn forward(&self, batch: &Batch) -> Result<Forward> {
+    pub fn forward(&self, batch: &Batch, wanted: Wanted) -> Result<Forward> {
         self.model.check(batch)?;
         let _no_grad = tch::no_grad_guard();
-        Ok(self.model.forward(batch, &Noise::off()))
+        Ok(self.model.forward(batch, wanted, &Noise::off()))
     }
 
     /// The losses of a batch without dropout, cut off the graph.
@@ -87,7 +87,7 @@ impl Trainer {
     /// [`Error::Batch`] where the batch does not fit the model or has no usable labels.
     pub fn losses(&self, batch: &Batch) -> Result<Losses> {
         let (y_m, pseudo) = self.targets(batch)?;
-        let forward = self.forward(batch)?;
+        let forward = self.forward(batch, Wanted::Everything)?;
         let _no_grad = tch::no_grad_guard();
         Ok(Losses::of(&forward, &y_m, &pseudo, &self.model.config))
     }
@@ -99,7 +99,7 @@ impl Trainer {
     pub fn gradients(&mut self, batch: &Batch) -> Result<Vec<(String, Tensor)>> {
         self.model.check(batch)?;
         let (y_m, pseudo) = self.targets(batch)?;
-        let forward = self.model.forward(batch, &Noise::off());
+        let forward = self.model.forward(batch, Wanted::Everything, &Noise::off());
         let losses = Losses::of(&forward, &y_m, &pseudo, &self.model.config);
         Ok(self.params.gradients(&losses.total))
     }

@@ -6,6 +6,7 @@ use super::{Trainer, check_range};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::loss::Losses;
+use crate::model::Wanted;
 use crate::rng::Noise;
 use crate::ulgm::Step;
 
@@ -35,7 +36,7 @@ impl Trainer {
 
         let run = self.run_mut()?;
         let noise = Noise::training(run.config.seed, run.step);
-        let forward = self.model.forward(batch, &noise);
+        let forward = self.model.forward(batch, Wanted::Everything, &noise);
         let losses = Losses::of(&forward, &y_m, &pseudo, &self.model.config);
         if self.device == Device::Cpu && !losses.total.double_value(&[]).is_finite() {
             return Err(Error::NonFinite(format!(
