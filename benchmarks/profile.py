@@ -1,7 +1,7 @@
 """Where the time of a training step goes, by torch.profiler, in which every operation of mmiln appears.
 
-    python -m benchmarks.profile --threads 1
-    python -m benchmarks.profile --threads 1 --bert
+python -m benchmarks.profile --threads 1
+python -m benchmarks.profile --threads 1 --bert
 """
 
 from __future__ import annotations
