@@ -100,7 +100,7 @@ impl<T: Real> WithSimd for Product<'_, T> {
                             depth,
                             b: b.data.as_ptr().add(first * b.row_stride + column),
                             b_row: b.row_stride,
-                            b_len: b.data.len() - (first * b.row_stride + column),
+                            b_len: b.data.len().saturating_sub(first * b.row_stride + column),
                             c: c.add(row * stride + column),
                             c_row: stride,
                             start: start.map(|(from, apart)| (from.add(row * apart + column), apart)),
