@@ -10,7 +10,7 @@ use super::gemm::add_rows;
 use super::recurrent::{Group, SIDE_BY_SIDE, place};
 use super::{Recurrent, parallel};
 use crate::numeric::{
-    LaidOut, Lanes, Matrix, Real, Scratch, Shared, Start, add, kernel, multiply, product, windows,
+    LaidOut, Lanes, Matrix, Real, Scratch, Shared, Start, kernel, multiply, product, windows,
 };
 use crate::ragged::{Layout, Ragged};
 
@@ -208,12 +208,7 @@ impl Op for BigruControl {
                 }
             });
         }
-        let starts = sizes.iter().scan(0, |next, size| Some(std::mem::replace(next, *next + size)));
-        let mut dweights: Vec<_> = dweights.iter_mut().zip(starts).collect();
-        parallel::each_of(&mut dweights, |(dweight, start)| {
-            let Some(dweight) = dweight else { return };
-            sums.chunks_exact(size).for_each(|part| add(dweight, &part[*start..]));
-        });
+        super::add_parts(dweights, &sizes, &sums);
     }
 }
 

@@ -172,12 +172,7 @@ impl Op for FeedForwardOp {
                 }
             });
         }
-        let starts = sizes.iter().scan(0, |next, size| Some(std::mem::replace(next, *next + size)));
-        let mut parameters: Vec<_> = parameters.iter_mut().zip(starts).collect();
-        parallel::each_of(&mut parameters, |(parameter, start)| {
-            let Some(parameter) = parameter else { return };
-            sums.chunks_exact(size).for_each(|part| add(parameter, &part[*start..]));
-        });
+        super::add_parts(parameters, &sizes, &sums);
     }
 }
 

@@ -30,7 +30,7 @@ use std::ops::Range;
 
 use tch::Tensor;
 
-use crate::numeric::Real;
+use crate::numeric::{Real, add};
 use autograd::Input;
 
 /// A parameter, and where its gradients are summed up; `None` for one that is not trained, and for a user's
@@ -105,5 +105,16 @@ fn chunked<T: Real>(x: &mut [T], work: impl Fn(Range<usize>, &mut [T]) + Sync) {
     parallel::each_of(&mut pieces, |(i, piece)| {
         let start = *i * SIZE;
         work(start..start + piece.len(), piece);
+    });
+}
+
+/// Adds sums that were made in parts to the gradients of parameters, one part after the other. Each part has
+/// those of all parameters, whose `sizes` say where each begins.
+fn add_parts<T: Real>(gradients: &mut [Option<&mut [T]>], sizes: &[usize], sums: &[T]) {
+    let starts = sizes.iter().scan(0, |next, size| Some(std::mem::replace(next, *next + size)));
+    let mut gradients: Vec<_> = gradients.iter_mut().zip(starts).collect();
+    parallel::each_of(&mut gradients, |(gradient, start)| {
+        let Some(gradient) = gradient else { return };
+        sums.chunks_exact(sizes.iter().sum()).for_each(|part| add(gradient, &part[*start..]));
     });
 }
