@@ -7,6 +7,7 @@
 //! | [`numeric`] | numbers, vector instructions, matrix products, working memory |
 //! | [`ragged`], [`batch`] | packed frames with offsets; a batch and its checks |
 //! | [`rng`] | counter-based random numbers for initial weights and dropout |
+//! | [`clock`] | what changes from step to step, where kernels on a device read it |
 //! | [`params`] | named parameters over flat storage, optimiser groups |
 //! | [`ops`] | one file an operation: contract, shapes, equation, kernels; threads; automatic differentiation |
 //! | [`model`] | the graph, read like the paper |
@@ -18,6 +19,7 @@
 //! A lower room never imports a higher one.
 
 pub mod batch;
+pub mod clock;
 pub mod config;
 pub mod error;
 pub mod loss;

@@ -5,40 +5,31 @@ use tch::Tensor;
 use crate::config::ModelConfig;
 use crate::model::{BranchOutput, Forward, Modality};
 use crate::ops::cmd::cmd;
-use crate::ops::orthogonality::orthogonality;
+use crate::ops::orthogonality::orthogonalities;
 use crate::ops::task_loss::{Unimodal, task_loss};
+use crate::ops::total_loss::{Parts, total_loss};
 
-/// The parts of the loss and their weighted sum, scalars.
+/// The loss of a batch.
 pub struct Losses {
-    pub task: Tensor,
-    pub sim: Tensor,
-    pub diff: Tensor,
+    /// What training descends on, a scalar.
     pub total: Tensor,
+    /// task, sim, diff and total, `(4,)`, off the graph.
+    pub values: Tensor,
 }
+
+/// Names of [`Losses::values`].
+pub const NAMES: [&str; 4] = ["task", "sim", "diff", "total"];
 
 impl Losses {
     /// Of a forward pass against the labels `y_m` and the pseudo-labels of each modality, `(B,)` each.
     pub fn of(forward: &Forward, y_m: &Tensor, pseudo: &[(Modality, Tensor)], config: &ModelConfig) -> Self {
         let task = task(forward, y_m, pseudo); // (35)
-        let sim = similarity(&forward.branches).unwrap_or_else(|| task.detach().zeros_like()); // (24) (25)
-        let diff = difference(&forward.branches, config.diff_normalize)
-            .unwrap_or_else(|| task.detach().zeros_like()); // (26)
+        let sim = similarity(&forward.branches); // (24) (25)
+        let diff = differences(&forward.branches, config.diff_normalize); // (26)
         let (alpha, beta) = config.loss_weights();
-        let weighted = |total: Tensor, (weight, part): (f64, &Tensor)| {
-            if weight > 0.0 { total + part * weight } else { total }
-        };
-        let total = [(alpha, &sim), (beta, &diff)].into_iter().fold(task.shallow_clone(), weighted); // (36)
-        Self { task, sim, diff, total }
-    }
-
-    /// The same values, cut off the graph.
-    pub fn detach(&self) -> Self {
-        Self {
-            task: self.task.detach(),
-            sim: self.sim.detach(),
-            diff: self.diff.detach(),
-            total: self.total.detach(),
-        }
+        let parts = Parts { task: &task, sim: sim.as_ref(), diff: &diff, alpha, beta };
+        let (total, values) = total_loss(&parts); // (36)
+        Self { total, values }
     }
 }
 
@@ -59,13 +50,12 @@ fn similarity(branches: &[BranchOutput]) -> Option<Tensor> {
     Some(cmd(audio.controls().1?, vision.controls().1?))
 }
 
-/// The sum over (ta, a), (tv, v), as many as there are.
-fn difference(branches: &[BranchOutput], normalize: bool) -> Option<Tensor> {
-    branches
-        .iter()
-        .filter_map(|branch| {
-            let (own, text_led) = branch.controls();
-            Some(orthogonality(text_led?, own?, normalize))
-        })
-        .reduce(|sum, part| sum + part)
+/// Over (ta, a), (tv, v), as many as there are.
+fn differences(branches: &[BranchOutput], normalize: bool) -> Vec<Tensor> {
+    let pairs = branches.iter().filter_map(|branch| {
+        let (own, text_led) = branch.controls();
+        Some((text_led?, own?))
+    });
+    let pairs: Vec<_> = pairs.collect();
+    if pairs.is_empty() { vec![] } else { orthogonalities(&pairs, normalize) }
 }

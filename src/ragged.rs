@@ -2,14 +2,16 @@
 //!
 //! Padding has no representation here, so nothing downstream can read it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use tch::Tensor;
+use tch::{Device, Tensor};
+
+use crate::ops::cuda::to_device;
 
 /// Where each utterance lies in a packed tensor.
 ///
 /// Computed once a batch and modality, shared by every layer.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Layout {
     /// True lengths `T`, each at least 1.
     pub lengths: Vec<i64>,
@@ -19,11 +21,23 @@ pub struct Layout {
     pub longest_first: Vec<usize>,
     /// Frames in all.
     pub total: i64,
+    /// Rows of packed tensors: the frames, and maybe some more that are not looked at.
+    rows: usize,
+    device: OnceLock<Tensor>,
 }
+
+// Sound: the tensor is never written once it is there, and libtorch may read one from any number of threads.
+unsafe impl Sync for Layout {}
 
 impl Layout {
     /// The layout of utterances of these lengths, each at least 1.
     pub fn new(lengths: Vec<i64>) -> Self {
+        let rows = lengths.iter().sum::<i64>() as usize;
+        Self::with_rows(lengths, rows)
+    }
+
+    /// The same for packed tensors of `rows` rows, of which the first are the frames.
+    pub fn with_rows(lengths: Vec<i64>, rows: usize) -> Self {
         let mut total = 0;
         let first = lengths
             .iter()
@@ -34,7 +48,42 @@ impl Layout {
             .collect();
         let mut longest_first: Vec<usize> = (0..lengths.len()).collect();
         longest_first.sort_by_key(|&b| std::cmp::Reverse(lengths[b]));
-        Self { lengths, first, longest_first, total }
+        assert!(total as usize <= rows, "{total} frames do not fit into {rows} rows");
+        Self { lengths, first, longest_first, total, rows, device: OnceLock::new() }
+    }
+
+    /// Rows of packed tensors in this layout.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The layout as kernels on a device read it, `i32`: the first row of each utterance and the number of
+    /// frames; the utterances, longest first; of each row the utterance that it belongs to, or -1.
+    pub fn on(&self, device: Device) -> &Tensor {
+        self.device.get_or_init(|| to_device(&Tensor::from_slice(&self.numbers()), device))
+    }
+
+    /// The same layout, whose numbers stand on a device already.
+    pub fn with_numbers(&self, numbers: Tensor) -> Self {
+        let device = OnceLock::from(numbers);
+        let Self { lengths, first, longest_first, total, rows, .. } = self;
+        Self {
+            lengths: lengths.clone(),
+            first: first.clone(),
+            longest_first: longest_first.clone(),
+            total: *total,
+            rows: *rows,
+            device,
+        }
+    }
+
+    fn numbers(&self) -> Vec<i32> {
+        let first = self.first.iter().map(|&row| row as i32).chain([self.total as i32]);
+        let order = self.longest_first.iter().map(|&b| b as i32);
+        let own = self.lengths.iter().enumerate();
+        let utterance = own.flat_map(|(b, &length)| std::iter::repeat_n(b as i32, length as usize));
+        let beyond = std::iter::repeat_n(-1, self.rows - self.total as usize);
+        first.chain(order).chain(utterance).chain(beyond).collect()
     }
 
     /// Number of utterances.
@@ -82,5 +131,5 @@ impl Ragged {
 
 /// Splits packed rows of any width by a layout.
 pub fn split(frames: &Tensor, layout: &Layout) -> Vec<Tensor> {
-    frames.split_with_sizes(&layout.lengths[..], 0)
+    frames.narrow(0, 0, layout.total).split_with_sizes(&layout.lengths[..], 0)
 }

@@ -9,6 +9,7 @@ use std::cell::Cell;
 use pulp::{Simd, WithSimd};
 
 use crate::numeric::{Real, kernel};
+use crate::ops::cuda::Pointer;
 
 const MULTIPLIERS: [u64; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const ROUNDS: usize = 10;
@@ -46,11 +47,17 @@ pub fn uniform(seed: u64, name: &str, count: usize, bound: f64) -> Vec<f64> {
     out
 }
 
+/// The key of training step `step` of a run seeded with `seed`.
+pub fn step_key(seed: u64, step: u32) -> u64 {
+    // The step is folded into the high half: seeds are small numbers, steps are distinct.
+    seed ^ u64::from(step).rotate_left(32)
+}
+
 /// Where a forward pass draws its dropout from: nowhere (evaluation), or one training step's stream.
 pub struct Noise(Option<Stream>);
 
 struct Stream {
-    key: u64,
+    key: Key,
     site: Cell<u32>,
 }
 
@@ -62,8 +69,12 @@ impl Noise {
 
     /// The stream of training step `step` of a run seeded with `seed`.
     pub fn training(seed: u64, step: u32) -> Self {
-        // The step is folded into the key's high half: seeds are small numbers, steps are distinct.
-        Self(Some(Stream { key: seed ^ u64::from(step).rotate_left(32), site: Cell::new(0) }))
+        Self::keyed(Key::Value(step_key(seed, step)))
+    }
+
+    /// The stream of a step by its key.
+    pub fn keyed(key: Key) -> Self {
+        Self(Some(Stream { key, site: Cell::new(0) }))
     }
 
     /// The dropout with probability `p` at the next place in the graph.
@@ -82,9 +93,28 @@ impl Noise {
 /// again, by any thread, and never needs to be kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Dropout {
-    p: f64,
-    key: u64,
-    site: u32,
+    pub p: f64,
+    pub key: Key,
+    pub site: u32,
+}
+
+/// The key of a step's dropout.
+#[derive(Clone, Copy, Debug)]
+pub enum Key {
+    Value(u64),
+    /// Where a device's kernels find it: one graph of launches serves steps of different keys.
+    At(Pointer),
+}
+
+impl Key {
+    /// # Panics
+    /// On the CPU keys are values.
+    fn value(self) -> u64 {
+        match self {
+            Self::Value(key) => key,
+            Self::At(_) => panic!("a key on a device can't be read by the CPU's kernels"),
+        }
+    }
 }
 
 /// Dropout is drawn in tiles of rows and columns, two elements from each word of the generator.
@@ -96,16 +126,21 @@ const WORDS: usize = TILE / 2;
 impl Dropout {
     /// Keeps everything.
     pub fn off() -> Self {
-        Self { p: 0.0, key: 0, site: 0 }
+        Self { p: 0.0, key: Key::Value(0), site: 0 }
     }
 
     /// By itself, outside a model.
     pub fn seeded(p: f64, seed: u64) -> Self {
-        Self { p, key: seed, site: 0 }
+        Self { p, key: Key::Value(seed), site: 0 }
     }
 
     pub fn is_off(&self) -> bool {
         self.p == 0.0
+    }
+
+    /// Of the 2^16 values that an element may draw, those from this on keep it.
+    pub fn threshold(&self) -> u32 {
+        (self.p * 65536.0).round() as u32
     }
 
     /// What elements `start` and following of `stream` are multiplied with: 0 with probability p, to 1 in
@@ -120,8 +155,8 @@ impl Dropout {
     pub fn tile<S: Simd, T: Real>(&self, simd: S, stream: u32, row: usize, column: usize, mask: &mut [T]) {
         let mut words = [0; WORDS];
         let counter = [column as u32, (row / TILE_ROWS) as u32, stream, self.site];
-        simd.vectorize(PhiloxTile { key: self.key, counter, words: &mut words });
-        let threshold = (self.p * 65536.0).round() as u32;
+        simd.vectorize(PhiloxTile { key: self.key.value(), counter, words: &mut words });
+        let threshold = self.threshold();
         let kept = T::of(1.0 / (1.0 - self.p));
         let (low, high) = mask[..TILE].split_at_mut(WORDS);
         for i in 0..WORDS {

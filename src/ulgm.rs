@@ -1,23 +1,26 @@
 //! State of unimodal label generation over the training samples, section 6; Yu et al. 2021.
 
-use tch::{Kind, Tensor};
+use tch::kind::Element;
+use tch::{Device, Kind, Tensor};
 
+use crate::batch::Index;
+use crate::clock::Clock;
 use crate::model::Modality;
 use crate::numeric::Real;
-use crate::ops::autograd::{slice, slice_mut};
-use crate::ops::ulgm::{self as ops, Relabel, relabel};
+use crate::ops::autograd::{bytes_mut, slice, slice_mut};
+use crate::ops::ulgm::cuda;
+use crate::ops::ulgm::{self as ops, relabel};
 
 /// Labels and features of every training sample for one of m, a, v, with the sums behind its centres.
 struct Space {
-    dim: usize,
     /// `(N,)`
     labels: Tensor,
     /// `(N, dim)`
     features: Tensor,
-    /// Sum of the features of the positive and of the negative class, in double precision, and how many
-    /// samples it holds.
-    sums: [Vec<f64>; 2],
-    counts: [usize; 2],
+    /// Sum of the features of the positive and of the negative class, in double precision, `(2, dim)`, and how
+    /// many samples it holds, `(2,)`.
+    sums: Tensor,
+    counts: Tensor,
 }
 
 /// Pseudo-labels, features and class sums over N training samples.
@@ -26,19 +29,19 @@ pub struct Ulgm {
     kind: Kind,
     bound: f64,
     exclude_zero: bool,
-    /// Samples with a label and a stored feature.
-    stored: Vec<bool>,
+    /// Whether a sample has a label and a stored feature, `(N,)`.
+    stored: Tensor,
     multimodal: Space,
     unimodal: Vec<(Modality, Space)>,
 }
 
 /// What one step hands over: train-mode features and labels of a batch, and which of its samples count.
 pub struct Step<'a> {
-    /// Places in the batch, and the samples' dataset indices, each once.
-    pub places: &'a [usize],
-    pub rows: &'a [usize],
+    pub index: &'a Index,
     /// True labels, `(B,)`.
     pub y_m: &'a Tensor,
+    /// The pseudo-labels that [`Ulgm::pseudo_labels`] gave for them.
+    pub pseudo: &'a [(Modality, Tensor)],
     /// F_m, `(B, dim)`.
     pub multimodal: &'a Tensor,
     /// F_a, F_v in the order of the model's modalities.
@@ -51,71 +54,81 @@ pub struct Shape {
     pub multimodal: i64,
     pub unimodal: Vec<(Modality, i64)>,
     pub kind: Kind,
+    pub device: Device,
 }
 
 impl Ulgm {
     /// No sample has a feature yet; each pseudo-label starts as its sample's true label.
     pub fn new(shape: &Shape, bound: f64, exclude_zero: bool) -> Self {
-        let space = |dim| Space::new(shape.samples, dim, shape.kind);
+        let space = |dim| Space::new(shape, dim);
         Self {
             samples: shape.samples,
             kind: shape.kind,
             bound,
             exclude_zero,
-            stored: vec![false; shape.samples as usize],
+            stored: Tensor::zeros([shape.samples], (cuda::STORED, shape.device)),
             multimodal: space(shape.multimodal),
             unimodal: shape.unimodal.iter().map(|&(modality, dim)| (modality, space(dim))).collect(),
         }
     }
 
-    /// Current pseudo-labels of the samples `rows`, whose true labels are `y_m`, `(R,)` each.
-    pub fn pseudo_labels(&self, rows: &[i64], y_m: &Tensor) -> Vec<(Modality, Tensor)> {
-        let rows: Vec<usize> = rows.iter().map(|&row| row as usize).collect();
-        let of = |space: &Space| match self.kind {
-            Kind::Double => tensor(&self.current::<f64>(space, &rows, slice(y_m))),
-            _ => tensor(&self.current::<f32>(space, &rows, slice(y_m))),
+    /// Current pseudo-labels of the samples of a batch, whose true labels are `y_m`, `(B,)` each.
+    pub fn pseudo_labels(&self, index: &Index, y_m: &Tensor) -> Vec<(Modality, Tensor)> {
+        let labels: Vec<Tensor> = match &index.on_device {
+            Some(index) => {
+                let spaces: Vec<_> = self.unimodal.iter().map(|(_, space)| space.on_device()).collect();
+                cuda::current(&index.get(0), &self.stored, y_m, &spaces)
+            }
+            None if self.kind == Kind::Double => self.current::<f64>(&index.values, y_m),
+            None => self.current::<f32>(&index.values, y_m),
         };
-        self.unimodal.iter().map(|(modality, space)| (*modality, of(space))).collect()
+        self.unimodal.iter().map(|(modality, _)| *modality).zip(labels).collect()
     }
 
     /// All pseudo-labels by dataset index, `(N,)` each; NaN for a sample that training has not seen.
     pub fn all_pseudo_labels(&self) -> Vec<(Modality, Tensor)> {
-        let unseen = Tensor::from_slice(&self.stored).logical_not();
+        let unseen = self.stored.eq(0);
         let of = |space: &Space| space.labels.masked_fill(&unseen, f64::NAN);
         self.unimodal.iter().map(|(modality, space)| (*modality, of(space))).collect()
     }
 
-    /// Updates labels (from epoch 2 on), then features, then centres.
-    pub fn step(&mut self, epoch: i64, step: &Step) {
-        match self.kind {
-            Kind::Double => self.update::<f64>(epoch, step),
-            _ => self.update::<f32>(epoch, step),
+    /// Updates labels (from epoch 2 on), then features, then centres. On a device the epoch is the clock's.
+    pub fn step(&mut self, epoch: i64, clock: &Clock, step: &Step) {
+        match (&step.index.on_device, self.kind) {
+            (Some(index), _) => self.update_on_device(&index.get(1), clock, step),
+            (None, Kind::Double) => self.update::<f64>(epoch, step),
+            (None, _) => self.update::<f32>(epoch, step),
         }
     }
 
-    fn current<T: Real>(&self, space: &Space, rows: &[usize], y_m: &[T]) -> Vec<T> {
-        let labels = slice::<T>(&space.labels);
-        rows.iter().zip(y_m).map(|(&row, &y_m)| if self.stored[row] { labels[row] } else { y_m }).collect()
+    fn current<T: Real + Element>(&self, rows: &[i64], y_m: &Tensor) -> Vec<Tensor> {
+        let (stored, y_m) = (bytes_mut(&self.stored), slice::<T>(y_m));
+        let of = |labels: &[T]| -> Vec<T> {
+            let label =
+                |(&row, &y_m): (&i64, &T)| if stored[row as usize] == 0 { y_m } else { labels[row as usize] };
+            rows.iter().zip(y_m).map(label).collect()
+        };
+        self.unimodal.iter().map(|(_, space)| Tensor::from_slice(&of(slice(&space.labels)))).collect()
     }
 
     fn update<T: Real>(&mut self, epoch: i64, step: &Step) {
-        let Step { places, rows, .. } = *step;
-        let y_m: Vec<T> = pick(slice(step.y_m), 1, places);
-        let multimodal: Vec<T> = pick(slice(step.multimodal), self.multimodal.dim, places);
+        let (places, rows) = step.index.distinct();
+        let pick = |x: &Tensor, width| pick::<T>(slice(x), width, &places);
+        let y_m = pick(step.y_m, 1);
+        let multimodal = pick(step.multimodal, self.multimodal.dim());
         let centres_m = self.multimodal.centres::<T>();
         let updates: Vec<(Vec<T>, Vec<T>)> = self
             .unimodal
             .iter()
-            .zip(step.unimodal)
-            .map(|((_, space), features)| {
-                let features: Vec<T> = pick(slice(features), space.dim, places);
-                let mut labels = self.current(space, rows, &y_m);
+            .zip(step.unimodal.iter().zip(step.pseudo))
+            .map(|((_, space), (features, (_, pseudo)))| {
+                let features = pick(features, space.dim());
+                let mut labels = pick(pseudo, 1);
                 // Labels stay where a class has no sample yet.
                 let centres = space.centres::<T>(); // (29) (30)
                 if let (true, Some(own), Some(of_m)) = (epoch >= 2, &centres, &centres_m) {
-                    let own = of(&features, own);
-                    let call = Relabel {
-                        own,
+                    let call = ops::Relabel {
+                        own: of(&features, own),
                         multimodal: of(&multimodal, of_m),
                         y_m: &y_m,
                         epoch,
@@ -126,42 +139,67 @@ impl Ulgm {
                 (labels, features)
             })
             .collect();
-        self.multimodal.replace(rows, &self.stored, (&y_m, &multimodal), self.exclude_zero);
+        let stored = bytes_mut(&self.stored);
+        self.multimodal.replace(&rows, stored, (&y_m, &multimodal), self.exclude_zero);
         for ((labels, features), (_, space)) in updates.iter().zip(&mut self.unimodal) {
-            space.replace(rows, &self.stored, (labels, features), self.exclude_zero);
+            space.replace(&rows, stored, (labels, features), self.exclude_zero);
         }
-        for &row in rows {
-            self.stored[row] = true;
+        for row in rows {
+            stored[row] = 1;
         }
+    }
+
+    fn update_on_device(&self, rows: &Tensor, clock: &Clock, step: &Step) {
+        let multimodal = (self.multimodal.on_device(), step.multimodal);
+        let unimodal = self.unimodal.iter().zip(step.unimodal);
+        let unimodal = unimodal.map(|((_, space), features)| (space.on_device(), *features));
+        cuda::step(&cuda::Step {
+            rows,
+            stored: &self.stored,
+            y_m: step.y_m,
+            spaces: &std::iter::once(multimodal).chain(unimodal).collect::<Vec<_>>(),
+            epoch: clock.epoch(),
+            bound: self.bound,
+            exclude_zero: self.exclude_zero,
+        });
     }
 }
 
 impl Space {
-    fn new(samples: i64, dim: i64, kind: Kind) -> Self {
-        let zeros = |shape: &[i64]| Tensor::zeros(shape, (kind, tch::Device::Cpu));
+    fn new(shape: &Shape, dim: i64) -> Self {
+        let zeros = |size: &[i64], kind| Tensor::zeros(size, (kind, shape.device));
         Self {
-            dim: dim as usize,
-            labels: zeros(&[samples]),
-            features: zeros(&[samples, dim]),
-            sums: [vec![0.0; dim as usize], vec![0.0; dim as usize]],
-            counts: [0, 0],
+            labels: zeros(&[shape.samples], shape.kind),
+            features: zeros(&[shape.samples, dim], shape.kind),
+            sums: zeros(&[2, dim], cuda::SUMS),
+            counts: zeros(&[2], cuda::SUMS),
         }
+    }
+
+    fn dim(&self) -> usize {
+        self.features.size()[1] as usize
+    }
+
+    fn on_device(&self) -> cuda::Space<'_> {
+        let Self { labels, features, sums, counts } = self;
+        cuda::Space { labels, features, sums, counts }
     }
 
     /// Mean features of the positive and of the negative class, where both have a sample.
     fn centres<T: Real>(&self) -> Option<[Vec<T>; 2]> {
+        let (sums, counts) = (slice::<f64>(&self.sums), slice::<f64>(&self.counts));
         let mean = |class: usize| {
-            let count = self.counts[class] as f64;
-            self.sums[class].iter().map(|sum| T::of(sum / count)).collect()
+            let sums = &sums[class * self.dim()..][..self.dim()];
+            sums.iter().map(|sum| T::of(sum / counts[class])).collect()
         };
-        self.counts.iter().all(|&count| count > 0).then(|| [mean(0), mean(1)])
+        counts.iter().all(|&count| count > 0.0).then(|| [mean(0), mean(1)])
     }
 
     /// Stores new labels and features of `rows` and moves the class sums: the old row out, the new one in.
     fn replace<T: Real>(
         &mut self,
         rows: &[usize],
-        stored: &[bool],
+        stored: &[u8],
         (labels, features): (&[T], &[T]),
         exclude_zero: bool,
     ) {
@@ -170,17 +208,21 @@ impl Space {
             label if label > T::ZERO || !exclude_zero => Some(0),
             _ => None,
         };
+        let dim = self.dim();
         let (kept_labels, kept) = (slice_mut::<T>(&self.labels), slice_mut::<T>(&self.features));
-        let given = labels.iter().zip(features.chunks_exact(self.dim));
+        let (sums, counts) = (slice_mut::<f64>(&self.sums), slice_mut::<f64>(&self.counts));
+        let given = labels.iter().zip(features.chunks_exact(dim));
         for (&row, (&label, features)) in rows.iter().zip(given) {
-            let kept = &mut kept[row * self.dim..][..self.dim];
-            if let (true, Some(class)) = (stored[row], class(kept_labels[row])) {
-                self.sums[class].iter_mut().zip(&*kept).for_each(|(sum, x)| *sum -= x.to_f64());
-                self.counts[class] -= 1;
+            let kept = &mut kept[row * dim..][..dim];
+            if let (true, Some(class)) = (stored[row] != 0, class(kept_labels[row])) {
+                let sums = &mut sums[class * dim..][..dim];
+                sums.iter_mut().zip(&*kept).for_each(|(sum, x)| *sum -= x.to_f64());
+                counts[class] -= 1.0;
             }
             if let Some(class) = class(label) {
-                self.sums[class].iter_mut().zip(features).for_each(|(sum, x)| *sum += x.to_f64());
-                self.counts[class] += 1;
+                let sums = &mut sums[class * dim..][..dim];
+                sums.iter_mut().zip(features).for_each(|(sum, x)| *sum += x.to_f64());
+                counts[class] += 1.0;
             }
             kept.copy_from_slice(features);
             kept_labels[row] = label;
@@ -195,8 +237,4 @@ fn of<'a, T>(features: &'a [T], [positive, negative]: &'a [Vec<T>; 2]) -> ops::S
 /// Some rows of a matrix.
 fn pick<T: Real>(x: &[T], width: usize, rows: &[usize]) -> Vec<T> {
     rows.iter().flat_map(|row| &x[row * width..][..width]).copied().collect()
-}
-
-fn tensor<T: tch::kind::Element>(x: &[T]) -> Tensor {
-    Tensor::from_slice(x)
 }

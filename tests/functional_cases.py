@@ -71,8 +71,10 @@ class Op:
     exact_gradient: bool = True  # False: parts of the gradient are left out by definition
     has_dropout: bool = False
 
-    def draw(self, case: Case, dtype: torch.dtype = torch.float64, seed: int = 0) -> dict[str, Tensor]:
-        return {name: x.to(dtype) for name, x in self.inputs(Draw(seed), case).items()}
+    def draw(
+        self, case: Case, dtype: torch.dtype = torch.float64, seed: int = 0, device: str = "cpu"
+    ) -> dict[str, Tensor]:
+        return {name: x.to(device, dtype) for name, x in self.inputs(Draw(seed), case).items()}
 
     def variables(self, inputs: Inputs) -> list[str]:
         return [name for name in inputs if name not in self.constants]
@@ -224,7 +226,7 @@ def asking(inputs: Inputs, names: list[str]) -> dict[str, Tensor]:
 def weighted(results: tuple[Tensor, ...]) -> Tensor:
     """A random weighted sum of all elements, the same for the same shapes."""
     draw = Draw(99)
-    return torch.stack([(y * draw(*y.shape).to(y.dtype)).sum() for y in results]).sum()
+    return torch.stack([(y * draw(*y.shape).to(y)).sum() for y in results]).sum()
 
 
 def gradients(
@@ -245,7 +247,7 @@ def assert_near(
     assert actual.keys() == expected.keys()
     for name, right in expected.items():
         assert actual[name].shape == right.shape, name
-        error = ((actual[name].double() - right).norm() / right.norm().clamp(min=floor)).item()
+        error = ((actual[name].cpu().double() - right).norm() / right.norm().clamp(min=floor)).item()
         assert error <= tolerance, f"{name}: error {error:.1e} of the norm"
 
 

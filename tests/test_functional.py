@@ -17,6 +17,7 @@ from functional_cases import (
     TINY,
     Case,
     Draw,
+    Op,
     assert_near,
     gradients,
     same_bits,
@@ -44,43 +45,89 @@ def expected(name: str, case: Case) -> tuple[dict[str, Tensor], dict[str, Tensor
     return gradients(OPS[name], oracle, OPS[name].draw(case), case)
 
 
-@EACH_OP
-@DTYPES
-@pytest.mark.parametrize("lengths", [RAGGED, (1,)], ids=["ragged", "one frame"])
-@pytest.mark.parametrize("width", [1, 7, 50, 64, 128])
-def test_values_and_gradients(name: str, width: int, lengths: tuple[int, ...], dtype: torch.dtype) -> None:
-    case = Case(width, lengths)
-    results, found = gradients(OPS[name], F, OPS[name].draw(case, dtype), case)
-    assert all(x.dtype == dtype for x in (*results.values(), *found.values()))
+def check_values_and_gradients(name: str, case: Case, dtype: torch.dtype, device: str = "cpu") -> None:
+    results, found = gradients(OPS[name], F, OPS[name].draw(case, dtype, device=device), case)
+    for x in (*results.values(), *found.values()):
+        assert x.dtype == dtype and x.device.type == device
     right = expected(name, case)
     assert_near(results, right[0], TOLERANCE[dtype])
     # LayerNorm of one channel: gradients of 0 are what is left of terms divided by the root of eps.
-    floor = 1e-5**-0.5 if width == 1 and "norm" in name else 1e-2
+    floor = 1e-5**-0.5 if case.width == 1 and "norm" in name else 1e-2
     assert_near(found, right[1], TOLERANCE[dtype], floor)
 
 
+OF_WIDTHS = pytest.mark.parametrize("width", [1, 7, 50, 64, 128])
+OF_LENGTHS = pytest.mark.parametrize("lengths", [RAGGED, (1,)], ids=["ragged", "one frame"])
+OVER_A_BATCH = ["cmd", "orthogonality", "orthogonality raw", "bigru_control", "mean_pool"]
+BATCH_OF_32 = Case(50, tuple(1 + b % 5 for b in range(32)))
+
+
+@EACH_OP
 @DTYPES
-@pytest.mark.parametrize("name", ["cmd", "orthogonality", "orthogonality raw", "bigru_control", "mean_pool"])
-def test_a_batch_of_32(name: str, dtype: torch.dtype) -> None:
-    case = Case(50, tuple(1 + b % 5 for b in range(32)))
-    results = gradients(OPS[name], F, OPS[name].draw(case, dtype), case)
-    for actual, right in zip(results, expected(name, case), strict=True):
+@OF_LENGTHS
+@OF_WIDTHS
+def test_values_and_gradients(name: str, width: int, lengths: tuple[int, ...], dtype: torch.dtype) -> None:
+    check_values_and_gradients(name, Case(width, lengths), dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize(("width", "heads"), [(50, 5), (40, 2), (128, 2), (100, 1), (200, 1)])
+def test_attention_of_heads_of_all_widths(width: int, heads: int, dtype: torch.dtype) -> None:
+    queries, keys = (40, 3, 33), (9, 50, 1)
+
+    def inputs(draw: Draw, case: Case) -> dict[str, Tensor]:
+        frames = {"query": sum(queries), "key": sum(keys), "value": sum(keys)}
+        return {name: draw(count, case.width) for name, count in frames.items()}
+
+    op = Op(inputs, lambda f, t, _: f.attention(*t.values(), queries, keys, num_heads=heads))
+    case = Case(width, queries)
+    found = gradients(op, F, op.draw(case, dtype), case)
+    for actual, right in zip(found, gradients(op, oracle, op.draw(case), case), strict=True):
         assert_near(actual, right, TOLERANCE[dtype])
 
 
-def test_an_utterance_is_read_by_itself() -> None:
-    """What lies before and after it, NaN included, changes no bit of it."""
-    for name in ("conv1d of 5", "lstm", "bigru_control", "self attention", "gated_norm", "mean_pool"):
-        op, case = OPS[name], Case(7, (4, 5, 3))
-        inputs = op.draw(case)
-        right = op.run(F, inputs, case)[0]
-        poisoned = {k: x.clone() for k, x in inputs.items()}
-        for x in poisoned.values():
-            if len(x) == case.frames:
-                x[:4], x[9:] = torch.nan, torch.nan
-        actual = op.run(F, poisoned, case)[0]
-        rows = slice(4, 9) if len(right) == case.frames else slice(1, 2)
-        assert torch.equal(actual[rows], right[rows]), name
+@DTYPES
+@pytest.mark.parametrize("name", OVER_A_BATCH)
+def test_a_batch_of_32(name: str, dtype: torch.dtype) -> None:
+    check_values_and_gradients(name, BATCH_OF_32, dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("name", ["linear", "linear relu", "linear sigmoid", "linear gelu"])
+def test_wide_maps(name: str, dtype: torch.dtype) -> None:
+    """As wide as BERT's; the same bits in inference mode and under autocast, which is for others."""
+    case = Case(200, (3, 1, 40))
+    check_values_and_gradients(name, case, dtype)
+    inputs = OPS[name].draw(case, dtype)
+    results, found = gradients(OPS[name], F, inputs, case)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(OPS[name].run(F, inputs, case)[0], results["0"])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert same_bits(gradients(OPS[name], F, inputs, case)[1], found)
+    alone = OPS[name].variables(inputs)[1:]
+    assert same_bits(gradients(OPS[name], F, inputs, case, alone)[1], {key: found[key] for key in alone})
+
+
+OVER_TIME = ["conv1d of 5", "lstm", "bigru_control", "self attention", "gated_norm", "mean_pool"]
+
+
+@pytest.mark.parametrize("name", OVER_TIME)
+def test_an_utterance_is_read_by_itself(name: str) -> None:
+    check_neighbours(name)
+
+
+def check_neighbours(name: str, device: str = "cpu") -> None:
+    """What lies before and after an utterance, NaN included, changes no bit of it."""
+    op, case = OPS[name], Case(7, (4, 5, 3))
+    inputs = op.draw(case, device=device)
+    right = op.run(F, inputs, case)[0]
+    poisoned = {k: x.clone() for k, x in inputs.items()}
+    for x in poisoned.values():
+        if len(x) == case.frames:
+            x[:4], x[9:] = torch.nan, torch.nan
+    actual = op.run(F, poisoned, case)[0]
+    rows = slice(4, 9) if len(right) == case.frames else slice(1, 2)
+    assert torch.equal(actual[rows], right[rows])
 
 
 def transposed(x: Tensor) -> Tensor:
@@ -101,8 +148,12 @@ def unaligned(x: Tensor) -> Tensor:
 @EACH_OP
 @DTYPES
 def test_strides_change_no_bit(name: str, dtype: torch.dtype) -> None:
+    check_strides(name, dtype)
+
+
+def check_strides(name: str, dtype: torch.dtype, device: str = "cpu") -> None:
     op, case = OPS[name], noisy(name, Case(50, (3, 1, 17)))
-    inputs = op.draw(case, dtype)
+    inputs = op.draw(case, dtype, device=device)
     right = gradients(op, F, inputs, case)
     for layout in (transposed, strided, unaligned):
         given = {key: layout(x) for key, x in inputs.items()}
@@ -346,8 +397,12 @@ def test_training_of_a_module() -> None:
 @pytest.mark.parametrize("decoupled", [False, True], ids=["Adam", "AdamW"])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_adam_is_that_of_torch(decoupled: bool, decay: float, dtype: torch.dtype) -> None:
+    check_adam(decoupled, decay, dtype)
+
+
+def check_adam(decoupled: bool, decay: float, dtype: torch.dtype, device: str = "cpu") -> None:
     draw = Draw(0)
-    start, grads = draw(1001).to(dtype), draw(20, 1001).to(dtype)
+    start, grads = draw(1001).to(device, dtype), draw(20, 1001).to(device, dtype)
     grads[:, :5] = 0
     peer = nn.Parameter(start.clone())
     optimizer = (torch.optim.AdamW if decoupled else torch.optim.Adam)([peer], lr=0.01, weight_decay=decay)
@@ -365,7 +420,7 @@ def test_adam_is_that_of_torch(decoupled: bool, decay: float, dtype: torch.dtype
     right = {"weights": peer.detach(), "first": state["exp_avg"], "second": state["exp_avg_sq"]}
     assert_near(
         {"weights": weights.detach(), "first": first, "second": second},
-        {name: x.double() for name, x in right.items()},
+        {name: x.cpu().double() for name, x in right.items()},
         tolerance,
     )
     assert weights._version > version  # or autograd could not know of the change
@@ -375,6 +430,10 @@ def test_adam_is_that_of_torch(decoupled: bool, decay: float, dtype: torch.dtype
 @pytest.mark.parametrize("epoch", [2, 3, 10])
 @pytest.mark.parametrize("rows", [1, 33])
 def test_ulgm_labels(rows: int, epoch: int, dtype: torch.dtype) -> None:
+    check_ulgm_labels(rows, epoch, dtype)
+
+
+def check_ulgm_labels(rows: int, epoch: int, dtype: torch.dtype, device: str = "cpu") -> None:
     draw, dims = Draw(epoch), {"multimodal": 9, "audio": 4}
     state = Ulgm(rows, dims, label_bound=2.5)
     centres = {u: (draw(dim) + 1, draw(dim) - 1) for u, dim in dims.items()}
@@ -391,9 +450,9 @@ def test_ulgm_labels(rows: int, epoch: int, dtype: torch.dtype) -> None:
         "features": features["audio"], "positive": positive, "negative": negative,
         "features_m": features["multimodal"], "positive_m": positive_m, "negative_m": negative_m,
     }  # fmt: skip
-    given = {name: x.to(dtype).requires_grad_() for name, x in given.items()}
+    given = {name: x.to(device, dtype).requires_grad_() for name, x in given.items()}
     actual = F.ulgm_labels(**given, epoch=epoch, bound=2.5)
     assert actual.dtype == dtype and not actual.requires_grad
     right = torch.from_numpy(state.labels["audio"])
     assert_near({"labels": actual}, {"labels": right}, TOLERANCE[dtype])
-    assert torch.equal(given["old"], old.to(dtype))
+    assert torch.equal(given["old"].cpu(), old.to(dtype))

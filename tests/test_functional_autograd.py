@@ -15,9 +15,11 @@ EACH_OP = pytest.mark.parametrize("name", OPS)
 NOISE = {"dropout": 0.4, "seed": 11}
 
 
-def started(op: Op, case: Case = TINY) -> tuple[dict[str, Tensor], list[Tensor], tuple[Tensor, ...]]:
+def started(
+    op: Op, case: Case = TINY, device: str = "cpu"
+) -> tuple[dict[str, Tensor], list[Tensor], tuple[Tensor, ...]]:
     """Fresh leaves, those that require a gradient, and the results."""
-    leaves = asking(op.draw(case), op.variables(op.draw(case)))
+    leaves = asking(op.draw(case, device=device), op.variables(op.draw(case)))
     return leaves, [x for x in leaves.values() if x.requires_grad], op.run(F, leaves, case)
 
 
@@ -40,8 +42,13 @@ def test_gradcheck(name: str, extra: dict[str, Any], lengths: tuple[int, ...]) -
 
 @EACH_OP
 def test_each_input_alone_can_ask_for_a_gradient(name: str) -> None:
+    check_inputs_alone(name)
+
+
+def check_inputs_alone(name: str, device: str = "cpu") -> None:
     op, inputs = OPS[name], OPS[name].draw(TINY)
     right = gradients(op, oracle, inputs, TINY)[1]
+    inputs = op.draw(TINY, device=device)
     for asked in op.variables(inputs):
         leaves = asking(inputs, [asked])
         weighted(op.run(F, leaves, TINY)).backward()
@@ -80,8 +87,12 @@ def test_gradients_of_all_strides(name: str) -> None:
 
 @pytest.mark.parametrize("part", [0, 1])
 def test_one_result_of_two(part: int) -> None:
+    check_one_result(part)
+
+
+def check_one_result(part: int, device: str = "cpu") -> None:
     op = OPS["source_gate"]
-    _, asked, results = started(op)
+    _, asked, results = started(op, device=device)
     actual = torch.autograd.grad(results[part].square().sum(), asked)
     leaves = asking(op.draw(TINY), op.variables(op.draw(TINY)))
     right = torch.autograd.grad(op.run(oracle, leaves, TINY)[part].square().sum(), list(leaves.values()))
@@ -89,12 +100,17 @@ def test_one_result_of_two(part: int) -> None:
 
 
 def test_one_tensor_in_several_places() -> None:
-    x = OPS["self attention"].draw(TINY)["query"]
+    check_several_places()
+
+
+def check_several_places(device: str = "cpu") -> None:
+    x = OPS["self attention"].draw(TINY, device=device)["query"]
     found = []
-    for f in (F, oracle):
-        leaf = x.clone().requires_grad_()
+    for f, place in ((F, device), (oracle, "cpu")):
+        leaf = x.to(place, copy=True).requires_grad_()
+        weights = list(OPS["feed_forward_norm"].draw(TINY, device=place).values())[1:]
         y = f.attention(leaf, leaf, leaf, TINY.lengths, num_heads=2)
-        y = f.feed_forward_norm(y + leaf, *list(OPS["feed_forward_norm"].draw(TINY).values())[1:])
+        y = f.feed_forward_norm(y + leaf, *weights)
         found.append(torch.autograd.grad(weighted((y,)), leaf)[0])
     assert_near({"x": found[0]}, {"x": found[1]}, 1e-9)
     p = x.tanh().requires_grad_()
@@ -104,7 +120,11 @@ def test_one_tensor_in_several_places() -> None:
 
 @EACH_OP
 def test_backward_twice(name: str) -> None:
-    _, asked, results = started(OPS[name])
+    check_backward_twice(name)
+
+
+def check_backward_twice(name: str, device: str = "cpu") -> None:
+    _, asked, results = started(OPS[name], device=device)
     total = weighted(results)
     first = torch.autograd.grad(total, asked, retain_graph=True)
     second = torch.autograd.grad(total, asked)
@@ -112,7 +132,7 @@ def test_backward_twice(name: str) -> None:
     with pytest.raises(RuntimeError, match="second time"):
         torch.autograd.grad(total, asked)
     # The same where the node of the op is asked by itself.
-    _, asked, results = started(OPS[name])
+    _, asked, results = started(OPS[name], device=device)
     ones = [torch.ones_like(y) for y in results]
     torch.autograd.grad(results, asked, ones)
     if name != "mean_pool":  # which may need nothing of what was freed

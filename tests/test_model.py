@@ -31,7 +31,7 @@ def agree(actual: Outputs, expected: Outputs, tolerance: float, floor: float = 0
         for mine, theirs in pairs:
             assert mine.shape == theirs.shape, name
             assert not mine.requires_grad, name
-            error = float((mine.double() - theirs.detach()).norm())
+            error = float((mine.cpu().double() - theirs.detach()).norm())
             scale = max(float(theirs.detach().norm()), floor)
             if not error <= tolerance * scale:
                 off[name] = (error, scale)
@@ -69,8 +69,8 @@ def oracle_losses(p: dict, config: dict, batch: dict, pseudo: dict | None = None
     return found, {name: torch.zeros_like(w) if g is None else g for (name, w), g in pairs}
 
 
-def check_model(config: dict, lengths: dict, dtype: str = "float64") -> None:
-    built, p = build(config, dtype)
+def check_model(config: dict, lengths: dict, dtype: str = "float64", **arguments: Any) -> None:
+    built, p = build(config, dtype, **arguments)
     batch = batches.random_batch(config, lengths, 0)
     if dtype == "float32":
         batch = as_float32(batch)
@@ -326,8 +326,12 @@ def save_bert(directory: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize("present", PRESENT, ids=PRESENT_IDS)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_text_encoder(bert_dir: Path, present: dict, dtype: str) -> None:
+    check_text_encoder(bert_dir, present, dtype)
+
+
+def check_text_encoder(bert_dir: Path, present: dict, dtype: str, **arguments: Any) -> None:
     config = configs.tiny(text_dim=8, **present)
-    built, p = build(config, dtype, configs.TINY_BERT, text_encoder=bert_dir)
+    built, p = build(config, dtype, configs.TINY_BERT, text_encoder=bert_dir, **arguments)
     batch = batches.random_batch(config, LENGTHS, 0, configs.TINY_BERT)
     plain = {n: v if n == "text_bert" else as_float32({n: v})[n] for n, v in batch.items()}
     expected = model.forward(p, config, plain, configs.TINY_BERT)

@@ -98,21 +98,28 @@ def oracle_fit(p: dict[str, Tensor], config: dict, train: dict, data: list[Batch
 def test_weights_after_several_epochs(
     optimizer: str, accumulate: int, mode: str, present: dict, tmp_path: Path
 ) -> None:
+    train = {"optimizer": optimizer, "accumulate": accumulate, "accumulate_mode": mode}
+    check_training(train, present, tmp_path)
+
+
+def check_training(train: dict, present: dict, directory: Path, **arguments: Any) -> None:
     """Groups, rates, decays, windows (the last of an epoch incomplete), moments, pseudo-labels."""
     config = configs.tiny(text_dim=8, num_layers=1, **present)
-    train = {**RATES, "optimizer": optimizer, "accumulate": accumulate, "accumulate_mode": mode}
-    directory = save_bert(tmp_path, attention_probs_dropout_prob=0.0)
-    settings = {**config, **NO_DROPOUT, **train}
+    train = RATES | train
+    save_bert(directory, attention_probs_dropout_prob=0.0)
+    settings = {**config, **NO_DROPOUT, **train, **arguments}
     built = mmiln.Model("mosi", text_encoder=directory, dtype="float64", **settings)
     # Not from zero: a key's bias has no gradient but rounding noise, which Adam would blow up.
-    p = params.perturb(built.state_dict(), 1)
+    p = params.perturb({name: weight.cpu() for name, weight in built.state_dict().items()}, 1)
     built.load_state_dict(p)
     start = {name: weight.clone() for name, weight in p.items()}
     data = some_batches(config, bert=BERT)
     oracle_fit(p, config, train, data, epochs=3)
     built.fit(data, epochs=3, progress=False)
     for name, weight in built.state_dict().items():
-        torch.testing.assert_close(weight, p[name], rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            weight.cpu(), p[name], rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}"
+        )
     assert not any(torch.equal(weight, start[name]) for name, weight in p.items())
 
 
@@ -166,10 +173,13 @@ def split(n: int = 8) -> mmiln.data.Split:
 
 @pytest.mark.parametrize("loader", ["list", "split"])
 def test_the_same_seed_gives_the_same_bits(loader: str, data: list[Batch]) -> None:
-    given = data if loader == "list" else split()
+    check_seeds(data if loader == "list" else split())
+
+
+def check_seeds(given: Any, **changes: Any) -> None:
     runs = []
     for seed, callbacks in ((1, []), (1, [Disturb()]), (2, [])):
-        built = small(seed=seed, batch_size=3)
+        built = small(seed=seed, batch_size=3, **changes)
         history = built.fit(given, given, epochs=3, callbacks=callbacks, progress=False)
         runs.append((built, without_time(history)))
     assert same_weights(runs[0][0], runs[1][0])
@@ -220,9 +230,13 @@ SETTINGS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
 def test_callers_settings_do_not_matter(setting: Callable[[], Any], data: list[Batch]) -> None:
+    check_settings(setting, data)
+
+
+def check_settings(setting: Callable[[], Any], data: list[Batch], **changes: Any) -> None:
     results = []
     for context in (nullcontext, setting):
-        built = small()
+        built = small(**changes)
         with context():
             history = built.fit(data, data, epochs=2, progress=False)
             found = [built.gradients(data[0]), built.losses(data[0]), built.forward(data[0])]
@@ -243,7 +257,7 @@ def test_inference_mode_does_not_matter(data: list[Batch]) -> None:
 
 def in_inference_mode(data: list[Batch]) -> None:
     torch.set_num_threads(1)
-    test_callers_settings_do_not_matter(torch.inference_mode, data)
+    check_settings(torch.inference_mode, data)
 
 
 class Snapshots(mmiln.Callback):
@@ -259,8 +273,12 @@ class Snapshots(mmiln.Callback):
 
 
 def test_the_best_epoch_is_the_result(data: list[Batch]) -> None:
+    check_best_epoch(data)
+
+
+def check_best_epoch(data: list[Batch], **changes: Any) -> None:
     seen = Snapshots()
-    built = small(patience=3)
+    built = small(patience=3, **changes)
     valid = [{**batch, "labels": -batch["labels"]} for batch in data]  # fitting makes it worse
     history = built.fit(data, valid, epochs=30, callbacks=[seen], progress=False)
     mae = history["valid_mae"]
@@ -341,9 +359,13 @@ CALLBACKS = ("on_train_begin", "on_epoch_begin", "on_batch_end", "on_epoch_end",
     [*((where, KeyboardInterrupt) for where in (*CALLBACKS, "loader", "valid")), ("loader", LookupError)],
 )
 def test_an_interrupted_model_is_whole(where: str, error: type[BaseException], data: list[Batch]) -> None:
+    check_interruption(where, error, data)
+
+
+def check_interruption(where: str, error: type[BaseException], data: list[Batch], **changes: Any) -> None:
     """It has the weights of its last step, and trains on as a new model with these weights would."""
-    accumulate = 3 if where == "loader" else 1
-    built, fresh, seen = small(accumulate=accumulate), small(accumulate=accumulate), Snapshots()
+    changes |= {"accumulate": 3 if where == "loader" else 1}
+    built, fresh, seen = small(**changes), small(**changes), Snapshots()
     start, broken = built.state_dict(), Breaking(data)
     broken.error = error
     callbacks = [seen, Raising(where, error)] if where in CALLBACKS else [seen]
@@ -361,11 +383,15 @@ def test_an_interrupted_model_is_whole(where: str, error: type[BaseException], d
 
 
 def test_two_models_in_two_threads(data: list[Batch]) -> None:
+    check_two_threads(data)
+
+
+def check_two_threads(data: list[Batch], **changes: Any) -> None:
     def train(built: mmiln.Model) -> None:
         torch.set_num_threads(1)
         built.fit(data, data, epochs=3, progress=False)
 
-    alone, together = ([small(seed=seed) for seed in (1, 2)] for _ in range(2))
+    alone, together = ([small(seed=seed, **changes) for seed in (1, 2)] for _ in range(2))
     for built in alone:
         train(built)
     threads = [threading.Thread(target=train, args=(built,)) for built in together]

@@ -54,7 +54,7 @@ class Replay(mmiln.Callback):
 
     def on_batch_end(self, model: mmiln.Model, epoch: int, batch: int) -> None:
         given = self.schedule.epochs[epoch - 1][batch - 1]
-        out = model.forward(given)
+        out = {name: value.cpu() for name, value in model.forward(given).items()}
         index, y_m = given["index"], given["labels"]
         before = {n: torch.from_numpy(y) for n, y in self.oracle.pseudo(index, y_m).items()}
         scores = {u: out[f"y_{u}"] for u in ("multimodal", *before)}

@@ -326,7 +326,7 @@ def test_devices(device: Any) -> None:
 def test_no_gpu(model: Model, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     for build in (lambda d: Model("mosi", device=d), lambda d: Model.from_pretrained(tmp_path, device=d)):
-        with pytest.raises(DeviceError, match="is not available: torch sees 0 CUDA devices"):
+        with pytest.raises(DeviceError, match="is not available: torch says"):
             build("cuda")
 
 

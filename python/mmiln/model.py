@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from . import batches, loaders, pretrained, training
 from ._core import Batch, Core
+from ._device import check_device
 from .callbacks import Callback
 from .config import Config
-from .errors import BatchError, ConfigError, DeviceError, StateError, WeightsError
+from .errors import BatchError, ConfigError, StateError, WeightsError
 from .history import History
 from .metrics import Metrics
 from .predictions import Predictions
@@ -40,7 +39,7 @@ class Model:
             the encoder's width, or that of the first batch.
         audio_dim: Width of audio frames; 0 leaves audio out. The default is that of the first batch.
         vision_dim: The same for vision.
-        device: ``"cpu"``; kernels for CUDA are not written yet.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``, a card of compute capability 8.0 or later.
         dtype: ``"float32"``, or ``"float64"`` to check numbers.
         seed: Of initial weights, dropout and the order of a shuffled split; 1111 by default.
         **fields: Any other field of section 11 of the specification, such as ``num_layers``, ``variant``,
@@ -124,7 +123,7 @@ class Model:
     def _check(self) -> None:
         if self.dtype not in ("float32", "float64"):
             raise ConfigError(f'dtype must be "float32" or "float64", got {self.dtype!r}')
-        _check_device(self.device)
+        check_device(self.device)
         if self._encoder is not None and self.text_dim not in (None, self._encoder.width):
             raise ConfigError(
                 f"text_dim must be the text encoder's width, {self._encoder.width}, got {self.text_dim}"
@@ -424,15 +423,6 @@ class Model:
             core.load_state_dict(encoder.weights(), "text.bert.")
         self._built, self._final_widths = core, widths
         return core
-
-
-def _check_device(device: str) -> None:
-    if not isinstance(device, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise DeviceError(f'device must be "cpu", "cuda" or "cuda:<n>", got {device!r}')
-    if device.startswith("cuda"):
-        count = torch.cuda.device_count()
-        if count <= int(device.partition(":")[2] or 0):
-            raise DeviceError(f"device {device!r} is not available: torch sees {count} CUDA devices")
 
 
 def _joined(name: str, parts: list[Any], dtype: type) -> npt.NDArray[Any] | None:

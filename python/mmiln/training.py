@@ -7,14 +7,17 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import TqdmWarning
 
 from . import loaders
+from ._core import Batch
+from ._steps import Steps, cuda_capture, packed_ahead
 from .callbacks import Callback
 from .errors import ConfigError, NonFiniteError
 from .history import History
@@ -65,6 +68,9 @@ def fit(
     first_pass = loaders.each(loader)
     head = next(first_pass)
     _begin(model, loader, head)
+    step: Callable[[Batch], Tensor] = model._core.train_step
+    if model.device != "cpu":
+        step = Steps(model._core, cuda_capture(model.device))
     history = model.history_ = History()
     stopping = EarlyStopping(patience)
     for callback in callbacks:
@@ -81,7 +87,7 @@ def fit(
                 leave=False,
                 disable=not progress,
             )
-            logs = _train_epoch(model, batches, epoch, callbacks)
+            logs = _train_epoch(model, step, batches, epoch, callbacks)
             if valid is not None:
                 measures = model.evaluate(valid).to_dict()
                 logs |= {f"valid_{name}": value for name, value in measures.items() if name != "n"}
@@ -111,17 +117,19 @@ def _begin(model: Model, loader: Iterable[Any], head: object) -> None:
 
 
 def _train_epoch(
-    model: Model, batches: Iterable[Any], epoch: int, callbacks: Sequence[Callback]
+    model: Model,
+    step: Callable[[Batch], Tensor],
+    batches: Iterable[Any],
+    epoch: int,
+    callbacks: Sequence[Callback],
 ) -> dict[str, float]:
     """One pass; the mean of each loss over its utterances."""
     for callback in callbacks:
         callback.on_epoch_begin(model, epoch)
     model._core.begin_epoch(epoch)
     losses, sizes = [], []
-    for number, batch in enumerate(batches, start=1):
-        packed = model._pack(batch)
-        parts = model._core.train_step(packed)
-        losses.append(torch.stack([parts[name] for name in PARTS]))  # stays on the device
+    for number, packed in enumerate(packed_ahead(batches, model._pack, model.device), start=1):
+        losses.append(step(packed))  # stays on the device
         sizes.append(len(packed))
         for callback in callbacks:
             callback.on_batch_end(model, epoch, number)

@@ -125,7 +125,7 @@ impl SagTransformer {
         let gates: Option<Vec<&Linear>> = sags.iter().map(|sag| sag.source.as_ref()).collect();
         match gates {
             Some(gates) if !gates.is_empty() => {
-                let calls: Vec<_> = sources.iter().map(|a| &a.frames).zip(gates).collect();
+                let calls: Vec<_> = sources.iter().zip(gates).collect();
                 let gated = source_gate(&calls);
                 sources.iter().zip(gated).map(|(a, g)| (a.with(g.source), Some(a.with(g.gate)))).collect()
             }

@@ -181,6 +181,11 @@ impl Model {
         Ok(())
     }
 
+    /// Whether a forward pass looks features up that were computed before.
+    pub fn looks_up_features(&self) -> bool {
+        self.config.freeze_text.layers().is_some()
+    }
+
     /// To be called where weights were set from outside.
     pub fn weights_changed(&self) {
         if let Some(text) = &self.text {

@@ -88,6 +88,7 @@ impl Transformer {
             dropout: noise.dropout(stream.transformer.residual_dropout),
         });
         let y = gated_norm(&residuals.collect::<Vec<_>>());
+        let y: Vec<Ragged> = streams.iter().zip(y).map(|(stream, y)| stream.x.with(y)).collect();
         let fed = streams.iter().zip(&y).map(|(Halfway { transformer, .. }, y)| FeedForwardNorm {
             y,
             linear1: &transformer.linear1,

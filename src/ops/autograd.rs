@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
+use super::cuda::{self, GradientTo};
 use super::parallel;
 use super::profile::Record;
 use crate::numeric::Real;
@@ -41,6 +42,46 @@ pub trait Op: Send + Sync + 'static {
     /// Adds to the gradients `dx` of those inputs that want one, given those of the results, `None` where
     /// nothing depends on one.
     fn backward<T: Real>(&self, io: &Io<T>, dy: &[Option<&[T]>], dx: &mut [Option<&mut [T]>]);
+}
+
+/// The same operation on a CUDA device: launches, on the tensors of all calls together.
+pub trait DeviceOp: Op + Sized {
+    /// Whether forward works in what it saves, so that it needs it even where nobody will ask for a gradient.
+    const WORKS_IN_SAVED: bool = false;
+
+    /// Numbers of elements of what forward keeps for backward.
+    fn saved_on_device(&self) -> Vec<usize> {
+        self.shapes().saved
+    }
+
+    /// Overwrites results and, unless they are empty, what is saved.
+    fn forward_on_device(calls: &[OnDevice<Self>]);
+
+    /// Puts the gradients of those inputs that want one.
+    fn backward_on_device(calls: &[BackOnDevice<Self>]);
+}
+
+/// A call on a device. Tensors are contiguous.
+pub struct OnDevice<'a, O> {
+    pub op: &'a O,
+    pub x: &'a [Tensor],
+    pub y: &'a [Tensor],
+    pub saved: &'a [Tensor],
+}
+
+/// A call of which some results have a gradient.
+pub struct BackOnDevice<'a, O> {
+    pub call: OnDevice<'a, O>,
+    pub dy: Vec<Option<&'a Tensor>>,
+    /// Where the gradient of each input goes; all of its elements are to be put.
+    pub dx: Vec<GradientTo>,
+}
+
+impl<O> BackOnDevice<'_, O> {
+    /// Any of the tensors, which says the device and the kind of all.
+    pub fn any(&self) -> &Tensor {
+        &self.call.x[0]
+    }
 }
 
 /// An input of an operation: a tensor of the graph, or a parameter with the place of its gradient.
@@ -80,9 +121,17 @@ enum Grad {
 /// Runs the calls at the same time; returns the results of each.
 ///
 /// # Panics
-/// Where the tensors are not all of one floating-point kind on the CPU: callers check.
-pub fn apply<O: Op>(calls: Vec<Call<O>>) -> Vec<Vec<Tensor>> {
-    let kind = calls[0].inputs[0].tensor.kind();
+/// Where the tensors are not all of one floating-point kind on one device: callers check.
+pub fn apply<O: DeviceOp>(calls: Vec<Call<O>>) -> Vec<Vec<Tensor>> {
+    let first = calls[0].inputs[0].tensor;
+    let (kind, device, on_device) = (first.kind(), first.device(), cuda::takes(first));
+    assert!(
+        matches!(kind, Kind::Float | Kind::Double),
+        "{:?}: kernels compute in float32 or float64, not {kind:?}",
+        O::NAME
+    );
+    let _current = cuda::Current::of(device);
+    let empty = |shape: &[i64]| if on_device { cuda::empty(shape, kind, device) } else { empty(shape, kind) };
     // SAFETY: takes and returns plain values.
     let enabled = unsafe { mmiln_grad_enabled() };
     let wanted = |input: &Input| input.grad.is_some() || input.tensor.requires_grad();
@@ -91,8 +140,12 @@ pub fn apply<O: Op>(calls: Vec<Call<O>>) -> Vec<Vec<Tensor>> {
     let done: Vec<Done<O>> = calls
         .into_iter()
         .map(|Call { op, inputs }| {
-            let Shapes { results, saved } = op.shapes();
-            let kept = |count: &usize| empty(&[if differentiable { *count as i64 } else { 0 }], kind);
+            let Shapes { results, mut saved } = op.shapes();
+            if on_device {
+                saved = op.saved_on_device();
+            }
+            let keeps = differentiable || (on_device && O::WORKS_IN_SAVED);
+            let kept = |count: &usize| empty(&[if keeps { *count as i64 } else { 0 }]);
             let grads = inputs
                 .iter()
                 .map(|input| match input.grad {
@@ -107,7 +160,7 @@ pub fn apply<O: Op>(calls: Vec<Call<O>>) -> Vec<Vec<Tensor>> {
             }
             Done {
                 x: inputs.iter().map(|input| plain(input.tensor)).collect(),
-                y: results.iter().map(|shape| empty(shape, kind)).collect(),
+                y: results.iter().map(|shape| empty(shape)).collect(),
                 saved: saved.iter().map(kept).collect(),
                 op,
                 grads,
@@ -115,9 +168,9 @@ pub fn apply<O: Op>(calls: Vec<Call<O>>) -> Vec<Vec<Tensor>> {
         })
         .collect();
     match kind {
-        Kind::Float => forward::<O, f32>(&done),
+        _ if on_device => forward_on_device(&done),
         Kind::Double => forward::<O, f64>(&done),
-        other => panic!("{:?}: kernels compute in float32 or float64, not {other:?}", O::NAME),
+        _ => forward::<O, f32>(&done),
     }
     let results: Vec<Vec<Tensor>> =
         done.iter().map(|call| call.y.iter().map(Tensor::shallow_clone).collect()).collect();
@@ -178,6 +231,37 @@ fn backward<O: Op, T: Real>(done: &[Done<O>], dy: &[Option<Tensor>], dx: &[Optio
     });
 }
 
+impl<O> Done<O> {
+    fn on_device(&self) -> OnDevice<'_, O> {
+        OnDevice { op: &self.op, x: &self.x, y: &self.y, saved: &self.saved }
+    }
+}
+
+fn forward_on_device<O: DeviceOp>(done: &[Done<O>]) {
+    let _record = Record::forward(O::NAME);
+    O::forward_on_device(&done.iter().map(Done::on_device).collect::<Vec<_>>());
+}
+
+fn backward_on_device<O: DeviceOp>(done: &[Done<O>], dy: &[Option<Tensor>], dx: &[Option<Tensor>]) {
+    let _record = Record::backward(O::NAME);
+    let (mut dy, mut dx) = (dy.iter(), dx.iter());
+    let mut calls = Vec::with_capacity(done.len());
+    for call in done {
+        let dy: Vec<Option<&Tensor>> = dy.by_ref().take(call.y.len()).map(Option::as_ref).collect();
+        let to = |(dx, grad): (&Option<Tensor>, &Grad)| {
+            let add = matches!(grad, Grad::Added(_));
+            dx.as_ref().map_or(GradientTo::NOWHERE, |dx| GradientTo::new(dx, add))
+        };
+        let dx = dx.by_ref().take(call.x.len()).zip(&call.grads).map(to).collect();
+        if dy.iter().any(Option::is_some) {
+            calls.push(BackOnDevice { call: call.on_device(), dy, dx });
+        }
+    }
+    if !calls.is_empty() {
+        O::backward_on_device(&calls);
+    }
+}
+
 fn count<T>(slices: &[&[T]]) -> usize {
     slices.iter().map(|x| x.len()).sum()
 }
@@ -199,7 +283,18 @@ pub fn slice<T: Real>(tensor: &Tensor) -> &[T] {
 /// or a part of the flat gradient.
 #[allow(clippy::mut_from_ref)] // a tensor is a handle
 pub fn slice_mut<T: Real>(tensor: &Tensor) -> &mut [T] {
-    assert!(tensor.kind() == T::KIND && tensor.device() == Device::Cpu && tensor.is_contiguous());
+    elements(tensor, T::KIND)
+}
+
+/// The same of a tensor of bytes.
+#[allow(clippy::mut_from_ref)] // as above
+pub fn bytes_mut(tensor: &Tensor) -> &mut [u8] {
+    elements(tensor, Kind::Uint8)
+}
+
+#[allow(clippy::mut_from_ref)] // as above
+fn elements<T>(tensor: &Tensor, kind: Kind) -> &mut [T] {
+    assert!(tensor.kind() == kind && tensor.device() == Device::Cpu && tensor.is_contiguous());
     let len = tensor.numel();
     if len == 0 {
         return &mut [];
@@ -245,7 +340,7 @@ unsafe extern "C" {
     ) -> *mut c_char;
 }
 
-fn attach<O: Op>(done: Vec<Done<O>>, edges: &[Tensor], results: &[Vec<Tensor>]) {
+fn attach<O: DeviceOp>(done: Vec<Done<O>>, edges: &[Tensor], results: &[Vec<Tensor>]) {
     let closure = Closure {
         data: Box::into_raw(Box::new(done)).cast(),
         backward: on_backward::<O>,
@@ -270,14 +365,14 @@ fn attach<O: Op>(done: Vec<Done<O>>, edges: &[Tensor], results: &[Vec<Tensor>]) 
     });
 }
 
-unsafe extern "C" fn on_drop<O: Op>(data: *mut c_void) {
+unsafe extern "C" fn on_drop<O: DeviceOp>(data: *mut c_void) {
     // SAFETY: made by `attach`, dropped once.
     let done = unsafe { Box::from_raw(data.cast::<Vec<Done<O>>>()) };
     let _ = catch_unwind(AssertUnwindSafe(|| drop(done)));
 }
 
 /// `out` has one place for every input that is an edge of the graph.
-unsafe extern "C" fn on_backward<O: Op>(
+unsafe extern "C" fn on_backward<O: DeviceOp>(
     data: *mut c_void,
     gradients: *const *mut C_tensor,
     results: usize,
@@ -294,7 +389,9 @@ unsafe extern "C" fn on_backward<O: Op>(
                 std::slice::from_raw_parts_mut(out, inputs),
             )
         };
-        let kind = done[0].x[0].kind();
+        let (kind, device) = (done[0].x[0].kind(), done[0].x[0].device());
+        let on_device = cuda::takes(&done[0].x[0]);
+        let _current = cuda::Current::of(device);
         let dy: Vec<Option<Tensor>> = gradients
             .iter()
             // SAFETY: a tensor of C++'s, of which this makes another handle.
@@ -313,13 +410,15 @@ unsafe extern "C" fn on_backward<O: Op>(
             .map(|(concerned, (x, grad))| match grad {
                 Grad::Nowhere => None,
                 Grad::Returned if !concerned => None,
+                Grad::Returned if on_device => Some(cuda::empty(&x.size(), kind, device)),
                 Grad::Returned => Some(empty(&x.size(), kind)),
                 Grad::Added(to) => Some(to.shallow_clone()),
             })
             .collect();
         match kind {
-            Kind::Float => backward::<O, f32>(done, &dy, &dx),
-            _ => backward::<O, f64>(done, &dy, &dx),
+            _ if on_device => backward_on_device(done, &dy, &dx),
+            Kind::Double => backward::<O, f64>(done, &dy, &dx),
+            _ => backward::<O, f32>(done, &dy, &dx),
         }
         let grads = done.iter().flat_map(|call| &call.grads);
         let edges = grads.zip(&mut dx).filter(|(grad, _)| !matches!(grad, Grad::Added(_)));

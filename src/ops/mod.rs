@@ -1,5 +1,5 @@
-//! The operations that the model is made of, each one file: contract, shapes, source equation, kernels
-//! forward and backward.
+//! The operations that the model is made of, each one folder: contract, shapes, source equation and the CPU's
+//! kernels forward and backward in `mod.rs`; CUDA's kernels in `cuda.cu`, how they are launched in `cuda.rs`.
 //!
 //! Ops know packed frames and layouts, never models. Each takes several calls at once where the model has
 //! streams that do not depend on each other.
@@ -10,6 +10,7 @@ pub mod autograd;
 pub mod bigru_control;
 pub mod cmd;
 pub mod conv1d;
+pub mod cuda;
 pub mod dropout;
 pub mod embedding;
 pub mod feed_forward;
@@ -24,6 +25,7 @@ pub mod profile;
 pub mod recurrent;
 pub mod source_gate;
 pub mod task_loss;
+pub mod total_loss;
 pub mod ulgm;
 
 use std::ops::Range;

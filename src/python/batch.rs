@@ -68,6 +68,37 @@ impl PyBatch {
     fn __len__(&self) -> usize {
         self.0.size
     }
+
+    /// Batches of which this is equal are of the same shapes.
+    fn shapes(&self) -> Vec<i64> {
+        self.0.shapes()
+    }
+
+    /// On a device: a copy in memory of its own.
+    fn copy(&self, py: Python<'_>) -> PyResult<Self> {
+        entry::run(py, || self.0.copy().map(Self).ok_or_else(on_the_cpu))
+    }
+
+    /// On a device: takes over the tensors of a batch of the same shapes.
+    fn copy_from(&self, py: Python<'_>, other: &Self) -> PyResult<()> {
+        entry::run(py, || {
+            if self.0.shapes() != other.0.shapes() {
+                let (own, other) = (self.0.shapes(), other.0.shapes());
+                return Err(Error::Batch(format!("shapes must be {own:?}, got {other:?}")));
+            }
+            self.0.copy_from(&other.0);
+            Ok(())
+        })
+    }
+
+    /// On a device: the memory that holds all tensors.
+    fn bytes(&self, py: Python<'_>) -> PyResult<PyTensor> {
+        entry::run(py, || self.0.bytes().map(|bytes| PyTensor(bytes.shallow_clone())).ok_or_else(on_the_cpu))
+    }
+}
+
+fn on_the_cpu() -> Error {
+    Error::State("this batch is on the CPU, not in a buffer on a device".into())
 }
 
 impl Given {
@@ -95,10 +126,12 @@ pub fn parse_kind(dtype: &str) -> Result<Kind> {
 }
 
 pub fn parse_device(device: &str) -> Result<Device> {
-    if device == "cpu" {
-        return Ok(Device::Cpu);
-    }
-    Err(Error::Device(format!(
-        "device must be \"cpu\", got {device:?}: the kernels run on the CPU, those for CUDA are not written yet"
-    )))
+    let number = match device {
+        "cpu" => return Ok(Device::Cpu),
+        "cuda" => Some(0),
+        other => other.strip_prefix("cuda:").and_then(|number| number.parse().ok()),
+    };
+    number.map(Device::Cuda).ok_or_else(|| {
+        Error::Device(format!("device must be \"cpu\", \"cuda\" or \"cuda:<n>\", got {device:?}"))
+    })
 }

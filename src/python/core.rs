@@ -11,7 +11,7 @@ use tch::Tensor;
 
 use super::batch::{PyBatch, parse_device, parse_kind};
 use super::entry;
-use crate::loss::Losses;
+use crate::loss::NAMES;
 use crate::model::transformer::StreamOutput;
 use crate::model::{Forward, Wanted};
 use crate::train::Trainer;
@@ -83,7 +83,7 @@ impl Core {
     /// task, sim, diff, total without dropout, scalars.
     fn losses<'py>(&self, py: Python<'py>, batch: &PyBatch) -> PyResult<Bound<'py, PyDict>> {
         let losses = entry::run(py, || self.lock().losses(&batch.0))?;
-        by_name(py, losses)
+        tensor_dict(py, NAMES.map(str::to_owned).into_iter().zip(losses.unbind(0)))
     }
 
     /// Gradients of the total loss without dropout, by parameter name.
@@ -105,10 +105,32 @@ impl Core {
         entry::run(py, || self.lock().begin_epoch(epoch))
     }
 
-    /// task, sim, diff, total of one micro-batch, scalars on the device.
-    fn train_step<'py>(&self, py: Python<'py>, batch: &PyBatch) -> PyResult<Bound<'py, PyDict>> {
-        let losses = entry::run(py, || self.lock().train_step(&batch.0))?;
-        by_name(py, losses)
+    /// task, sim, diff, total of one micro-batch, `(4,)`, on the device.
+    fn train_step(&self, py: Python<'_>, batch: &PyBatch) -> PyResult<PyTensor> {
+        entry::run(py, || Ok(PyTensor(self.lock().train_step(&batch.0)?)))
+    }
+
+    /// The three parts of a step by themselves: what the host does before, the launches, what it counts after.
+    fn prepare_step(&self, py: Python<'_>, batch: &PyBatch) -> PyResult<()> {
+        entry::run(py, || self.lock().prepare_step(&batch.0))
+    }
+
+    fn compute_step(&self, py: Python<'_>, batch: &PyBatch) -> PyResult<PyTensor> {
+        entry::run(py, || Ok(PyTensor(self.lock().compute_step(&batch.0)?)))
+    }
+
+    fn finish_step(&self, py: Python<'_>) -> PyResult<()> {
+        entry::run(py, || self.lock().finish_step())
+    }
+
+    /// Whether the optimiser steps at the end of the coming step.
+    fn step_is_last_of_window(&self, py: Python<'_>) -> PyResult<bool> {
+        entry::run(py, || self.lock().last_of_window())
+    }
+
+    /// Why launches of steps can't be captured and repeated.
+    fn not_capturable(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
+        entry::run(py, || Ok(self.lock().not_capturable()))
     }
 
     fn end_epoch(&self, py: Python<'_>) -> PyResult<()> {
@@ -168,11 +190,6 @@ fn tensor_dict(
         dict.set_item(name, PyTensor(tensor))?;
     }
     Ok(dict)
-}
-
-fn by_name(py: Python<'_>, losses: Losses) -> PyResult<Bound<'_, PyDict>> {
-    let parts = [("task", losses.task), ("sim", losses.sim), ("diff", losses.diff), ("total", losses.total)];
-    tensor_dict(py, parts.map(|(name, value)| (name.to_owned(), value)))
 }
 
 /// The results of a forward pass under the names of section 11.

@@ -70,7 +70,7 @@ fn raise(py: Python<'_>, class: &str, message: &str) -> PyErr {
     }
 }
 
-/// libtorch says no by a panic of tch: out of memory keeps its meaning, all else is a defect.
+/// libtorch and CUDA say no by a panic: what they mean is kept where it is known, all else is a defect.
 fn explain(py: Python<'_>, panic: &(dyn Any + Send)) -> PyErr {
     let message = panic
         .downcast_ref::<String>()
@@ -82,6 +82,9 @@ fn explain(py: Python<'_>, panic: &(dyn Any + Send)) -> PyErr {
         return PyMemoryError::new_err(format!(
             "not enough memory for this batch ({first}); use a smaller batch_size"
         ));
+    }
+    if message.starts_with("CUDA") || message.contains("CUDA error") {
+        return raise(py, "DeviceError", message);
     }
     raise(py, "InternalError", &format!("a defect of mmiln, please report it with this text: {message}"))
 }

@@ -15,10 +15,12 @@ use crate::ops::adam::{After, Decay, Settings, Slice, adam};
 use crate::ops::attention::{Attention, Qkv};
 use crate::ops::autograd::{slice, slice_mut};
 use crate::ops::bigru_control::Bigru;
+use crate::ops::cuda::{self, Pointer};
 use crate::ops::feed_forward::FeedForwardNorm;
 use crate::ops::gated_norm::{GatedNorm, Gates};
 use crate::ops::linear::Activation;
 use crate::ops::task_loss::Unimodal;
+use crate::ops::ulgm::cuda as ulgm;
 use crate::ops::ulgm::{Relabel, Space, relabel};
 use crate::ops::{self, LayerNorm, Linear, Recurrent, Weight};
 use crate::ragged::{Layout, Ragged};
@@ -43,13 +45,19 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 // Checks
 
-/// Refuses tensors that the kernels can't read: of another kind than the first, or not on the CPU.
+/// Refuses tensors that the kernels can't read: of another kind than the first, or on another device.
 fn check_kinds(tensors: &[(&str, &Tensor)]) -> Result<()> {
-    let (first, kind) = (tensors[0].0, tensors[0].1.kind());
+    let (first, kind, device) = (tensors[0].0, tensors[0].1.kind(), tensors[0].1.device());
     for (name, tensor) in tensors {
-        if tensor.device() != Device::Cpu {
+        if !matches!(tensor.device(), Device::Cpu | Device::Cuda(_)) {
             return Err(Error::Device(format!(
-                "{name} is on {:?}: the kernels run on the CPU, move it with .cpu()",
+                "{name} is on {:?}: there are kernels for the CPU and for CUDA",
+                tensor.device()
+            )));
+        }
+        if tensor.device() != device {
+            return Err(Error::Device(format!(
+                "all tensors must be on one device, got {device:?} for {first} and {:?} for {name}",
                 tensor.device()
             )));
         }
@@ -113,6 +121,11 @@ fn frames(name: &str, tensor: &Tensor) -> Result<[i64; 2]> {
     check_shape(name, tensor, &[-1, -1], "(sum T, width)")?;
     let [rows, width] = tensor.size()[..] else { unreachable!("checked") };
     Ok([rows, width])
+}
+
+/// Rows that belong together.
+fn one_utterance(rows: PyTensor, count: i64) -> Ragged {
+    Ragged { frames: rows.0, layout: Arc::new(Layout::new(vec![count])) }
 }
 
 fn affine(weight: PyTensor, bias: PyTensor) -> Linear {
@@ -290,9 +303,10 @@ fn source_gate(
 ) -> PyResult<(PyTensor, PyTensor)> {
     entry::run_as_is(py, move || {
         check_kinds(&[("a", &a), ("weight", &weight), ("bias", &bias)])?;
-        let [_, width] = frames("a", &a)?;
+        let [rows, width] = frames("a", &a)?;
         check_shape("weight", &weight, &[width, width], "(d, d)")?;
         check_shape("bias", &bias, &[width], "(d,)")?;
+        let a = one_utterance(a, rows);
         let gated = ops::source_gate::source_gate(&[(&a, &affine(weight, bias))]).remove(0);
         Ok((PyTensor(gated.source), PyTensor(gated.gate)))
     })
@@ -370,7 +384,7 @@ fn feed_forward_norm(
             ("norm_bias", &norm_bias),
         ])?;
         check_eps(eps)?;
-        let [_, width] = frames("y", &y)?;
+        let [rows, width] = frames("y", &y)?;
         let (linear1, linear2) = (affine(weight1, bias1), affine(weight2, bias2));
         let inner = check_linear(["weight1", "bias1"], &linear1, width)?;
         check_shape("weight2", &linear2.weight.value, &[width, inner], "(d, inner)")?;
@@ -379,6 +393,7 @@ fn feed_forward_norm(
         check_shape("norm_bias", &norm_bias, &[width], "(d,)")?;
         let norm = LayerNorm { weight: Weight::of(norm_weight.0), bias: Weight::of(norm_bias.0), eps };
         let dropout = dropout_of(dropout, seed)?;
+        let y = one_utterance(y, rows);
         let call = FeedForwardNorm { y: &y, linear1: &linear1, linear2: &linear2, norm: &norm, dropout };
         Ok(PyTensor(ops::feed_forward::feed_forward_norm(&[call]).remove(0)))
     })
@@ -492,6 +507,7 @@ fn ulgm_labels(
         let multimodal = [features_m, positive_m, negative_m].map(|x| x.contiguous());
         let (new, label) = (old.contiguous().copy(), label.contiguous());
         match new.kind() {
+            _ if cuda::takes(&new) => ulgm::relabel(&new, &label, &own, &multimodal, epoch, bound),
             Kind::Double => relabel_in_place::<f64>(&new, &label, &own, &multimodal, epoch, bound),
             _ => relabel_in_place::<f32>(&new, &label, &own, &multimodal, epoch, bound),
         }
@@ -543,9 +559,16 @@ fn adam_(
             require(value.is_finite() && value >= 0.0, name, "finite and at least 0", value)?;
         }
         let how = if decoupled { Decay::Decoupled } else { Decay::Coupled };
-        let settings =
-            Settings { t: step, rate: lr, decay: weight_decay, how, scale: 1.0, after: After::Keep };
-        let slice = Slice { weights: weights.0, grad: grad.0, first: first.0, second: second.0 };
+        let settings = Settings {
+            t: step,
+            t_at: Pointer::NULL,
+            rate: lr,
+            decay: weight_decay,
+            how,
+            scale: 1.0,
+            after: After::Keep,
+        };
+        let slice = Slice { weights: weights.0, grad: grad.0, first: first.0, second: second.0, copy: None };
         adam(&[(slice, settings)]);
         Ok(())
     })

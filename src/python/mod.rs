@@ -4,6 +4,7 @@ mod batch;
 mod core;
 mod entry;
 mod functional;
+mod kernels;
 
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
@@ -23,7 +24,8 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(preset_json, module)?)?;
     module.add_function(wrap_pyfunction!(check_config, module)?)?;
     module.add_function(wrap_pyfunction!(metrics_of, module)?)?;
-    functional::register(module)
+    functional::register(module)?;
+    kernels::register(module)
 }
 
 /// Model and training fields of a preset, as a JSON object each.

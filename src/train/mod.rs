@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Labels};
+use crate::clock::Clock;
 use crate::config::{ModelConfig, TrainConfig};
 use crate::error::{Error, Result};
 use crate::loss::Losses;
@@ -42,6 +43,7 @@ pub struct Run {
     /// Micro-batches whose gradients wait for the optimiser.
     pending: i64,
     best: Option<Tensor>,
+    clock: Clock,
 }
 
 impl Trainer {
@@ -81,15 +83,15 @@ impl Trainer {
         Ok(self.model.forward(batch, wanted, &Noise::off()))
     }
 
-    /// The losses of a batch without dropout, cut off the graph.
+    /// [`Losses::values`] of a batch without dropout.
     ///
     /// # Errors
     /// [`Error::Batch`] where the batch does not fit the model or has no usable labels.
-    pub fn losses(&self, batch: &Batch) -> Result<Losses> {
+    pub fn losses(&self, batch: &Batch) -> Result<Tensor> {
         let (y_m, pseudo) = self.targets(batch)?;
         let forward = self.forward(batch, Wanted::Everything)?;
         let _no_grad = tch::no_grad_guard();
-        Ok(Losses::of(&forward, &y_m, &pseudo, &self.model.config))
+        Ok(Losses::of(&forward, &y_m, &pseudo, &self.model.config).values)
     }
 
     /// Gradients of the total loss of a batch without dropout, by parameter name.
@@ -121,6 +123,7 @@ impl Trainer {
                 multimodal: multimodal_features,
                 unimodal: self.model.modalities().collect(),
                 kind: self.kind,
+                device: self.device,
             };
             Some(Ulgm::new(&shape, label_bound, exclude_zero))
         } else {
@@ -135,6 +138,7 @@ impl Trainer {
             step: 0,
             pending: 0,
             best: None,
+            clock: Clock::new(self.device),
         });
         Ok(())
     }
@@ -193,6 +197,20 @@ impl Trainer {
     /// Labels of a batch and the pseudo-labels that go with them: those of the run for samples that it has
     /// seen, else the labels themselves.
     fn targets(&self, batch: &Batch) -> Result<(Tensor, Vec<(Modality, Tensor)>)> {
+        let y_m = self.check_labels(batch)?.values.shallow_clone();
+        let ulgm = self.run.as_ref().and_then(|run| run.ulgm.as_ref());
+        let pseudo = match (&batch.index, ulgm) {
+            (Some(index), Some(ulgm)) => {
+                check_range(&index.values, ulgm.samples)?;
+                ulgm.pseudo_labels(index, &y_m)
+            }
+            _ => self.model.modalities().map(|(modality, _)| (modality, y_m.shallow_clone())).collect(),
+        };
+        Ok((y_m, pseudo))
+    }
+
+    /// The labels of a batch.
+    fn check_labels<'a>(&self, batch: &'a Batch) -> Result<&'a Labels> {
         let Some(labels) = &batch.labels else {
             return Err(Error::Batch("the batch has no labels, the losses need them".into()));
         };
@@ -203,21 +221,16 @@ impl Trainer {
                 labels.largest
             )));
         }
-        let y_m = labels.values.shallow_clone();
-        let ulgm = self.run.as_ref().and_then(|run| run.ulgm.as_ref());
-        let pseudo = match (&batch.index, ulgm) {
-            (Some(index), Some(ulgm)) => {
-                check_range(index, ulgm.samples)?;
-                ulgm.pseudo_labels(index, &y_m)
-            }
-            _ => self.model.modalities().map(|(modality, _)| (modality, y_m.shallow_clone())).collect(),
-        };
-        Ok((y_m, pseudo))
+        Ok(labels)
     }
 
     fn run_mut(&mut self) -> Result<&mut Run> {
-        self.run.as_mut().ok_or_else(|| Error::State("no training run: call begin_training first".into()))
+        self.run.as_mut().ok_or_else(no_run)
     }
+}
+
+fn no_run() -> Error {
+    Error::State("no training run: call begin_training first".into())
 }
 
 fn check_range(index: &[i64], samples: i64) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use tch::Tensor;
 
+use crate::clock::Clock;
 use crate::config::{AccumulateMode, OptimizerKind, TrainConfig};
 use crate::ops::adam::{After, Decay, Settings, Slice, adam};
 use crate::params::{Group, Params};
@@ -10,7 +11,8 @@ use crate::params::{Group, Params};
 pub struct Optimizer {
     first: Tensor,
     second: Tensor,
-    steps: i32,
+    /// Steps so far.
+    pub steps: i32,
 }
 
 impl Optimizer {
@@ -18,8 +20,9 @@ impl Optimizer {
         Self { first: params.grad.zeros_like(), second: params.grad.zeros_like(), steps: 0 }
     }
 
-    /// One step on the gradients that `window` micro-batches accumulated, which it clears.
-    pub fn step(&mut self, params: &mut Params, window: i64, config: &TrainConfig) {
+    /// The next step, on the gradients that `window` micro-batches accumulated, which it clears. On a device the
+    /// number of the step is the clock's.
+    pub fn step(&self, params: &mut Params, window: i64, config: &TrainConfig, clock: &Clock) {
         let scale = match config.accumulate_mode {
             AccumulateMode::Sum => 1.0,
             AccumulateMode::Mean => 1.0 / window as f64,
@@ -28,7 +31,7 @@ impl Optimizer {
             OptimizerKind::Adam => Decay::Coupled,
             OptimizerKind::Adamw => Decay::Decoupled,
         };
-        self.steps += 1;
+        let t = self.steps + 1;
         let slices = params.ranges().into_iter().map(|(group, start, length)| {
             let part = |flat: &Tensor| flat.narrow(0, start, length);
             let slice = Slice {
@@ -36,9 +39,13 @@ impl Optimizer {
                 grad: part(&params.grad),
                 first: part(&self.first),
                 second: part(&self.second),
+                copy: None,
             };
             let (rate, decay) = rates(group, config);
-            (slice, Settings { t: self.steps, rate, decay, how, scale, after: After::Clear })
+            (
+                slice,
+                Settings { t, t_at: clock.optimizer_step(), rate, decay, how, scale, after: After::Clear },
+            )
         });
         adam(&slices.collect::<Vec<_>>());
     }

@@ -1,13 +1,13 @@
 //! The training step: forward, losses, backward, ULGM, and the optimiser once a window is full.
 
-use tch::{Device, Tensor};
+use tch::Tensor;
 
-use super::{Trainer, check_range};
+use super::{Run, Trainer, check_range, no_run};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::loss::Losses;
 use crate::model::Wanted;
-use crate::rng::Noise;
+use crate::rng::{Key, Noise, step_key};
 use crate::ulgm::Step;
 
 impl Trainer {
@@ -20,31 +20,59 @@ impl Trainer {
         Ok(())
     }
 
-    /// Trains on one micro-batch; returns its losses, on the device, cut off the graph.
+    /// Trains on one micro-batch; returns [`Losses::values`], on the device.
     ///
     /// # Errors
     /// [`Error::State`] before an epoch has begun, [`Error::Batch`] where the batch can't be used,
     /// [`Error::NonFinite`] for a loss that is not finite (on the CPU, where looking costs nothing). Weights,
     /// pseudo-labels and accumulated gradients are as before then.
-    pub fn train_step(&mut self, batch: &Batch) -> Result<Losses> {
-        if self.run_mut()?.epoch < 1 {
+    pub fn train_step(&mut self, batch: &Batch) -> Result<Tensor> {
+        self.prepare_step(batch)?;
+        let losses = self.compute_step(batch)?;
+        self.finish_step()?;
+        Ok(losses)
+    }
+
+    /// What the host does before a step: checks, and the clock that the device's kernels read.
+    ///
+    /// # Errors
+    /// As [`Trainer::train_step`].
+    pub fn prepare_step(&mut self, batch: &Batch) -> Result<()> {
+        self.model.check(batch)?;
+        self.check_labels(batch)?;
+        let run = self.run_mut()?;
+        if run.epoch < 1 {
             return Err(Error::State("no epoch has begun: call begin_epoch first".into()));
         }
-        self.model.check(batch)?;
-        let rows = self.rows(batch)?;
-        let (y_m, pseudo) = self.targets(batch)?;
+        match (&run.ulgm, &batch.index) {
+            (Some(_), None) => Err(Error::Batch(
+                "the batch has no index: pseudo-labels are kept by position in the training set".into(),
+            )),
+            (Some(ulgm), Some(index)) => check_range(&index.values, ulgm.samples),
+            (None, _) => Ok(()),
+        }?;
+        run.set_clock();
+        Ok(())
+    }
 
+    /// The step itself. On a device nothing but launches, which may be captured and repeated for batches of the
+    /// same shapes, as long as [`Trainer::last_of_window`] says the same.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] as [`Trainer::train_step`]; [`Error::State`] where no run was started.
+    pub fn compute_step(&mut self, batch: &Batch) -> Result<Tensor> {
+        let on_device = batch.bytes().is_some();
+        let (y_m, pseudo) = self.targets(batch)?;
         let run = self.run_mut()?;
-        let noise = Noise::training(run.config.seed, run.step);
-        let forward = self.model.forward(batch, Wanted::Everything, &noise);
+        let key = if on_device { run.clock.key() } else { Key::Value(step_key(run.config.seed, run.step)) };
+        let forward = self.model.forward(batch, Wanted::Everything, &Noise::keyed(key));
         let losses = Losses::of(&forward, &y_m, &pseudo, &self.model.config);
-        if self.device == Device::Cpu && !losses.total.double_value(&[]).is_finite() {
+        if !on_device && !losses.total.double_value(&[]).is_finite() {
+            let [task, sim, diff] = [0, 1, 2].map(|part| losses.values.double_value(&[part]));
             return Err(Error::NonFinite(format!(
-                "the loss of this batch is not finite (task {}, sim {}, diff {}); the step was not applied. \
-                 Check the scale of the inputs (mmiln.data.load(..., standardize=True)) and the learning rates.",
-                losses.task.double_value(&[]),
-                losses.sim.double_value(&[]),
-                losses.diff.double_value(&[]),
+                "the loss of this batch is not finite (task {task}, sim {sim}, diff {diff}); the step was not \
+                 applied. Check the scale of the inputs (mmiln.data.load(..., standardize=True)) and the \
+                 learning rates.",
             )));
         }
         if let Err(error) = losses.total.f_backward() {
@@ -55,19 +83,46 @@ impl Trainer {
         }
 
         let _no_grad = tch::no_grad_guard();
-        let run = self.run.as_mut().expect("checked on entry");
-        if let (Some(ulgm), Some((places, rows)), Some(head)) = (&mut run.ulgm, rows, &forward.multimodal) {
+        let run = self.run.as_mut().expect("checked above");
+        if let (Some(ulgm), Some(index), Some(head)) = (&mut run.ulgm, &batch.index, &forward.multimodal) {
             let unimodal: Vec<&Tensor> = forward.branches.iter().map(|b| &b.head.features).collect();
-            let (places, rows) = (&places, &rows);
-            let step = Step { places, rows, y_m: &y_m, multimodal: &head.features, unimodal: &unimodal };
-            ulgm.step(run.epoch, &step);
+            let step =
+                Step { index, y_m: &y_m, pseudo: &pseudo, multimodal: &head.features, unimodal: &unimodal };
+            ulgm.step(run.epoch, &run.clock, &step);
         }
+        if run.is_last_of_window() {
+            run.optimizer.step(&mut self.params, run.config.accumulate, &run.config, &run.clock);
+        }
+        Ok(losses.values)
+    }
+
+    /// What the host counts after a step.
+    ///
+    /// # Errors
+    /// [`Error::State`] where no run was started.
+    pub fn finish_step(&mut self) -> Result<()> {
+        let run = self.run_mut()?;
         run.step += 1;
-        run.pending += 1;
-        if run.pending == run.config.accumulate {
-            self.flush()?;
+        if run.is_last_of_window() {
+            run.pending = 0;
+            run.optimizer.steps += 1;
+        } else {
+            run.pending += 1;
         }
-        Ok(losses.detach())
+        Ok(())
+    }
+
+    /// Whether the optimiser steps at the end of the coming step.
+    ///
+    /// # Errors
+    /// [`Error::State`] where no run was started.
+    pub fn last_of_window(&mut self) -> Result<bool> {
+        Ok(self.run_mut()?.is_last_of_window())
+    }
+
+    /// Why steps can't be captured and repeated; `None` where they can.
+    pub fn not_capturable(&self) -> Option<&'static str> {
+        self.model.looks_up_features().then_some("a frozen text encoder looks its features up on the host")
     }
 
     /// Ends an epoch: an incomplete window is stepped, not dropped.
@@ -75,27 +130,24 @@ impl Trainer {
     /// # Errors
     /// [`Error::State`] where no run was started.
     pub fn end_epoch(&mut self) -> Result<()> {
-        self.flush()
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        let window = std::mem::take(&mut self.run_mut()?.pending);
+        let run = self.run.as_mut().ok_or_else(no_run)?;
+        let window = std::mem::take(&mut run.pending);
         if window > 0 {
-            let run = self.run.as_mut().expect("checked above");
-            run.optimizer.step(&mut self.params, window, &run.config);
+            run.set_clock();
+            run.optimizer.step(&mut self.params, window, &run.config, &run.clock);
+            run.optimizer.steps += 1;
         }
         Ok(())
     }
+}
 
-    /// Places in the batch and dataset indices that ULGM updates.
-    fn rows(&self, batch: &Batch) -> Result<Option<(Vec<usize>, Vec<usize>)>> {
-        let Some(ulgm) = self.run.as_ref().and_then(|run| run.ulgm.as_ref()) else { return Ok(None) };
-        let Some(index) = &batch.index else {
-            return Err(Error::Batch(
-                "the batch has no index: pseudo-labels are kept by position in the training set".into(),
-            ));
-        };
-        check_range(index, ulgm.samples)?;
-        Ok(Some(Batch::distinct(index)))
+impl Run {
+    fn is_last_of_window(&self) -> bool {
+        self.pending + 1 == self.config.accumulate
+    }
+
+    fn set_clock(&self) {
+        let key = step_key(self.config.seed, self.step);
+        self.clock.set(key, self.epoch, i64::from(self.optimizer.steps + 1));
     }
 }

@@ -14,7 +14,7 @@ use crate::config::FreezeText;
 use crate::error::{Error, Result};
 use crate::model::layers::linear;
 use crate::ops::attention::{Attention, Qkv, attention};
-use crate::ops::embedding::{Embedding, Places, embedding};
+use crate::ops::embedding::{Embedding, Places, Tokens, embedding};
 use crate::ops::gated_norm::{GatedNorm, gated_norm};
 use crate::ops::linear::{Activation, linear as apply_linear, linears};
 use crate::ops::{LayerNorm, Linear, Weight};
@@ -153,13 +153,13 @@ impl Bert {
         Ok(())
     }
 
-    /// The word, position and segment of each packed token to `(sum T, hidden)`.
+    /// Packed tokens to `(sum T, hidden)`.
     ///
     /// What is frozen runs as in evaluation, without dropout, and once for each utterance.
-    pub fn forward(&self, places: &Arc<Vec<Places>>, layout: &Arc<Layout>, noise: &Noise) -> Ragged {
-        let Some(frozen) = self.frozen else { return self.run(0, self.embed(places, layout, noise), noise) };
+    pub fn forward(&self, tokens: &Arc<Tokens>, layout: &Arc<Layout>, noise: &Noise) -> Ragged {
+        let Some(frozen) = self.frozen else { return self.run(0, self.embed(tokens, layout, noise), noise) };
         let frozen = frozen.min(self.layers.len());
-        self.run(frozen, self.features(frozen, places, layout), noise)
+        self.run(frozen, self.features(frozen, &tokens.places, layout), noise)
     }
 
     /// Forgets the features of utterances: the frozen part's weights have changed.
@@ -167,7 +167,7 @@ impl Bert {
         self.kept.borrow_mut().clear();
     }
 
-    fn embed(&self, places: &Arc<Vec<Places>>, layout: &Arc<Layout>, noise: &Noise) -> Ragged {
+    fn embed(&self, tokens: &Arc<Tokens>, layout: &Arc<Layout>, noise: &Noise) -> Ragged {
         let weights = Embedding {
             words: &self.word_embeddings,
             positions: &self.position_embeddings,
@@ -175,7 +175,7 @@ impl Bert {
             norm: &self.norm,
             dropout: noise.dropout(self.config.hidden_dropout_prob),
         };
-        Ragged { frames: embedding(places, &weights), layout: Arc::clone(layout) }
+        Ragged { frames: embedding(tokens, &weights), layout: Arc::clone(layout) }
     }
 
     /// The layers from `first` on.
@@ -198,8 +198,9 @@ impl Bert {
         let mut fresh = HashMap::new();
         if !new.is_empty() {
             let layout = Arc::new(Layout::new(new.iter().map(|u| u.len() as i64).collect()));
-            let places = Arc::new(new.iter().flat_map(|u| u.iter().copied()).collect());
-            let mut x = self.embed(&places, &layout, &Noise::off());
+            let places = new.iter().flat_map(|u| u.iter().copied()).collect();
+            let tokens = Arc::new(Tokens::new(places, layout.rows()));
+            let mut x = self.embed(&tokens, &layout, &Noise::off());
             for layer in &self.layers[..frozen] {
                 x = layer.forward(&x, &Noise::off());
             }

@@ -63,7 +63,7 @@ impl TextEncoder {
     /// To X_t^0, `(sum T, d)`.
     pub fn forward(&self, text: &Text, noise: &Noise) -> Ragged {
         let m = match (&self.bert, text) {
-            (Some(bert), Text::Tokens { places, layout, .. }) => bert.forward(places, layout, noise),
+            (Some(bert), Text::Tokens { tokens, layout, .. }) => bert.forward(tokens, layout, noise),
             (None, Text::Features(frames)) => frames.clone(),
             _ => unreachable!("check() admits neither"),
         };

@@ -1,0 +1,43 @@
+// Which CUDA device and stream libtorch uses at the moment, asked through what it has for any device: nothing
+// of CUDA is needed to compile this, and a torch without CUDA can load it.
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+#include <c10/core/Stream.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+namespace {
+
+c10::impl::VirtualGuardImpl cuda() { return c10::impl::VirtualGuardImpl(c10::DeviceType::CUDA); }
+
+}  // namespace
+
+// The current stream of a device as CUDA's own handle, 0 where libtorch has no such device.
+extern "C" bool mmiln_current_stream(int device, void** stream) {
+  try {
+    const auto current = cuda().getStream(c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(device)));
+    *stream = cuda().getStreamNativeHandle(current);
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
+// Makes a device the calling thread's current one; returns the one before, -1 where there is none.
+extern "C" int mmiln_exchange_device(int device) {
+  try {
+    return cuda().exchangeDevice(c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(device))).index();
+  } catch (const std::exception&) {
+    return -1;
+  }
+}
+
+// A copy in memory that the device can fetch by itself; null where that fails.
+extern "C" at::Tensor* mmiln_pin(const at::Tensor* tensor) {
+  try {
+    return new at::Tensor(tensor->pin_memory());
+  } catch (const std::exception&) {
+    return nullptr;
+  }
+}

@@ -1,0 +1,126 @@
+//! One optimiser step over flat storage, in one pass, with `PyTorch`'s arithmetic.
+
+pub mod cuda;
+
+use tch::{Kind, Tensor};
+
+use super::autograd::slice_mut;
+use super::cuda::{Current, Pointer, takes};
+use super::parallel;
+use super::profile::Record;
+use crate::numeric::{Real, kernel};
+
+const BETA1: f64 = 0.9;
+const BETA2: f64 = 0.999;
+const EPS: f64 = 1e-8;
+/// Elements of a piece of work: four arrays of it stay in the cache.
+const PIECE: usize = 1 << 14;
+
+/// How the decay enters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Decay {
+    /// Added to the gradient (Adam).
+    Coupled,
+    /// Shrinks the weights (`AdamW`).
+    Decoupled,
+}
+
+/// What becomes of the gradient.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    Keep,
+    /// Set to zero for the next window.
+    Clear,
+}
+
+/// A run of flat storage: weights, their gradients and both moments, `(n,)` each, contiguous.
+pub struct Slice {
+    pub weights: Tensor,
+    pub grad: Tensor,
+    pub first: Tensor,
+    pub second: Tensor,
+    /// Gets the new weights rounded to bfloat16, where one is wanted.
+    pub copy: Option<Tensor>,
+}
+
+/// Settings of a step.
+#[derive(Clone, Copy)]
+pub struct Settings {
+    /// Number of the step, from 1.
+    pub t: i32,
+    /// On a device: where that number stands; null for `t`.
+    pub t_at: Pointer,
+    pub rate: f64,
+    pub decay: f64,
+    pub how: Decay,
+    /// What gradients are multiplied with beforehand.
+    pub scale: f64,
+    pub after: After,
+}
+
+/// Overwrites weights and moments of each slice with those after a step.
+pub fn adam(slices: &[(Slice, Settings)]) {
+    if slices.first().is_some_and(|(slice, _)| takes(&slice.weights)) {
+        let _current = Current::of(slices[0].0.weights.device());
+        let _record = Record::forward(c"Adam");
+        return cuda::adam(slices);
+    }
+    match slices.first().map(|(slice, _)| slice.weights.kind()) {
+        None => {}
+        Some(Kind::Float) => run::<f32>(slices),
+        Some(Kind::Double) => run::<f64>(slices),
+        Some(other) => panic!("Adam computes in float32 or float64, not {other:?}"),
+    }
+}
+
+/// A part of the four arrays.
+struct Piece<'a, T> {
+    weights: &'a mut [T],
+    grad: &'a mut [T],
+    first: &'a mut [T],
+    second: &'a mut [T],
+}
+
+fn run<T: Real>(slices: &[(Slice, Settings)]) {
+    let _record = Record::forward(c"Adam");
+    let mut pieces = Vec::new();
+    for (Slice { weights, grad, first, second, .. }, settings) in slices {
+        let part = |tensor| slice_mut::<T>(tensor).chunks_mut(PIECE);
+        for (((weights, grad), first), second) in
+            part(weights).zip(part(grad)).zip(part(first)).zip(part(second))
+        {
+            pieces.push((Piece { weights, grad, first, second }, *settings));
+        }
+    }
+    parallel::install(pieces.len() * PIECE, || {
+        parallel::each_of(&mut pieces, |(piece, settings)| step(piece, *settings));
+    });
+    for (Slice { weights, copy, .. }, _) in slices {
+        if let Some(copy) = copy {
+            copy.shallow_clone().copy_(weights);
+        }
+    }
+}
+
+kernel! {
+    fn step<'a, 'b, T>(_simd; piece: &'a mut Piece<'b, T>, settings: Settings) {
+        let Settings { t, rate, decay, how, scale, after, .. } = settings;
+        let (near1, near2) = (T::of(1.0 - BETA1), T::of(1.0 - BETA2));
+        let root = T::of(1.0 / (1.0 - BETA2.powi(t)).sqrt());
+        let (rate1, eps) = (T::of(rate / (1.0 - BETA1.powi(t))), T::of(EPS));
+        let shrink = T::of(if how == Decay::Decoupled { 1.0 - rate * decay } else { 1.0 });
+        let (coupled, scale) = (T::of(if how == Decay::Coupled { decay } else { 0.0 }), T::of(scale));
+        let n = piece.weights.len();
+        let (w, g) = (&mut piece.weights[..n], &mut piece.grad[..n]);
+        let (m, v) = (&mut piece.first[..n], &mut piece.second[..n]);
+        for j in 0..n {
+            let grad = g[j] * scale + w[j] * coupled;
+            m[j] += near1 * (grad - m[j]);
+            v[j] += near2 * (grad * grad - v[j]);
+            w[j] = w[j] * shrink - m[j] / (v[j].sqrt() * root + eps) * rate1;
+        }
+        if after == After::Clear {
+            g.fill(T::ZERO);
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Products of matrices on a device, several in one launch.
+
+use tch::Tensor;
+
+use super::limits::WARP;
+use super::reduce::{AddParts, Parts};
+use super::{GradientTo, Grid, Kernel, Pointer, Source, launch, launch_by};
+use crate::ops::linear::Activation;
+
+pub const SOURCE: Source = Source { name: "product", text: include_str!("product.cu") };
+const COLUMN_SUMS: Kernel = Kernel { source: SOURCE, name: "column_sums" };
+
+/// How a kernel cuts C into tiles, as in `product.cu`.
+struct Tiles {
+    kernel: Kernel,
+    /// Rows and columns of a tile.
+    size: usize,
+    /// Of a slice along k.
+    depth: usize,
+    threads: usize,
+}
+
+const LARGE: Tiles =
+    Tiles { kernel: Kernel { source: SOURCE, name: "product" }, size: 64, depth: 16, threads: 128 };
+const SMALL: Tiles =
+    Tiles { kernel: Kernel { source: SOURCE, name: "small_product" }, size: 32, depth: 32, threads: 64 };
+
+/// Products of one launch at most, as in `product.cu`.
+const CALLS: usize = 24;
+/// Large tiles are worth it where there are as many as a card has multiprocessors.
+const MULTIPROCESSORS: usize = 132;
+/// A product whose tiles are fewer than this shares k among blocks, each having this much of it at least.
+const TILES: usize = 128;
+const SHARE: usize = 128;
+/// The same for sums of columns.
+const SUMS: usize = 256;
+const SUMMED: usize = 64;
+/// Parts of a sum at most.
+const MOST_PARTS: usize = 64;
+
+/// A matrix on a device: where it stands and how far its rows and columns are apart.
+#[derive(Clone, Copy, Debug)]
+pub struct MatrixAt {
+    pub at: Pointer,
+    pub rows: usize,
+    pub columns: usize,
+    pub row_stride: usize,
+    pub column_stride: usize,
+}
+
+impl MatrixAt {
+    /// Rows side by side.
+    pub fn new(at: Pointer, rows: usize, columns: usize) -> Self {
+        Self::strided(at, rows, columns, columns)
+    }
+
+    /// Rows `stride` apart.
+    pub fn strided(at: Pointer, rows: usize, columns: usize, stride: usize) -> Self {
+        Self { at, rows, columns, row_stride: stride, column_stride: 1 }
+    }
+
+    /// The transpose.
+    pub fn t(self) -> Self {
+        Self {
+            at: self.at,
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+        }
+    }
+}
+
+/// C = act(A B + bias), put or added to what is in C.
+#[derive(Clone, Copy, Debug)]
+pub struct Product {
+    pub a: MatrixAt,
+    pub b: MatrixAt,
+    /// `(n,)`, or null.
+    pub bias: Pointer,
+    pub activation: Activation,
+    /// Keeps A B + bias, `(m, n)`, or null.
+    pub before: Pointer,
+    /// `(m, n)`, or null: C is zero where this is not above zero.
+    pub positive: Pointer,
+    /// A matrix and where C times it, element by element, is kept; `(m, n)`.
+    pub times: Option<[Pointer; 2]>,
+    /// Where the number of true rows of C stands, which are followed by zeros; or null.
+    pub true_rows: Pointer,
+    pub c: GradientTo,
+    /// From one row of C to the next.
+    pub c_stride: usize,
+    /// The sum of each row of A, `(m,)`: beside a weight's gradient dY^T X the bias's.
+    pub row_sums: GradientTo,
+}
+
+impl Product {
+    /// C = A B, rows side by side.
+    pub fn new(a: MatrixAt, b: MatrixAt, c: GradientTo) -> Self {
+        Self {
+            a,
+            b,
+            bias: Pointer::NULL,
+            activation: Activation::None,
+            before: Pointer::NULL,
+            positive: Pointer::NULL,
+            times: None,
+            true_rows: Pointer::NULL,
+            c,
+            c_stride: b.columns,
+            row_sums: GradientTo::NOWHERE,
+        }
+    }
+
+    /// The gradients of a map's weight and bias, dY^T X and the sums of dY's columns.
+    pub fn of_weights(dy: MatrixAt, x: MatrixAt, weight: GradientTo, bias: GradientTo) -> Self {
+        Self { row_sums: bias, ..Self::new(dy.t(), x, weight) }
+    }
+
+    /// Whether C is nothing but a product, which can be a sum of parts.
+    fn is_plain(&self) -> bool {
+        self.bias.is_null()
+            && self.activation == Activation::None
+            && self.before.is_null()
+            && self.positive.is_null()
+            && self.times.is_none()
+            && self.true_rows.is_null()
+            && self.c_stride == self.b.columns
+    }
+
+    fn tiles(&self, tiles: &Tiles) -> usize {
+        self.a.rows.div_ceil(tiles.size) * self.b.columns.div_ceil(tiles.size)
+    }
+
+    /// Parts of k, and how much of it each has.
+    fn splits(&self, tiles: &Tiles) -> [usize; 2] {
+        let k = self.a.columns;
+        if self.is_plain() { share(k, SHARE, TILES / self.tiles(tiles).max(1), tiles.depth) } else { [1, k] }
+    }
+}
+
+/// Sums over the columns of a matrix.
+#[derive(Clone, Copy, Debug)]
+pub struct ColumnSums {
+    pub matrix: MatrixAt,
+    /// `(columns,)`
+    pub to: GradientTo,
+}
+
+/// How many parts to make of `count`, and how many each has, a multiple of `unit`: up to `parts` of at least
+/// `least`.
+fn share(count: usize, least: usize, parts: usize, unit: usize) -> [usize; 2] {
+    let parts = parts.min(count / least).clamp(1, MOST_PARTS);
+    let size = count.div_ceil(parts).next_multiple_of(unit).max(unit);
+    [count.div_ceil(size).max(1), size]
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Arguments {
+    a: Pointer,
+    b: Pointer,
+    bias: Pointer,
+    before: Pointer,
+    positive: Pointer,
+    times: [Pointer; 2],
+    true_rows: Pointer,
+    c: GradientTo,
+    row_sums: GradientTo,
+    parts: Pointer,
+    m: i32,
+    n: i32,
+    k: i32,
+    a_row: i32,
+    a_column: i32,
+    b_row: i32,
+    b_column: i32,
+    c_row: i32,
+    activation: i32,
+    splits: i32,
+    depth: i32,
+}
+
+/// All products at the same time; what goes nowhere is left out.
+pub fn products(of: &Tensor, products: &[Product]) {
+    let mut parts = Parts::default();
+    products_in_parts(of, products, &mut parts);
+    parts.add_up(of);
+}
+
+/// The same, leaving sums that are made in parts to be added up together with others.
+pub fn products_in_parts(of: &Tensor, products: &[Product], parts: &mut Parts) {
+    let (whole, sums): (Vec<&Product>, Vec<_>) = products.iter().partition(|p| !p.c.is_nowhere());
+    for products in whole.chunks(CALLS) {
+        let count =
+            |tiles: &Tiles| products.iter().map(|p| p.tiles(tiles) * p.splits(tiles)[0]).sum::<usize>();
+        let tiles = if count(&LARGE) < MULTIPROCESSORS { &SMALL } else { &LARGE };
+        launch_tiles(of, products, tiles, parts);
+    }
+    let sums = sums.iter().map(|p| ColumnSums { matrix: p.a.t(), to: p.row_sums });
+    column_sums_in_parts(of, &sums.collect::<Vec<_>>(), parts);
+}
+
+fn launch_tiles(of: &Tensor, products: &[&Product], tiles: &Tiles, parts: &mut Parts) {
+    // Of a product in parts: those of C, and beside them those of the sums of rows.
+    let size = |p: &Product| p.a.rows * p.b.columns + p.a.rows;
+    let needed = |p: &Product| match p.splits(tiles) {
+        [1, _] => 0,
+        [splits, _] => splits * size(p),
+    };
+    let memory = parts.memory(products.iter().map(|p| needed(p)).sum(), of);
+    let mut used = 0;
+    let calls = products.iter().map(|p| {
+        assert_eq!(p.a.columns, p.b.rows, "a product of matrices that fit");
+        let (m, n, [splits, depth]) = (p.a.rows, p.b.columns, p.splits(tiles));
+        let own = memory.offset(used, of.kind());
+        used += needed(p);
+        if splits > 1 {
+            let (count, stride) = (splits as i32, size(p) as i32);
+            let sums = own.offset(m * n, of.kind());
+            parts.push(AddParts { parts: own, to: p.c, count, size: (m * n) as i32, stride });
+            parts.push(AddParts { parts: sums, to: p.row_sums, count, size: m as i32, stride });
+        }
+        Arguments {
+            a: p.a.at,
+            b: p.b.at,
+            bias: p.bias,
+            before: p.before,
+            positive: p.positive,
+            times: p.times.unwrap_or([Pointer::NULL; 2]),
+            true_rows: p.true_rows,
+            c: p.c,
+            row_sums: p.row_sums,
+            parts: own,
+            m: m as i32,
+            n: n as i32,
+            k: p.a.columns as i32,
+            a_row: p.a.row_stride as i32,
+            a_column: p.a.column_stride as i32,
+            b_row: p.b.row_stride as i32,
+            b_column: p.b.column_stride as i32,
+            c_row: p.c_stride as i32,
+            activation: p.activation as i32,
+            splits: splits as i32,
+            depth: depth as i32,
+        }
+    });
+    let (calls, Tiles { kernel, size, depth, threads }) = (calls.collect::<Vec<_>>(), tiles);
+    launch_by::<CALLS, _>(*kernel, of, &calls, |p| {
+        let count = (p.m as usize).div_ceil(*size) * (p.n as usize).div_ceil(*size) * p.splits as usize;
+        Grid::line(count, *threads).with_shared(2 * depth * 2 * (size + 4))
+    });
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct SumArguments {
+    x: Pointer,
+    to: GradientTo,
+    parts: Pointer,
+    rows: i32,
+    columns: i32,
+    row_stride: i32,
+    column_stride: i32,
+    splits: i32,
+    depth: i32,
+}
+
+/// All sums at the same time, added up together with others; those that go nowhere are left out.
+pub fn column_sums_in_parts(of: &Tensor, sums: &[ColumnSums], parts: &mut Parts) {
+    let calls = sums.iter().filter(|sum| !sum.to.is_nowhere()).map(|ColumnSums { matrix, to }| {
+        let MatrixAt { at, rows, columns, row_stride, column_stride } = *matrix;
+        let [splits, depth] = share(rows, SUMMED, SUMS / columns.div_ceil(WARP).max(1), 1);
+        let memory = if splits > 1 { parts.memory(splits * columns, of) } else { Pointer::NULL };
+        if splits > 1 {
+            let (count, size) = (splits as i32, columns as i32);
+            parts.push(AddParts { parts: memory, to: *to, count, size, stride: size });
+        }
+        SumArguments {
+            x: at,
+            to: *to,
+            parts: memory,
+            rows: rows as i32,
+            columns: columns as i32,
+            row_stride: row_stride as i32,
+            column_stride: column_stride as i32,
+            splits: splits as i32,
+            depth: depth as i32,
+        }
+    });
+    launch(COLUMN_SUMS, of, &calls.collect::<Vec<_>>(), |sum| {
+        Grid::line((sum.columns as usize).div_ceil(WARP) * sum.splits as usize, 8 * WARP)
+    });
+}

@@ -1,0 +1,28 @@
+// Sums that were made in parts, added up in an order that depends on their number alone.
+#include "common.cuh"
+
+struct AddParts {
+  const real* parts;  // (count, size)
+  Gradient to;        // (size)
+  int count, size, stride;  // from one part to the next
+};
+
+constexpr int CALLS = 64, SLICES = 8;
+
+// A block has a warp's width of numbers, each in as many slices of the parts as there are warps.
+extern "C" __global__ void add_parts(const Many<AddParts, CALLS> calls) {
+  const AddParts& c = calls.at[blockIdx.z];
+  __shared__ real sums[SLICES][WARP];
+  if ((int)blockIdx.x * WARP >= c.size) return;
+  const int lane = threadIdx.x % WARP, slice = threadIdx.x / WARP, i = blockIdx.x * WARP + lane;
+  real sum = 0;
+  if (i < c.size) {
+#pragma unroll 8
+    for (int part = slice; part < c.count; part += SLICES) sum += c.parts[(size_t)part * c.stride + i];
+  }
+  sums[slice][lane] = sum;
+  __syncthreads();
+  if (slice > 0 || i >= c.size) return;
+  for (int other = 1; other < SLICES; ++other) sum += sums[other][lane];
+  c.to.put(i, sum);
+}

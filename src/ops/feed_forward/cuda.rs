@@ -1,0 +1,104 @@
+//! The feed-forward on a device: two products, then the residual and its normalisation.
+
+use tch::Tensor;
+
+use super::FeedForwardOp;
+use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
+use crate::ops::cuda::product::{MatrixAt, Product, products, products_in_parts};
+use crate::ops::cuda::reduce::Parts;
+use crate::ops::cuda::{GradientTo, Pointer, empty};
+use crate::ops::gated_norm::cuda::{Gradients, Residual, backward, forward};
+use crate::ops::linear::Activation;
+
+impl FeedForwardOp {
+    fn narrow(&self, rows: &Tensor) -> MatrixAt {
+        MatrixAt::new(Pointer::to(rows), self.rows(), self.width)
+    }
+
+    fn wide(&self, rows: &Tensor) -> MatrixAt {
+        MatrixAt::new(Pointer::to(rows), self.rows(), self.inner)
+    }
+
+    fn w1(&self, weight: &Tensor) -> MatrixAt {
+        MatrixAt::new(Pointer::to(weight), self.inner, self.width)
+    }
+
+    fn w2(&self, weight: &Tensor) -> MatrixAt {
+        MatrixAt::new(Pointer::to(weight), self.width, self.inner)
+    }
+
+    /// LN(Y + dropout(out)).
+    fn residual(&self, x: &[Tensor], out: &Tensor, result: &Tensor) -> Residual {
+        Residual::new([out, &x[0]], [&x[5], &x[6]], result, &self.layout, self.eps, self.dropout)
+    }
+}
+
+/// Memory of a shape that forward keeps, or new memory where it keeps nothing.
+fn kept(saved: &Tensor, count: usize) -> Tensor {
+    if saved.numel() == count {
+        return saved.shallow_clone();
+    }
+    empty(&[count as i64], saved.kind(), saved.device())
+}
+
+impl DeviceOp for FeedForwardOp {
+    /// relu(W1 Y + b1), and what W2 and b2 make of it.
+    fn saved_on_device(&self) -> Vec<usize> {
+        vec![self.rows() * self.inner, self.rows() * self.width]
+    }
+
+    fn forward_on_device(calls: &[OnDevice<Self>]) {
+        let of = &calls[0].x[0];
+        let (mut first, mut second, mut residuals, mut memory) = (vec![], vec![], vec![], vec![]);
+        for OnDevice { op, x, y, saved } in calls {
+            let hidden = kept(&saved[0], op.rows() * op.inner);
+            let out = kept(&saved[1], op.rows() * op.width);
+            first.push(Product {
+                bias: Pointer::to(&x[2]),
+                activation: Activation::Relu,
+                ..Product::new(op.narrow(&x[0]), op.w1(&x[1]).t(), GradientTo::new(&hidden, false))
+            });
+            second.push(Product {
+                bias: Pointer::to(&x[4]),
+                ..Product::new(op.wide(&hidden), op.w2(&x[3]).t(), GradientTo::new(&out, false))
+            });
+            residuals.push(op.residual(x, &out, &y[0]));
+            memory.extend([hidden, out]);
+        }
+        products(of, &first);
+        products(of, &second);
+        forward(of, &residuals);
+    }
+
+    fn backward_on_device(calls: &[BackOnDevice<Self>]) {
+        let of = calls[0].any();
+        let (mut residuals, mut first, mut second, mut memory) = (vec![], vec![], vec![], vec![]);
+        for BackOnDevice { call: OnDevice { op, x, y, saved }, dy, dx } in calls {
+            let dout = empty(&x[0].size(), of.kind(), of.device());
+            let dhidden = empty(&[saved[0].numel() as i64], of.kind(), of.device());
+            let gradients = Gradients {
+                y: dy[0].expect("the one result has a gradient"),
+                r: GradientTo::new(&dout, false),
+                x: dx[0],
+                weight: dx[5],
+                bias: dx[6],
+                gates: [GradientTo::NOWHERE; 2],
+            };
+            residuals.push((op.residual(x, &saved[1], &y[0]), gradients));
+            let (dout_at, dhidden_at) = (op.narrow(&dout), op.wide(&dhidden));
+            second.push(Product::of_weights(dout_at, op.wide(&saved[0]), dx[3], dx[4]));
+            second.push(Product {
+                positive: Pointer::to(&saved[0]),
+                ..Product::new(dout_at, op.w2(&x[3]), GradientTo::new(&dhidden, false))
+            });
+            first.push(Product::of_weights(dhidden_at, op.narrow(&x[0]), dx[1], dx[2]));
+            first.push(Product::new(dhidden_at, op.w1(&x[1]), dx[0].added()));
+            memory.extend([dout, dhidden]);
+        }
+        let mut parts = Parts::default();
+        backward(of, &residuals, &mut parts);
+        products_in_parts(of, &second, &mut parts);
+        products_in_parts(of, &first, &mut parts);
+        parts.add_up(of);
+    }
+}

@@ -1,0 +1,133 @@
+//! Maps on a device: products, and for wide ones those of libtorch, that is cuBLAS.
+
+use tch::Tensor;
+
+use super::{Activation, LinearOp};
+use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
+use crate::ops::cuda::product::{
+    ColumnSums, MatrixAt, Product, column_sums_in_parts, products, products_in_parts,
+};
+use crate::ops::cuda::reduce::Parts;
+use crate::ops::cuda::{GradientTo, Grid, Kernel, Pointer, Source, empty, launch};
+
+pub const SOURCE: Source = Source { name: "linear", text: include_str!("cuda.cu") };
+const ACTIVATE: Kernel = Kernel { source: SOURCE, name: "activate_elements" };
+const ACTIVATE_BACKWARD: Kernel = Kernel { source: SOURCE, name: "activate_backward" };
+const THREADS: usize = 256;
+
+/// A map of more inputs and outputs than this is cuBLAS's.
+const WIDE: usize = 128;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Activate {
+    y: Pointer,
+    before: Pointer,
+    count: usize,
+    activation: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct ActivateBackward {
+    dy: Pointer,
+    y: Pointer,
+    before: Pointer,
+    dbefore: Pointer,
+    count: usize,
+    activation: i32,
+}
+
+impl LinearOp {
+    fn is_wide(&self) -> bool {
+        self.input > WIDE && self.output > WIDE
+    }
+
+    fn matrix(&self, x: &Tensor) -> MatrixAt {
+        MatrixAt::new(Pointer::to(x), self.rows, self.input)
+    }
+
+    fn weight_at(&self, weight: &Tensor) -> MatrixAt {
+        MatrixAt::new(Pointer::to(weight), self.output, self.input)
+    }
+}
+
+impl DeviceOp for LinearOp {
+    fn forward_on_device(calls: &[OnDevice<Self>]) {
+        let of = &calls[0].x[0];
+        let (wide, narrow): (Vec<_>, Vec<_>) = calls.iter().partition(|call| call.op.is_wide());
+        let narrow = narrow.iter().map(|OnDevice { op, x, y, saved }| Product {
+            bias: Pointer::to(&x[2]),
+            activation: op.activation,
+            before: Pointer::to(&saved[0]),
+            ..Product::new(op.matrix(&x[0]), op.weight_at(&x[1]).t(), GradientTo::new(&y[0], false))
+        });
+        products(of, &narrow.collect::<Vec<_>>());
+        for OnDevice { x, y, .. } in &wide {
+            let _ = x[2].addmm_out(&y[0], &x[0], &x[1].tr());
+        }
+        let activated = wide.iter().filter(|call| call.op.activation != Activation::None);
+        let activated = activated.map(|OnDevice { op, y, saved, .. }| Activate {
+            y: Pointer::to(&y[0]),
+            before: Pointer::to(&saved[0]),
+            count: y[0].numel(),
+            activation: op.activation as i32,
+        });
+        launch(ACTIVATE, of, &activated.collect::<Vec<_>>(), |call| {
+            Grid::line(call.count.div_ceil(THREADS), THREADS)
+        });
+    }
+
+    fn backward_on_device(calls: &[BackOnDevice<Self>]) {
+        let of = calls[0].any();
+        let before = before_activation(of, calls);
+        let (mut narrow, mut sums, mut parts) = (vec![], vec![], Parts::default());
+        for (BackOnDevice { call: OnDevice { op, x, .. }, dx, .. }, dy) in calls.iter().zip(&before) {
+            let at = MatrixAt::new(Pointer::to(dy), op.rows, op.output);
+            if op.is_wide() {
+                put_product(dx[0], dy, &x[1]);
+                put_product(dx[1], &dy.tr(), &x[0]);
+                sums.push(ColumnSums { matrix: at, to: dx[2] });
+            } else {
+                narrow.push(Product::of_weights(at, op.matrix(&x[0]), dx[1], dx[2]));
+                narrow.push(Product::new(at, op.weight_at(&x[1]), dx[0]));
+            }
+        }
+        products_in_parts(of, &narrow, &mut parts);
+        column_sums_in_parts(of, &sums, &mut parts);
+        parts.add_up(of);
+    }
+}
+
+/// The gradient of what goes into each call's activation: that of its result where there is none.
+fn before_activation(of: &Tensor, calls: &[BackOnDevice<LinearOp>]) -> Vec<Tensor> {
+    let mut launched = vec![];
+    let before = calls.iter().map(|BackOnDevice { call: OnDevice { op, y, saved, .. }, dy, .. }| {
+        let dy = dy[0].expect("the one result has a gradient");
+        if op.activation == Activation::None {
+            return dy.shallow_clone();
+        }
+        let dbefore = empty(&dy.size(), of.kind(), of.device());
+        launched.push(ActivateBackward {
+            dy: Pointer::to(dy),
+            y: Pointer::to(&y[0]),
+            before: Pointer::to(&saved[0]),
+            dbefore: Pointer::to(&dbefore),
+            count: dy.numel(),
+            activation: op.activation as i32,
+        });
+        dbefore
+    });
+    let before = before.collect();
+    launch(ACTIVATE_BACKWARD, of, &launched, |call| Grid::line(call.count.div_ceil(THREADS), THREADS));
+    before
+}
+
+/// Puts A B, or adds it.
+fn put_product(c: GradientTo, a: &Tensor, b: &Tensor) {
+    if c.is_nowhere() {
+        return;
+    }
+    let to = c.tensor(&[a.size()[0], b.size()[1]], a);
+    let _ = if c.adds() { to.addmm_out(&to, a, b) } else { a.mm_out(&to, b) };
+}

@@ -1,0 +1,37 @@
+//! The CUDA kernels, for tests: compiled for a card that need not be there, run on the CPU.
+
+use std::path::PathBuf;
+
+use pyo3::prelude::*;
+
+use super::batch::parse_kind;
+use super::entry;
+use crate::error::Error;
+use crate::ops::cuda::{self, SOURCES, shim};
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(compile_kernels, module)?)?;
+    module.add_function(wrap_pyfunction!(emulate_kernels, module)?)
+}
+
+/// What CUDA's assembler says of each file of kernels, compiled for a compute capability such as 90.
+#[pyfunction]
+fn compile_kernels(py: Python<'_>, capability: u32, dtype: &str) -> PyResult<Vec<(&'static str, String)>> {
+    entry::run_as_is(py, || {
+        let kind = parse_kind(dtype)?;
+        let compile = |source: &cuda::Source| {
+            let cubin = cuda::compile(*source, kind, capability).map_err(Error::Device)?;
+            Ok((source.name, cubin.log))
+        };
+        SOURCES.iter().map(compile).collect()
+    })
+}
+
+/// Sends every operation to the kernels for CUDA, compiled for the CPU into a folder, or back with `None`.
+#[pyfunction]
+fn emulate_kernels(py: Python<'_>, folder: Option<PathBuf>) -> PyResult<()> {
+    entry::run_as_is(py, || {
+        shim::load(folder.as_deref())
+            .map_err(|error| Error::Device(format!("no kernels for the CPU in {folder:?}: {error}")))
+    })
+}

@@ -1,0 +1,45 @@
+"""Runs kernels whose blocks are threads of the system; to be started under ThreadSanitizer.
+
+`run_races.py FOLDER reverse BARRIER`: the kernel of race.cu. `run_races.py FOLDER op NAME`: an operation,
+forward and backward, with dropout.
+"""
+
+import ctypes
+import sys
+from pathlib import Path
+
+
+def reverse(folder: Path, barrier: bool) -> None:
+    class Reverse(ctypes.Structure):
+        _fields_ = (("x", ctypes.c_void_p), ("barrier", ctypes.c_int))
+
+    x = (ctypes.c_float * 64)(*range(64))
+    call = Reverse(ctypes.addressof(x), barrier)
+    run = ctypes.CDLL(folder / "float.so").shim_reverse
+    run.restype = ctypes.c_char_p
+    error = run(1, 1, 1, 64, 0, ctypes.byref(call), ctypes.c_size_t(ctypes.sizeof(call)))
+    assert error is None, error
+    print(list(x) == [63 - i for i in range(64)])
+
+
+def op(folder: Path, name: str) -> None:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    import torch
+
+    torch.set_num_threads(1)
+    from functional_cases import OPS, Case, gradients
+    from mmiln import _core
+    from mmiln import functional as F
+
+    _core.emulate_kernels(folder)
+    tried = OPS[name]
+    case = Case(7, (3, 1, 9), {"dropout": 0.3, "seed": 5} if tried.has_dropout else {})
+    gradients(tried, F, tried.draw(case, torch.float32), case)
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    if sys.argv[2] == "reverse":
+        reverse(folder, bool(int(sys.argv[3])))
+    else:
+        op(folder, sys.argv[3])
