@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 RUST := Cargo.toml Cargo.lock build.rs $(shell find src csrc -type f)
 
-.PHONY: demo test test-slow bench notebooks lint format wheel wheel-check build lock clean
+.PHONY: demo test test-slow bench notebooks lint format wheel wheel-check gpu-check build lock clean
 
 demo: build
 	mmiln demo
@@ -61,6 +61,11 @@ wheel-check: wheel
 	$(WHEEL_VENV)/bin/pip install -q -c requirements.lock dist/*.whl
 	cd / && env -u VIRTUAL_ENV -u PYTHONPATH $(WHEEL_VENV)/bin/python -I $(CURDIR)/.ci/smoke.py
 	rm -rf $(WHEEL_VENV)
+
+# All that needs a card, with the wheel: tests, benchmarks beside PyTorch, compute-sanitizer. Takes python3's own
+# torch, and needs no network where dist/ holds the wheel. ARGS="--quick" for three minutes; --help says more.
+gpu-check:
+	$(PYTHON) .ci/gpu-check $(ARGS)
 
 build: $(VENV)/built
 

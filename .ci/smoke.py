@@ -1,6 +1,10 @@
-"""What an installed wheel must do where there are no sources: run by `make wheel-check`."""
+"""What an installed wheel must do where there are no sources: run by `make wheel-check` and `make gpu-check`.
+
+`smoke.py cuda` does it on a card.
+"""
 
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,14 +14,15 @@ import mmiln
 
 assert "site-packages" in mmiln.__file__, mmiln.__file__
 
+device = sys.argv[1] if len(sys.argv) > 1 else "cpu"
 data = mmiln.data.synthetic(n_train=32, n_valid=8, n_test=8)
-model = mmiln.Model("mosi", num_layers=1, batch_size=8, seed=1)
+model = mmiln.Model("mosi", num_layers=1, batch_size=8, seed=1, device=device)
 history = model.fit(data.train, data.valid, epochs=2, progress=False)
 assert history.epochs == 2 and np.isfinite(history["train_total"]).all()
 
 with tempfile.TemporaryDirectory() as folder:
     model.save_pretrained(folder)
-    again = mmiln.Model.from_pretrained(folder)
+    again = mmiln.Model.from_pretrained(folder, device=device)
     assert (again.predict(data.test).score == model.predict(data.test).score).all()
 
 core = next(Path(mmiln.__file__).parent.glob("_core*.so"))
@@ -25,4 +30,4 @@ header = subprocess.run(["readelf", "-d", core], capture_output=True, text=True,
 assert "PATH" not in header, header
 assert "cuda" not in header, header
 assert "abi3" in core.name, core.name
-print(f"the wheel of mmiln {mmiln.__version__} works")
+print(f"the wheel of mmiln {mmiln.__version__} works on {device}")

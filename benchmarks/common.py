@@ -1,4 +1,4 @@
-"""What every benchmark shares: data of CMU-MOSI's shape, two sides that take turns, tables."""
+"""What every benchmark shares: data of CMU-MOSI's and CMU-MOSEI's shapes, sides that take turns, tables."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -47,14 +48,46 @@ def mosi_like(size: int, *, bert: bool = False) -> Split:
     split = mmiln.data.synthetic(size, 2, 2, text_dim=2 if bert else 768).train
     split.raw_text = None
     if bert:
-        rng = np.random.default_rng(0)
-        ids = [rng.integers(1000, VOCABULARY, t) for t in split.lengths("text")]
-        split.text, split.text_bert = None, [np.stack([i, np.ones_like(i), np.zeros_like(i)]) for i in ids]
+        split.text, split.text_bert = None, tokens(split.lengths("text"))
     return split
 
 
-def batches(count: int, *, bert: bool = False) -> list[dict[str, Any]]:
-    return list(mosi_like(count * BATCH, bert=bert).loader(BATCH))
+def mosei_like(size: int, *, bert: bool = False) -> Split:
+    """Utterances with about CMU-MOSEI's lengths; features 768, 74 and 35 wide, or token ids for the text.
+
+    Tokens are 24 on average and at most 50, frames of audio and vision 180 and at most 500, as a sentence is
+    long or short for all three.
+    """
+    rng = np.random.default_rng(1)
+    words = rng.lognormal(np.log(20.2), 0.55, size).clip(3, 48).round()
+    pace = rng.lognormal(np.log(8.0), 0.2, (2, size))
+    text = (words + 2).astype(int)  # [CLS] and [SEP]
+    audio, vision = (words * pace).clip(3, 500).round().astype(int)
+
+    def frames(lengths: Sequence[int], width: int) -> list[Any]:
+        return [rng.standard_normal((t, width), np.float32) for t in lengths]
+
+    given = {"text_bert": tokens(text)} if bert else {"text": frames(text, 768)}
+    return Split(
+        [f"{n}" for n in range(size)],
+        rng.uniform(-3, 3, size).astype(np.float32),
+        **given,
+        audio=frames(audio, 74),
+        vision=frames(vision, 35),
+    )
+
+
+def tokens(lengths: Sequence[int]) -> list[Any]:
+    """Random ids with their mask and segments, (3, T) of each."""
+    rng = np.random.default_rng(0)
+    ids = [rng.integers(1000, VOCABULARY, t) for t in lengths]
+    return [np.stack([i, np.ones_like(i), np.zeros_like(i)]) for i in ids]
+
+
+def batches(
+    count: int, *, size: int = BATCH, data: Callable[..., Split] = mosi_like, bert: bool = False
+) -> list[dict[str, Any]]:
+    return list(data(count * size, bert=bert).loader(size))
 
 
 def describe(batches: Sequence[Mapping[str, Any]]) -> str:
@@ -67,13 +100,19 @@ def describe(batches: Sequence[Mapping[str, Any]]) -> str:
     return f"Batches of {len(batches[0]['index'])}; true lengths " + ", ".join(parts)
 
 
-class Frames:
-    """Frames of one batch, `WIDTH` wide or as wide as asked, with lengths as its `modality` has them."""
+def audio_lengths(size: int = BATCH, data: Callable[..., Split] = mosi_like) -> list[int]:
+    """Of one batch."""
+    return data(size).lengths("audio").tolist()
 
-    def __init__(self, modality: str = "audio", width: int = WIDTH) -> None:
-        self.lengths: list[int] = mosi_like(BATCH).lengths(modality).tolist()
-        self.lengths_tensor = torch.tensor(self.lengths)
-        self.total = sum(self.lengths)
+
+class Frames:
+    """Frames of one batch, `WIDTH` wide or as wide as asked, on torch's default device."""
+
+    def __init__(self, lengths: list[int], width: int = WIDTH) -> None:
+        self.lengths = lengths
+        self.lengths_tensor = torch.tensor(lengths)
+        self.lengths_on_cpu = torch.tensor(lengths, device="cpu")
+        self.total = sum(lengths)
         self.mask = torch.arange(max(self.lengths)) < self.lengths_tensor[:, None]
         self.x = torch.randn(self.total, width, requires_grad=True)
 
@@ -90,7 +129,21 @@ class Frames:
 # Time
 
 
-def seconds(sides: Mapping[str, Call], *, quick: bool = False, shortest: float = 0.01) -> dict[str, float]:
+def elapsed(call: Call, loops: int) -> float:
+    """How long so many calls take."""
+    started = time.perf_counter()
+    for _ in range(loops):
+        call()
+    return time.perf_counter() - started
+
+
+def seconds(
+    sides: Mapping[str, Call],
+    *,
+    quick: bool = False,
+    shortest: float = 0.01,
+    elapsed: Callable[[Call, int], float] = elapsed,
+) -> dict[str, float]:
     """Median time of each side. They take turns, so that the machine's moods meet all alike.
 
     A call shorter than `shortest` is repeated within each measurement. Before each, a call that is not long
@@ -105,10 +158,7 @@ def seconds(sides: Mapping[str, Call], *, quick: bool = False, shortest: float =
         for name, call in sides.items():
             if last[name] < 2:
                 call()
-            started = time.perf_counter()
-            for _ in range(loops[name]):
-                call()
-            took = last[name] = (time.perf_counter() - started) / loops[name]
+            took = last[name] = elapsed(call, loops[name]) / loops[name]
             if turn >= warm_up:
                 times[name].append(took)
             else:
@@ -145,49 +195,71 @@ def backward_of(
     return call
 
 
-def report(
-    op: str,
-    ours: Call,
-    peers: Mapping[str, Call],
-    *,
-    flops: float,
-    frames: Frames | None,
-    args: argparse.Namespace,
-    compare: bool = True,
-) -> None:
-    """Checks that all sides agree, times them, prints a row each.
+@dataclass
+class Bench:
+    """An op beside its peers, on torch's default device at the time when it was made.
 
-    `flops` counts forward and backward over true frames; every side is held to the same count.
+    Every side is held to the same counts, of forward and backward over true frames.
     """
-    own = f"`{op}`"
-    sides = {own: ours} | dict(peers)
-    if compare:
-        _check_agreement(sides, own, frames)
-    times = seconds(sides, quick=args.quick)
+
+    op: str
+    ours: Call
+    peers: Mapping[str, Call]
+    flops: float
+    numbers: float  # read or written: inputs, weights, results and gradients, each once a pass
+    frames: Frames | None = None
+    compare: bool = True
+
+    @property
+    def own(self) -> str:
+        return f"`{self.op}`"
+
+    @property
+    def sides(self) -> dict[str, Call]:
+        return {self.own: self.ours, **self.peers}
+
+    def check(self) -> None:
+        """Ends the program where the sides disagree."""
+        if not self.compare:
+            return
+        results = {
+            name: [tensor if self.frames is None else self.frames.rows(tensor) for tensor in call()]
+            for name, call in self.sides.items()
+        }
+        for name, result in results.items():
+            for theirs, mine in zip(result, results[self.own], strict=True):
+                difference, size = float((theirs - mine).norm()), float(mine.norm())
+                if not difference <= 1e-4 * size + 1e-6:
+                    raise SystemExit(f"{self.own} and {name} differ by {difference:.3g} of {size:.3g}")
+
+
+def report(bench: Bench, args: argparse.Namespace) -> None:
+    """Checks that all sides agree, times them, prints a row each."""
+    bench.check()
+    times = seconds(bench.sides, quick=args.quick)
     rate = matmul_rate(quick=args.quick)
     rows = [
         [
             name,
             duration(took),
-            "" if name == own else ratio(took, times[own]),
-            f"{flops / took / 1e9:.2f}",
-            f"{flops / took / rate:.1%}",
+            "" if name == bench.own else ratio(took, times[bench.own]),
+            f"{bench.flops / took / 1e9:.2f}",
+            f"{bench.flops / took / rate:.1%}",
         ]
         for name, took in times.items()
     ]
     print(table([counted(args.threads), "median", "peer / mmiln", "GFLOP/s", "of matmul"], rows))
 
 
-def _check_agreement(sides: Mapping[str, Call], own: str, frames: Frames | None) -> None:
-    results = {
-        name: [tensor if frames is None else frames.rows(tensor) for tensor in call()]
-        for name, call in sides.items()
-    }
-    for name, result in results.items():
-        for theirs, mine in zip(result, results[own], strict=True):
-            difference, size = float((theirs - mine).norm()), float(mine.norm())
-            if not difference <= 1e-4 * size + 1e-6:
-                raise SystemExit(f"{own} and {name} differ by {difference:.3g} of {size:.3g}")
+def main(bench: Callable[[list[int]], Bench], description: str | None) -> None:
+    """A benchmark of one op by itself, over a batch of audio."""
+    args = parse(arguments(description))
+    report(bench(audio_lengths()), args)
+
+
+def count(weights: Sequence[Tensor]) -> int:
+    """Numbers in all of them."""
+    return sum(weight.numel() for weight in weights)
 
 
 # Tables

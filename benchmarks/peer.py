@@ -5,11 +5,15 @@ the batch's longest utterance and every number is the specification's. Padded, t
 files have them and the BiGRUs run over the padding, as the field's toolkits do: masks keep the padding out
 of attention, convolution and means, but the backward half of a BiGRU starts in it, so that control vectors
 (and what hangs on them) are other numbers. It is there for its cost.
+
+It runs where its weights are. For a card, arrays are made on the CPU, pinned and copied without waiting, and
+frames are packed for a BiGRU by an index that is made once a batch: torch's own packing waits for the card.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 FILE_WIDTHS = {"text": 50, "audio": 375, "vision": 500}  # of CMU-MOSI's unaligned file
 MODALITIES = ("text", "audio", "vision")
@@ -33,20 +37,28 @@ Outputs = dict[str, Tensor]
 class Layout:
     """Where the true frames of one modality lie in its (B, T, width) array."""
 
-    lengths: Tensor  # (B,)
+    lengths: Tensor  # (B,), on the CPU
     mask: Tensor  # (B, T), true at true frames
     averages: Tensor  # (B, 1, T), 1 / length at true frames: the mean over time as a product
     pack_bigrus: bool
+    packing: tuple[Tensor, Tensor] | None = None  # see `packing`
 
     @classmethod
-    def of(cls, lengths: Tensor, width: int, dtype: torch.dtype, pack_bigrus: bool) -> Layout:
-        mask = torch.arange(width) < lengths[:, None]
-        return cls(lengths, mask, (mask.to(dtype) / lengths[:, None])[:, None], pack_bigrus)
+    def of(cls, lengths: Tensor, width: int, weight: Tensor, pack_bigrus: bool) -> Layout:
+        """Where `weight` is and of its type."""
+        on_device = moved(lengths, weight.device)[:, None]
+        mask = torch.arange(width, device=weight.device) < on_device
+        return cls(lengths, mask, (mask.to(weight.dtype) / on_device)[:, None], pack_bigrus)
 
     def recur(self, rnn: nn.RNNBase, x: Tensor) -> Tensor:
         # What follows its frames can't reach a one-way RNN's states, and torch's LSTM is faster unpacked.
         if not self.pack_bigrus or not rnn.bidirectional:
             return rnn(x)[0]
+        if self.packing is not None:
+            order, batch_sizes = self.packing
+            states = rnn(PackedSequence(x.flatten(0, 1).index_select(0, order), batch_sizes))[0].data
+            unpacked = states.new_zeros(x.shape[0] * x.shape[1], states.shape[1])
+            return unpacked.index_copy(0, order, states).unflatten(0, x.shape[:2])
         packed = pack_padded_sequence(x, self.lengths, batch_first=True, enforce_sorted=False)
         return pad_packed_sequence(rnn(packed)[0], batch_first=True, total_length=x.shape[1])[0]
 
@@ -57,6 +69,19 @@ class Layout:
 
     def mean(self, x: Tensor) -> Tensor:
         return torch.bmm(self.averages, x).squeeze(1)
+
+
+def packing(lengths: Tensor, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows of a (B * T, ...) array in the order of a packed sequence, and its batch sizes."""
+    lengths, by_length = lengths.sort(descending=True, stable=True)
+    steps = torch.arange(int(lengths[0]))[:, None]
+    there = steps < lengths
+    return moved((by_length * width + steps)[there], device), there.sum(dim=1)
+
+
+def moved(x: Tensor, device: torch.device) -> Tensor:
+    """A copy on a card, made without waiting for it; on the CPU the tensor itself."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x
 
 
 class Attention(nn.Module):
@@ -182,11 +207,15 @@ class Peer(nn.Module):
         config: All fields of model and training, `mmiln.Model(...).config.to_dict()`.
         bert: A `transformers.BertModel` that reads `text_bert`; without one, `text` is read.
         padded: Whether arrays are padded to the file's widths and RNNs not packed.
+
+    Attributes:
+        pack_by_index: Whether frames are packed as for a card on the CPU, too.
     """
 
     def __init__(self, config: Config, bert: nn.Module | None = None, padded: bool = False) -> None:
         super().__init__()
         self.config, self.padded = config, padded
+        self.pack_by_index = False
         self.text = TextEncoder(config, bert)
         self.audio, self.vision = (SequenceEncoder(config, name) for name in SOURCES)
         self.fusion = nn.ModuleList(
@@ -201,6 +230,7 @@ class Peer(nn.Module):
     def collate(self, batch: Batch) -> dict[str, tuple[Tensor, Layout]]:
         """Padded arrays, from lists of true frames; what a toolkit's loader does."""
         arrays = {}
+        weight = self.text.conv.weight
         for name in MODALITIES:
             if name == "text" and self.text.bert is not None:
                 utterances = [torch.as_tensor(u)[[0, 2]].T for u in batch["text_bert"]]
@@ -210,8 +240,10 @@ class Peer(nn.Module):
             x = pad_sequence(utterances, batch_first=True)
             if self.padded:
                 x = F.pad(x, (0, 0, 0, max(0, FILE_WIDTHS[name] - x.shape[1])))
-            dtype = self.text.conv.weight.dtype
-            arrays[name] = x, Layout.of(lengths, x.shape[1], dtype, pack_bigrus=not self.padded)
+            layout = Layout.of(lengths, x.shape[1], weight, pack_bigrus=not self.padded)
+            if self.pack_by_index or weight.device.type == "cuda":
+                layout.packing = packing(lengths, x.shape[1], weight.device)
+            arrays[name] = moved(x, weight.device), layout
         return arrays
 
     def forward(self, arrays: Mapping[str, tuple[Tensor, Layout]]) -> Outputs:
@@ -268,17 +300,20 @@ def orthogonality(p: Tensor, q: Tensor) -> Tensor:
 
 
 class Ulgm:
-    """Pseudo-labels, features and class sums of all training utterances, equations (29) to (34)."""
+    """Pseudo-labels, features and class sums of all training utterances, equations (29) to (34).
 
-    def __init__(self, samples: int, config: Config, dtype: torch.dtype = torch.float32) -> None:
+    They are where `weight` is, and of its type.
+    """
+
+    def __init__(self, samples: int, config: Config, weight: Tensor) -> None:
         widths = {name: config[f"{name}_features"] for name in HEADS}
         self.bound = config["label_bound"]
-        self.stored = torch.zeros(samples, dtype=torch.bool)
-        self.labels = {name: torch.zeros(samples, dtype=dtype) for name in HEADS}
-        self.features = {name: torch.zeros(samples, w, dtype=dtype) for name, w in widths.items()}
+        self.stored = weight.new_zeros(samples, dtype=torch.bool)
+        self.labels = {name: weight.new_zeros(samples) for name in HEADS}
+        self.features = {name: weight.new_zeros(samples, w) for name, w in widths.items()}
         # Of the positive and of the negative class. In float64, so that taking rows out leaves no trace.
-        self.sums = {name: torch.zeros(2, w, dtype=torch.float64) for name, w in widths.items()}
-        self.counts = {name: torch.zeros(2, 1, dtype=torch.float64) for name in HEADS}
+        self.sums = {name: weight.new_zeros(2, w, dtype=torch.float64) for name, w in widths.items()}
+        self.counts = {name: weight.new_zeros(2, 1, dtype=torch.float64) for name in HEADS}
 
     def pseudo_labels(self, rows: Tensor, labels: Tensor) -> dict[str, Tensor]:
         return {name: torch.where(self.stored[rows], self.labels[name][rows], labels) for name in SOURCES}
@@ -333,28 +368,73 @@ def adam(peer: Peer) -> torch.optim.Adam:
     )
 
 
+@dataclass
+class Prepared:
+    """A batch where the peer is."""
+
+    arrays: dict[str, tuple[Tensor, Layout]]
+    labels: Tensor
+    rows: Tensor
+
+
 class Trainer:
-    """A run of the peer: its weights, Adam's moments, pseudo-labels."""
+    """A run of the peer: its weights, Adam's moments, pseudo-labels.
 
-    def __init__(self, peer: Peer, samples: int) -> None:
+    Args:
+        peer: The model, on its device.
+        samples: Training utterances.
+        forward: The peer compiled, if it is.
+        autocast: The type that products are computed in, if it is not the weights'.
+    """
+
+    def __init__(
+        self,
+        peer: Peer,
+        samples: int,
+        forward: Callable[..., Outputs] | None = None,
+        autocast: torch.dtype | None = None,
+    ) -> None:
         self.peer, self.optimizer = peer, adam(peer)
-        self.ulgm = Ulgm(samples, peer.config, peer.text.conv.weight.dtype)
+        self.forward = peer if forward is None else forward
+        self.autocast = autocast
+        self.weight = peer.text.conv.weight
+        self.ulgm = Ulgm(samples, peer.config, self.weight)
 
-    def step(self, batch: Batch, epoch: int = 1) -> Outputs:
+    def prepare(self, batch: Batch) -> Prepared:
+        """Arrays, labels and rows of a batch, on their way to the device."""
+        labels, rows = (moved(x, self.weight.device) for x in targets(batch))
+        return Prepared(self.peer.collate(batch), labels, rows)
+
+    def take(self, given: Prepared, epoch: int = 1) -> Outputs:
         """One training step, as `Core.train_step` with `accumulate=1`."""
-        labels, rows = targets(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        out = self.peer(self.peer.collate(batch))
-        losses = self.peer.losses(out, labels, self.ulgm.pseudo_labels(rows, labels))
+        out = self._outputs(given)
+        losses = self.peer.losses(out, given.labels, self.ulgm.pseudo_labels(given.rows, given.labels))
         losses["total"].backward()
-        self.ulgm.step(epoch, rows, labels, out)
+        self.ulgm.step(epoch, given.rows, given.labels, out)
         self.optimizer.step()
         return {name: loss.detach() for name, loss in losses.items()}
 
     @torch.inference_mode()
+    def predict(self, given: Prepared) -> Tensor:
+        """Scores; the peer must be in evaluation mode."""
+        return self._outputs(given)["y_multimodal"]
+
+    def step(self, batch: Batch, epoch: int = 1) -> Outputs:
+        return self.take(self.prepare(batch), epoch)
+
     def scores(self, batch: Batch) -> Tensor:
-        """Scores of a batch; the peer must be in evaluation mode."""
-        return self.peer(self.peer.collate(batch))["y_multimodal"]
+        return self.predict(self.prepare(batch))
+
+    def _outputs(self, given: Prepared) -> Outputs:
+        with self._casting():
+            out = self.forward(given.arrays)
+        return out if self.autocast is None else {name: value.float() for name, value in out.items()}
+
+    def _casting(self) -> AbstractContextManager[Any]:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.weight.device.type, dtype=self.autocast)
 
 
 def targets(batch: Batch) -> tuple[Tensor, Tensor]:

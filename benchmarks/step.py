@@ -63,9 +63,11 @@ class Ours:
         return self.core.scores(self.model._pack(batch))
 
 
-def new_model(encoder: str | None, **fields: Any) -> mmiln.Model:
+def new_model(encoder: str | None, preset: str = "mosi", **fields: Any) -> mmiln.Model:
     text = {"text_dim": 768} if encoder is None else {"text_encoder": encoder}
-    return mmiln.Model("mosi", **text, audio_dim=5, vision_dim=20, accumulate=1, **fields)
+    widths = {"mosi": (5, 20), "mosei": (74, 35)}[preset]
+    dims = dict(zip(("audio_dim", "vision_dim"), widths, strict=True))
+    return mmiln.Model(preset, **text, **dims, accumulate=1, **fields)
 
 
 def new_peer(model: mmiln.Model, encoder: str | None, *, padded: bool = False) -> Peer:

@@ -5,14 +5,13 @@ import itertools
 import torch
 
 import mmiln
-from benchmarks.common import Call, arguments, parse, report
+from benchmarks.common import Bench, Call, main
 from mmiln import functional
 
 LR, DECAY = 1e-3, 1e-3
 
 
-def main() -> None:
-    args = parse(arguments(__doc__))
+def bench(lengths: list[int]) -> Bench:
     model = mmiln.Model("mosi", text_dim=768, audio_dim=5, vision_dim=20)
     sizes = [weight.numel() for weight in model.state_dict().values()]
     grad, first, second = torch.randn(sum(sizes)), torch.zeros(sum(sizes)), torch.zeros(sum(sizes))
@@ -36,15 +35,14 @@ def main() -> None:
 
         return step
 
-    report(
+    return Bench(
         "adam_",
         ours,
         {"PyTorch, fused, one tensor": fused([sum(sizes)]), "PyTorch, fused, by name": fused(sizes)},
         flops=16 * sum(sizes),  # a weight: decay 2, moments 7, the change 7
-        frames=None,
-        args=args,
+        numbers=7 * sum(sizes),  # weight, gradient and moments read, all but the gradient written
     )
 
 
 if __name__ == "__main__":
-    main()
+    main(bench, __doc__)

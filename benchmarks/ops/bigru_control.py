@@ -1,35 +1,34 @@
 """Equations (7) and (16): a BiGRU's hidden states, averaged over time and directions."""
 
 import torch
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from benchmarks.common import WIDTH, Frames, arguments, backward_of, parse, report
+from benchmarks import peer
+from benchmarks.common import WIDTH, Bench, Frames, backward_of, count, main
 from mmiln import functional
 
 
-def main() -> None:
-    args = parse(arguments(__doc__))
-    frames = Frames()
+def bench(lengths: list[int]) -> Bench:
+    frames = Frames(lengths)
     gru = torch.nn.GRU(WIDTH, WIDTH, bidirectional=True, batch_first=True)
     x, weights = frames.x, list(gru.parameters())
     padded = frames.pad(x)
-    averages = (frames.mask / frames.lengths_tensor[:, None])[:, None]
+    layout = peer.Layout.of(frames.lengths_on_cpu, padded.shape[1], x.detach(), pack_bigrus=True)
+    if x.is_cuda:
+        layout.packing = peer.packing(frames.lengths_on_cpu, padded.shape[1], x.device)
 
     def packed() -> torch.Tensor:
-        packing = pack_padded_sequence(padded, frames.lengths_tensor, batch_first=True, enforce_sorted=False)
-        states = pad_packed_sequence(gru(packing)[0], batch_first=True)[0]
-        return torch.bmm(averages, states).view(-1, 2, WIDTH).mean(dim=1)
+        return layout.mean(layout.recur(gru, padded)).view(-1, 2, WIDTH).mean(dim=1)
 
-    report(
+    return Bench(
         "bigru_control",
         backward_of(lambda: functional.bigru_control(x, weights, frames.lengths), [x, *weights]),
         {"PyTorch, packed": backward_of(packed, [padded, *weights])},
         # two directions, three products, of input and state with three gates' weights
         flops=2 * 3 * 2 * frames.total * 3 * WIDTH * 2 * WIDTH,
+        numbers=3 * (frames.total * WIDTH + count(weights)),
         frames=frames,
-        args=args,
     )
 
 
 if __name__ == "__main__":
-    main()
+    main(bench, __doc__)

@@ -2,19 +2,18 @@
 
 import torch
 
-from benchmarks.common import WIDTH, Frames, arguments, backward_of, parse, report
+from benchmarks.common import WIDTH, Bench, Frames, backward_of, count, main
 from mmiln import functional
 
 HIDDEN, KERNEL = 64, 3
 
 
-def main() -> None:
-    args = parse(arguments(__doc__))
-    frames = Frames(width=HIDDEN)
+def bench(lengths: list[int]) -> Bench:
+    frames = Frames(lengths, HIDDEN)
     conv = torch.nn.Conv1d(HIDDEN, WIDTH, KERNEL, padding=KERNEL // 2)
     x, weights = frames.x, list(conv.parameters())
     padded = frames.pad(x)
-    report(
+    return Bench(
         "conv1d",
         backward_of(lambda: functional.conv1d(x, *weights, frames.lengths), [x, *weights]),
         {
@@ -23,10 +22,10 @@ def main() -> None:
             )
         },
         flops=3 * 2 * frames.total * KERNEL * HIDDEN * WIDTH,  # three products
+        numbers=frames.total * (3 * HIDDEN + 2 * WIDTH) + 3 * count(weights),
         frames=frames,
-        args=args,
     )
 
 
 if __name__ == "__main__":
-    main()
+    main(bench, __doc__)

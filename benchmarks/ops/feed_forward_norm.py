@@ -2,13 +2,12 @@
 
 import torch
 
-from benchmarks.common import WIDTH, Frames, arguments, backward_of, parse, report
+from benchmarks.common import WIDTH, Bench, Frames, backward_of, count, main
 from mmiln import functional
 
 
-def main() -> None:
-    args = parse(arguments(__doc__))
-    frames = Frames()
+def bench(lengths: list[int]) -> Bench:
+    frames = Frames(lengths)
     first, second = torch.nn.Linear(WIDTH, 4 * WIDTH), torch.nn.Linear(4 * WIDTH, WIDTH)
     norm = torch.nn.LayerNorm(WIDTH)
     y, weights = frames.x, [p for part in (first, second, norm) for p in part.parameters()]
@@ -17,7 +16,7 @@ def main() -> None:
     def peer(y: torch.Tensor) -> torch.Tensor:
         return norm(y + second(first(y).relu()))
 
-    report(
+    return Bench(
         "feed_forward_norm",
         backward_of(lambda: functional.feed_forward_norm(y, *weights), [y, *weights]),
         {
@@ -25,10 +24,10 @@ def main() -> None:
             "PyTorch, padded": backward_of(lambda: peer(padded), [padded, *weights], frames),
         },
         flops=3 * 2 * frames.total * 2 * WIDTH * 4 * WIDTH,  # three products of each layer
+        numbers=5 * frames.total * WIDTH + 3 * count(weights),
         frames=frames,
-        args=args,
     )
 
 
 if __name__ == "__main__":
-    main()
+    main(bench, __doc__)

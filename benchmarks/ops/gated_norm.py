@@ -2,16 +2,15 @@
 
 import torch
 
-from benchmarks.common import BATCH, WIDTH, Frames, arguments, backward_of, parse, report
+from benchmarks.common import WIDTH, Bench, Frames, backward_of, main
 from mmiln import functional
 
 
-def main() -> None:
-    args = parse(arguments(__doc__))
-    frames = Frames()
+def bench(lengths: list[int]) -> Bench:
+    frames = Frames(lengths)
     norm = torch.nn.LayerNorm(WIDTH)
     x, r = frames.x, torch.randn(frames.total, WIDTH, requires_grad=True)
-    gates = [torch.rand(BATCH, WIDTH, requires_grad=True) for _ in range(2)]
+    gates = [torch.rand(len(lengths), WIDTH, requires_grad=True) for _ in range(2)]
     weights = list(norm.parameters())
     padded = [frames.pad(r), frames.pad(x)]
 
@@ -19,14 +18,16 @@ def main() -> None:
         return functional.gated_norm(r, x, *weights, frames.lengths, compound=gates[0], retain=gates[1])
 
     def same_rows() -> torch.Tensor:
-        compound, retain = (g.repeat_interleave(frames.lengths_tensor, dim=0) for g in gates)
+        compound, retain = (
+            g.repeat_interleave(frames.lengths_tensor, dim=0, output_size=frames.total) for g in gates
+        )
         return norm(torch.addcmul(compound * r, retain, x))
 
     def over_padding() -> torch.Tensor:
         compound, retain = (g[:, None] for g in gates)
         return norm(torch.addcmul(compound * padded[0], retain, padded[1]))
 
-    report(
+    return Bench(
         "gated_norm",
         backward_of(ours, [r, x, *gates, *weights]),
         {
@@ -34,10 +35,10 @@ def main() -> None:
             "PyTorch, padded": backward_of(over_padding, [*padded, *gates, *weights], frames),
         },
         flops=30 * frames.total * WIDTH,  # about 10 an entry forward, 20 backward
+        numbers=8 * frames.total * WIDTH + 6 * len(lengths) * WIDTH,  # the gates are an utterance's
         frames=frames,
-        args=args,
     )
 
 
 if __name__ == "__main__":
-    main()
+    main(bench, __doc__)

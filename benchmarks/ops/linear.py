@@ -3,17 +3,16 @@
 import torch
 from torch.nn import functional as F
 
-from benchmarks.common import WIDTH, Frames, arguments, backward_of, parse, report
+from benchmarks.common import WIDTH, Bench, Frames, backward_of, count, main
 from mmiln import functional
 
 
-def main() -> None:
-    args = parse(arguments(__doc__))
-    frames = Frames()
+def bench(lengths: list[int]) -> Bench:
+    frames = Frames(lengths)
     layer = torch.nn.Linear(WIDTH, 4 * WIDTH)
     x, weights = frames.x, list(layer.parameters())
     padded = frames.pad(x)
-    report(
+    return Bench(
         "linear",
         backward_of(lambda: functional.linear(x, *weights, "relu"), [x, *weights]),
         {
@@ -21,10 +20,10 @@ def main() -> None:
             "PyTorch, padded": backward_of(lambda: F.relu(layer(padded)), [padded, *weights], frames),
         },
         flops=3 * 2 * frames.total * WIDTH * 4 * WIDTH,  # three products
+        numbers=3 * (frames.total * 5 * WIDTH + count(weights)),
         frames=frames,
-        args=args,
     )
 
 
 if __name__ == "__main__":
-    main()
+    main(bench, __doc__)

@@ -3,22 +3,20 @@
 import torch
 
 from benchmarks import peer
-from benchmarks.common import BATCH, WIDTH, arguments, backward_of, parse, report
+from benchmarks.common import WIDTH, Bench, backward_of, main
 from mmiln import functional
 
 
-def main() -> None:
-    args = parse(arguments(__doc__))
-    controls = [torch.rand(BATCH, WIDTH).mul(2).sub(1).requires_grad_() for _ in range(2)]
-    report(
+def bench(lengths: list[int]) -> Bench:
+    controls = [torch.rand(len(lengths), WIDTH).mul(2).sub(1).requires_grad_() for _ in range(2)]
+    return Bench(
         "orthogonality",
         backward_of(lambda: functional.orthogonality(*controls), controls),
         {"PyTorch": backward_of(lambda: peer.orthogonality(*controls), controls)},
-        flops=3 * 2 * BATCH * WIDTH * WIDTH,  # three products
-        frames=None,
-        args=args,
+        flops=3 * 2 * len(lengths) * WIDTH * WIDTH,  # three products
+        numbers=6 * len(lengths) * WIDTH,
     )
 
 
 if __name__ == "__main__":
-    main()
+    main(bench, __doc__)

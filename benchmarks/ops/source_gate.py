@@ -2,17 +2,16 @@
 
 import torch
 
-from benchmarks.common import WIDTH, Frames, arguments, backward_of, parse, report
+from benchmarks.common import WIDTH, Bench, Frames, backward_of, count, main
 from mmiln import functional
 
 
-def main() -> None:
-    args = parse(arguments(__doc__))
-    frames = Frames()
+def bench(lengths: list[int]) -> Bench:
+    frames = Frames(lengths)
     layer = torch.nn.Linear(WIDTH, WIDTH)
     a, weights = frames.x, list(layer.parameters())
     padded = frames.pad(a)
-    report(
+    return Bench(
         "source_gate",
         backward_of(lambda: functional.source_gate(a, *weights)[0], [a, *weights]),
         {
@@ -22,10 +21,10 @@ def main() -> None:
             ),
         },
         flops=3 * 2 * frames.total * WIDTH * WIDTH,  # three products
+        numbers=7 * frames.total * WIDTH + 3 * count(weights),
         frames=frames,
-        args=args,
     )
 
 
 if __name__ == "__main__":
-    main()
+    main(bench, __doc__)

@@ -2,14 +2,14 @@
 
 import torch
 
-from benchmarks.common import BATCH, arguments, backward_of, parse, report
+from benchmarks.common import Bench, backward_of, main
 from mmiln import functional
 
 
-def main() -> None:
-    args = parse(arguments(__doc__))
-    score, audio, vision = scores = [torch.randn(BATCH, requires_grad=True) for _ in range(3)]
-    label, *pseudo = torch.rand(3, BATCH).mul(6).sub(3).unbind()
+def bench(lengths: list[int]) -> Bench:
+    batch = len(lengths)
+    score, audio, vision = scores = [torch.randn(batch, requires_grad=True) for _ in range(3)]
+    label, *pseudo = torch.rand(3, batch).mul(6).sub(3).unbind()
 
     def peer() -> torch.Tensor:
         loss = (score - label).square()
@@ -17,15 +17,14 @@ def main() -> None:
             loss = loss + (y - label).abs().tanh() * (s - y).abs()
         return loss.mean()
 
-    report(
+    return Bench(
         "task_loss",
         backward_of(lambda: functional.task_loss(score, label, (audio, vision), pseudo), scores),
         {"PyTorch": backward_of(peer, scores)},
-        flops=40 * BATCH,  # about 25 an utterance forward (a tanh as 5), 15 backward
-        frames=None,
-        args=args,
+        flops=40 * batch,  # about 25 an utterance forward (a tanh as 5), 15 backward
+        numbers=15 * batch,  # six read; back those, and three written
     )
 
 
 if __name__ == "__main__":
-    main()
+    main(bench, __doc__)

@@ -3,16 +3,16 @@
 import torch
 
 from benchmarks import peer
-from benchmarks.common import BATCH, arguments, parse, report
+from benchmarks.common import Bench, main
 from mmiln import functional
 
 MULTIMODAL, AUDIO = 128, 16  # widths of F_m and F_a in the preset
 
 
-def main() -> None:
-    args = parse(arguments(__doc__))
-    old, label = torch.rand(2, BATCH).mul(6).sub(3).unbind()
-    features, features_m = torch.rand(BATCH, AUDIO), torch.rand(BATCH, MULTIMODAL)
+def bench(lengths: list[int]) -> Bench:
+    batch = len(lengths)
+    old, label = torch.rand(2, batch).mul(6).sub(3).unbind()
+    features, features_m = torch.rand(batch, AUDIO), torch.rand(batch, MULTIMODAL)
     centres, centres_m = torch.rand(2, AUDIO).unbind(), torch.rand(2, MULTIMODAL).unbind()
 
     def ours() -> list[torch.Tensor]:
@@ -27,9 +27,14 @@ def main() -> None:
         alpha, alpha_m = peer.polarity(features, *centres), peer.polarity(features_m, *centres_m)
         return [peer.relabel(old, label, alpha, alpha_m, 2, 3.0)]
 
-    flops = BATCH * (2 * 3 * (MULTIMODAL + AUDIO) + 20)  # two distances to each; then some 20 a label
-    report("ulgm_labels", ours, {"PyTorch": theirs}, flops=flops, frames=None, args=args)
+    return Bench(
+        "ulgm_labels",
+        ours,
+        {"PyTorch": theirs},
+        flops=batch * (2 * 3 * (MULTIMODAL + AUDIO) + 20),  # two distances to each; then some 20 a label
+        numbers=(batch + 2) * (MULTIMODAL + AUDIO) + 3 * batch,
+    )
 
 
 if __name__ == "__main__":
-    main()
+    main(bench, __doc__)
