@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::config::Precision;
 use crate::error::{Error, Result};
 use crate::ops::Weight;
 use crate::rng;
@@ -81,12 +82,13 @@ pub struct Builder {
     seed: u64,
     kind: Kind,
     device: Device,
+    precision: Precision,
     found: RefCell<Vec<(String, Weight)>>,
 }
 
 impl Builder {
-    pub fn new(seed: u64, kind: Kind, device: Device) -> Self {
-        Self { seed, kind, device, found: RefCell::default() }
+    pub fn new(seed: u64, kind: Kind, device: Device, precision: Precision) -> Self {
+        Self { seed, kind, device, precision, found: RefCell::default() }
     }
 
     /// The outermost scope.
@@ -103,12 +105,13 @@ impl Builder {
         let trained = found.partition_point(|weight| group(weight) < Group::Frozen);
         let zeros = |count| Tensor::zeros([count], (self.kind, self.device));
         let (flat, grad) = (zeros(size(&found)), zeros(size(&found[..trained])));
+        let half = (self.precision == Precision::Bf16).then(|| flat.to_kind(Kind::BFloat16));
         let mut offset = 0;
         let entries = found
             .into_iter()
             .map(|(name, weight)| {
                 let group = Group::of(&name, weight.grad.is_none());
-                let Weight { mut value, grad: mut own } = weight;
+                let Weight { mut value, grad: mut own, half: copy } = weight;
                 let part = |whole: &Tensor| whole.narrow(0, offset, numel(&value)).view(&value.size()[..]);
                 let mut place = part(&flat);
                 place.copy_(&value);
@@ -116,12 +119,15 @@ impl Builder {
                 if let Some(own) = &mut own {
                     own.set_data(&part(&grad));
                 }
+                if let (Some(mut copy), Some(half)) = (copy, &half) {
+                    copy.set_data(&part(half));
+                }
                 value.set_data(&place);
                 offset += numel(&value);
                 Param { name, offset: offset - numel(&value), value, grad: own, group }
             })
             .collect();
-        Params { entries, flat, grad }
+        Params { entries, flat, grad, half }
     }
 }
 
@@ -157,10 +163,17 @@ impl Scope<'_> {
             }
         };
         let grad = (!self.frozen).then(|| Tensor::empty([0], (kind, device)));
+        // The text encoder's maps are the wide ones.
+        let halved = self.builder.precision == Precision::Bf16 && name.starts_with("text.bert.");
+        let half = halved.then(|| Tensor::empty([0], (Kind::BFloat16, device)));
         let handle = |tensor: &Tensor| tensor.shallow_clone();
-        let weight = Weight { value: handle(&value), grad: grad.as_ref().map(handle) };
+        let weight = Weight {
+            value: handle(&value),
+            grad: grad.as_ref().map(handle),
+            half: half.as_ref().map(handle),
+        };
         self.builder.found.borrow_mut().push((name, weight));
-        Weight { value, grad }
+        Weight { value, grad, half }
     }
 }
 
@@ -171,9 +184,18 @@ pub struct Params {
     pub flat: Tensor,
     /// Accumulated gradients of the trained ones in the same order.
     pub grad: Tensor,
+    /// Every weight in bfloat16, in the same order, where the text encoder computes in it.
+    pub half: Option<Tensor>,
 }
 
 impl Params {
+    /// Makes the copies in bfloat16 anew, to be called where weights were set from outside.
+    pub fn weights_changed(&self) {
+        if let Some(half) = &self.half {
+            half.shallow_clone().copy_(&self.flat);
+        }
+    }
+
     /// Gradients of a scalar by name of parameter, zero for a frozen one; those accumulated stay as they are.
     pub fn gradients(&mut self, scalar: &Tensor) -> Vec<(String, Tensor)> {
         let before = self.grad.copy();
@@ -252,6 +274,7 @@ impl Params {
         for (name, param) in own {
             param.value.shallow_clone().copy_(&state[name]);
         }
+        self.weights_changed();
         Ok(())
     }
 }

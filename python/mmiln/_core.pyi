@@ -68,7 +68,16 @@ class Batch:
 
 @final
 class Core:
-    def __new__(cls, model: str, text_encoder: str | None, *, seed: int, device: str, dtype: str) -> Core: ...
+    def __new__(
+        cls,
+        model: str,
+        text_encoder: str | None,
+        *,
+        seed: int,
+        device: str,
+        dtype: str,
+        precision: str = "float32",
+    ) -> Core: ...
     def scores(self, batch: Batch) -> Tensor: ...
     def forward(self, batch: Batch, intermediates: bool) -> dict[str, Tensor | list[Tensor]]: ...
     def losses(self, batch: Batch) -> dict[str, Tensor]: ...

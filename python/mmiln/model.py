@@ -24,7 +24,7 @@ from .summary import Summary
 from .text_encoder import find_text_encoder, read_safetensors
 
 WIDTHS = ("text_dim", "audio_dim", "vision_dim")
-ARGUMENTS = ("preset", "text_encoder", *WIDTHS, "device", "dtype", "seed")
+ARGUMENTS = ("preset", "text_encoder", *WIDTHS, "device", "dtype", "precision", "seed")
 
 
 class Model:
@@ -41,6 +41,8 @@ class Model:
         vision_dim: The same for vision.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``, a card of compute capability 8.0 or later.
         dtype: ``"float32"``, or ``"float64"`` to check numbers.
+        precision: ``"float32"``; or ``"bf16"``, in which a text encoder on a card computes its products.
+            Weights, moments and all else stay float32.
         seed: Of initial weights, dropout and the order of a shuffled split; 1111 by default.
         **fields: Any other field of section 11 of the specification, such as ``num_layers``, ``variant``,
             ``alpha``, ``lr_text``, ``patience``; and ``freeze_text``: how much of the text encoder is not
@@ -73,6 +75,7 @@ class Model:
         vision_dim: int | None = None,
         device: str = "cpu",
         dtype: str = "float32",
+        precision: str = "float32",
         seed: int | None = None,
         **fields: Any,
     ) -> None:
@@ -83,6 +86,7 @@ class Model:
         self.vision_dim = vision_dim
         self.device = device
         self.dtype = dtype
+        self.precision = precision
         self.seed = seed
         self.fields = fields
         self._encoder = None if text_encoder is None else find_text_encoder(text_encoder)
@@ -123,7 +127,14 @@ class Model:
     def _check(self) -> None:
         if self.dtype not in ("float32", "float64"):
             raise ConfigError(f'dtype must be "float32" or "float64", got {self.dtype!r}')
+        if self.precision not in ("float32", "bf16"):
+            raise ConfigError(f'precision must be "float32" or "bf16", got {self.precision!r}')
         check_device(self.device)
+        if self.precision == "bf16" and (self.device == "cpu" or self.dtype != "float32"):
+            raise ConfigError(
+                'precision="bf16" needs device="cuda" and dtype="float32", '
+                f"got {self.device!r} and {self.dtype!r}"
+            )
         if self._encoder is not None and self.text_dim not in (None, self._encoder.width):
             raise ConfigError(
                 f"text_dim must be the text encoder's width, {self._encoder.width}, got {self.text_dim}"
@@ -144,7 +155,7 @@ class Model:
 
     def __repr__(self) -> str:
         default = Config.resolve(self.preset, {}).to_dict() | {
-            "text_encoder": None, "device": "cpu", "dtype": "float32",
+            "text_encoder": None, "device": "cpu", "dtype": "float32", "precision": "float32",
         }  # fmt: skip
         given = {name: value for name, value in self.get_params().items() if name != "preset"}
         differing = [
@@ -340,7 +351,9 @@ class Model:
         )
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path, *, device: str = "cpu") -> Model:
+    def from_pretrained(
+        cls, directory: str | Path, *, device: str = "cpu", precision: str = "float32"
+    ) -> Model:
         """A model as :meth:`save_pretrained` left it.
 
         Raises:
@@ -352,7 +365,8 @@ class Model:
         saved = pretrained.read_config(directory)
         fields = saved["model"] | saved["train"]
         encoder = None if saved["text_encoder"] is None else directory
-        model = cls(saved["preset"], text_encoder=encoder, device=device, dtype=saved["dtype"], **fields)
+        own = {"device": device, "dtype": saved["dtype"], "precision": precision}
+        model = cls(saved["preset"], text_encoder=encoder, **own, **fields)
         weights = read_safetensors(directory / "model.safetensors")
         model._build({name: saved["model"][name] for name in WIDTHS}, weights=weights)
         return model
@@ -416,6 +430,7 @@ class Model:
             seed=config.train["seed"],
             device=self.device,
             dtype=self.dtype,
+            precision=self.precision,
         )
         if weights is not None:
             core.load_state_dict(dict(weights), "")

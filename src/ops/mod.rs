@@ -41,18 +41,24 @@ use autograd::Input;
 pub struct Weight {
     pub value: Tensor,
     pub grad: Option<Tensor>,
+    /// A copy in bfloat16, where products of wide maps are to be in bfloat16.
+    pub half: Option<Tensor>,
 }
 
 impl Weight {
     /// A tensor of a user's.
     pub fn of(value: Tensor) -> Self {
-        Self { value, grad: None }
+        Self { value, grad: None, half: None }
     }
 
     /// `count` rows from `first` on.
     pub fn rows(&self, first: i64, count: i64) -> Self {
         let part = |whole: &Tensor| whole.narrow(0, first, count);
-        Self { value: part(&self.value), grad: self.grad.as_ref().map(part) }
+        Self {
+            value: part(&self.value),
+            grad: self.grad.as_ref().map(part),
+            half: self.half.as_ref().map(part),
+        }
     }
 }
 

@@ -11,6 +11,8 @@ use tch::Tensor;
 
 use super::batch::{PyBatch, parse_device, parse_kind};
 use super::entry;
+use crate::config::Precision;
+use crate::error::{Error, Result};
 use crate::loss::NAMES;
 use crate::model::transformer::StreamOutput;
 use crate::model::{Forward, Wanted};
@@ -31,7 +33,7 @@ enum Value {
 #[pymethods]
 impl Core {
     #[new]
-    #[pyo3(signature = (model, text_encoder, *, seed, device, dtype))]
+    #[pyo3(signature = (model, text_encoder, *, seed, device, dtype, precision="float32"))]
     fn new(
         py: Python<'_>,
         model: &str,
@@ -39,6 +41,7 @@ impl Core {
         seed: u64,
         device: &str,
         dtype: &str,
+        precision: &str,
     ) -> PyResult<Self> {
         entry::run(py, || {
             let bert = text_encoder.map(entry::from_json).transpose()?;
@@ -48,6 +51,7 @@ impl Core {
                 seed,
                 parse_kind(dtype)?,
                 parse_device(device)?,
+                parse_precision(precision)?,
             )?;
             Ok(Self { trainer: Mutex::new(trainer) })
         })
@@ -178,6 +182,14 @@ impl Core {
     /// A call that panicked left the trainer whole: weights change in the last stage of a step only.
     fn lock(&self) -> MutexGuard<'_, Trainer> {
         self.trainer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn parse_precision(precision: &str) -> Result<Precision> {
+    match precision {
+        "float32" => Ok(Precision::Float32),
+        "bf16" => Ok(Precision::Bf16),
+        other => Err(Error::Config(format!("precision must be \"float32\" or \"bf16\", got {other:?}"))),
     }
 }
 

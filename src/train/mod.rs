@@ -9,11 +9,12 @@ use tch::{Device, Kind, Tensor};
 
 use crate::batch::{Batch, Labels};
 use crate::clock::Clock;
-use crate::config::{ModelConfig, TrainConfig};
+use crate::config::{ModelConfig, Precision, TrainConfig};
 use crate::error::{Error, Result};
 use crate::loss::Losses;
 use crate::model::encoder::bert::BertConfig;
 use crate::model::{Forward, Modality, Model, Wanted};
+use crate::ops::cuda::shim;
 use crate::params::{Builder, Params};
 use crate::rng::Noise;
 use crate::ulgm::{Shape, Ulgm};
@@ -57,8 +58,14 @@ impl Trainer {
         seed: u64,
         kind: Kind,
         device: Device,
+        precision: Precision,
     ) -> Result<Self> {
         config.validate()?;
+        if precision == Precision::Bf16 && (kind != Kind::Float || !(device.is_cuda() || shim::is_loaded())) {
+            return Err(Error::Config(
+                "precision=\"bf16\" needs device=\"cuda\" and dtype=\"float32\"".into(),
+            ));
+        }
         if let Some(bert) = &bert {
             bert.validate()?;
             if bert.hidden_size != config.text_dim {
@@ -68,7 +75,7 @@ impl Trainer {
                 )));
             }
         }
-        let builder = Builder::new(seed, kind, device);
+        let builder = Builder::new(seed, kind, device, precision);
         let model = Model::new(&builder, config, bert);
         Ok(Self { model, params: builder.finish(), kind, device, run: None })
     }
@@ -170,6 +177,7 @@ impl Trainer {
     pub fn restore_best(&mut self) -> Result<()> {
         if let Some(best) = self.run_mut()?.best.take() {
             self.params.flat.copy_(&best);
+            self.params.weights_changed();
         }
         Ok(())
     }

@@ -39,7 +39,7 @@ impl Optimizer {
                 grad: part(&params.grad),
                 first: part(&self.first),
                 second: part(&self.second),
-                copy: None,
+                copy: params.half.as_ref().map(part),
             };
             let (rate, decay) = rates(group, config);
             (

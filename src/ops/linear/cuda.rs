@@ -1,6 +1,6 @@
 //! Maps on a device: products, and for wide ones those of libtorch, that is cuBLAS.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::{Activation, LinearOp};
 use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
@@ -63,8 +63,14 @@ impl DeviceOp for LinearOp {
             ..Product::new(op.matrix(&x[0]), op.weight_at(&x[1]).t(), GradientTo::new(&y[0], false))
         });
         products(of, &narrow.collect::<Vec<_>>());
-        for OnDevice { x, y, .. } in &wide {
-            let _ = x[2].addmm_out(&y[0], &x[0], &x[1].tr());
+        for OnDevice { op, x, y, .. } in &wide {
+            if let Some(half) = &op.half {
+                let mut y = y[0].shallow_clone();
+                y.copy_(&in_half(&x[0]).mm(&half.tr()));
+                y += &x[2];
+            } else {
+                let _ = x[2].addmm_out(&y[0], &x[0], &x[1].tr());
+            }
         }
         let activated = wide.iter().filter(|call| call.op.activation != Activation::None);
         let activated = activated.map(|OnDevice { op, y, saved, .. }| Activate {
@@ -85,8 +91,14 @@ impl DeviceOp for LinearOp {
         for (BackOnDevice { call: OnDevice { op, x, .. }, dx, .. }, dy) in calls.iter().zip(&before) {
             let at = MatrixAt::new(Pointer::to(dy), op.rows, op.output);
             if op.is_wide() {
-                put_product(dx[0], dy, &x[1]);
-                put_product(dx[1], &dy.tr(), &x[0]);
+                if let Some(half) = &op.half {
+                    let dy = in_half(dy);
+                    put(dx[0], || dy.mm(half), &x[0]);
+                    put(dx[1], || dy.tr().mm(&in_half(&x[0])), &x[1]);
+                } else {
+                    put_product(dx[0], dy, &x[1]);
+                    put_product(dx[1], &dy.tr(), &x[0]);
+                }
                 sums.push(ColumnSums { matrix: at, to: dx[2] });
             } else {
                 narrow.push(Product::of_weights(at, op.matrix(&x[0]), dx[1], dx[2]));
@@ -121,6 +133,23 @@ fn before_activation(of: &Tensor, calls: &[BackOnDevice<LinearOp>]) -> Vec<Tenso
     let before = before.collect();
     launch(ACTIVATE_BACKWARD, of, &launched, |call| Grid::line(call.count.div_ceil(THREADS), THREADS));
     before
+}
+
+fn in_half(x: &Tensor) -> Tensor {
+    x.to_kind(Kind::BFloat16)
+}
+
+/// Puts a gradient of another kind, or adds it; it has the shape of `like`.
+fn put(c: GradientTo, gradient: impl Fn() -> Tensor, like: &Tensor) {
+    if c.is_nowhere() {
+        return;
+    }
+    let mut to = c.tensor(&like.size(), like);
+    if c.adds() {
+        to += gradient();
+    } else {
+        to.copy_(&gradient());
+    }
 }
 
 /// Puts A B, or adds it.

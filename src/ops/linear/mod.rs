@@ -30,7 +30,12 @@ struct LinearOp {
     input: usize,
     output: usize,
     activation: Activation,
+    /// The weight in bfloat16, where a wide map on a device is to be computed in it.
+    half: Option<Tensor>,
 }
+
+// Sound: libtorch may read one tensor from any number of threads.
+unsafe impl Sync for LinearOp {}
 
 /// act(x W^T + b).
 ///
@@ -48,7 +53,13 @@ pub fn linears(calls: &[(&Tensor, &Linear, Activation)]) -> Vec<Tensor> {
         .map(|(x, weights, activation)| {
             let [output, input] = super::shape2(&weights.weight.value);
             Call {
-                op: LinearOp { rows: super::shape2(x)[0], input, output, activation: *activation },
+                op: LinearOp {
+                    rows: super::shape2(x)[0],
+                    input,
+                    output,
+                    activation: *activation,
+                    half: weights.weight.half.as_ref().map(Tensor::shallow_clone),
+                },
                 inputs: vec![(*x).into(), (&weights.weight).into(), (&weights.bias).into()],
             }
         })
