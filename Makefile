@@ -24,9 +24,10 @@ demo: build
 test: build
 	pytest -q
 
-# What the default run leaves out.
+# What the default run leaves out, and the tests for a card by the same kernels compiled for the CPU.
 test-slow: build
 	pytest -q -m slow
+	pytest -q --emulate-cuda tests/gpu
 
 # The tables of the README and of benchmarks/README.md.
 bench: build
