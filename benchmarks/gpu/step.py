@@ -14,7 +14,6 @@ what the step's kernels take by themselves, "memory" what torch holds at most be
 from __future__ import annotations
 
 import argparse
-import inspect
 import signal
 import sys
 import tempfile
@@ -84,10 +83,6 @@ class Side:
 
 
 # mmiln, and its peer
-
-
-def has_bfloat16() -> bool:
-    return "precision" in inspect.signature(mmiln.Model.__init__).parameters
 
 
 def our_model(setting: Setting) -> mmiln.Model:
@@ -279,9 +274,6 @@ def run(encoder: str | None, args: argparse.Namespace) -> int:
             shown.append(describe(given))
             for precision in args.precision:
                 setting = Setting(data, size, precision, encoder, args.device)
-                if precision == "bfloat16" and not has_bfloat16():
-                    lines.append([f"{setting}: mmiln has none", *[""] * (len(HEADER) - 1)])
-                    continue
                 try:
                     results = measure(setting, given, args)
                 except Exception as error:

@@ -13,7 +13,7 @@ use tch::{Device, IndexOp, Kind, Tensor};
 use crate::error::{Error, Result};
 use crate::numeric::Real;
 use crate::ops::autograd::slice;
-use crate::ops::cuda;
+use crate::ops::cuda::runs_on;
 use crate::ops::embedding::Tokens;
 use crate::ragged::{Layout, Ragged};
 use device::{Buffer, rounded_rows};
@@ -125,7 +125,7 @@ impl Batch {
         if size == 0 {
             return Err(Error::Batch("a batch needs at least one utterance, got none".into()));
         }
-        let on_device = device.is_cuda() || cuda::shim::is_loaded();
+        let on_device = runs_on(device);
         let frames = |name, part: Option<Frames>| {
             part.map(|frames| pack_frames(name, frames, kind, on_device)).transpose()
         };

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::loss::Losses;
 use crate::model::encoder::bert::BertConfig;
 use crate::model::{Forward, Modality, Model, Wanted};
-use crate::ops::cuda::shim;
+use crate::ops::cuda::runs_on;
 use crate::params::{Builder, Params};
 use crate::rng::Noise;
 use crate::ulgm::{Shape, Ulgm};
@@ -61,7 +61,7 @@ impl Trainer {
         precision: Precision,
     ) -> Result<Self> {
         config.validate()?;
-        if precision == Precision::Bf16 && (kind != Kind::Float || !(device.is_cuda() || shim::is_loaded())) {
+        if precision == Precision::Bf16 && (kind != Kind::Float || !runs_on(device)) {
             return Err(Error::Config(
                 "precision=\"bf16\" needs device=\"cuda\" and dtype=\"float32\"".into(),
             ));

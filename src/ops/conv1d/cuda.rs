@@ -49,12 +49,15 @@ impl Conv1d {
         MatrixAt::new(Pointer::to(weight), self.output, self.depth())
     }
 
-    fn new_columns(&self, of: &Tensor) -> Tensor {
-        empty(&[(self.rows() * self.depth()) as i64], of.kind(), of.device())
+    /// What a product reads: the frames themselves for a kernel of 1.
+    fn columns_of<'a>(&self, x: &'a [Tensor], saved: &'a [Tensor]) -> &'a Tensor {
+        if self.kernel == 1 { &x[0] } else { &saved[0] }
     }
 }
 
 impl DeviceOp for Conv1d {
+    const WORKS_IN_SAVED: bool = true;
+
     /// The columns; a kernel of 1 reads the frames themselves.
     fn saved_on_device(&self) -> Vec<usize> {
         vec![if self.kernel == 1 { 0 } else { self.rows() * self.depth() }]
@@ -62,25 +65,17 @@ impl DeviceOp for Conv1d {
 
     fn forward_on_device(calls: &[OnDevice<Self>]) {
         let of = &calls[0].x[0];
-        let columns: Vec<Tensor> = calls
-            .iter()
-            .map(|OnDevice { op, x, saved, .. }| match op.kernel {
-                1 => x[0].shallow_clone(),
-                _ if saved[0].numel() == 0 => op.new_columns(of),
-                _ => saved[0].shallow_clone(),
-            })
-            .collect();
-        let to_fill = calls.iter().zip(&columns).filter(|(call, _)| call.op.kernel > 1);
-        let to_fill = to_fill.map(|(OnDevice { op, x, .. }, columns)| Columns {
+        let to_fill = calls.iter().filter(|call| call.op.kernel > 1);
+        let to_fill = to_fill.map(|OnDevice { op, x, saved, .. }| Columns {
             x: Pointer::to(&x[0]),
-            to: Pointer::to(columns),
+            to: Pointer::to(&saved[0]),
             layout: LayoutOf::new(&op.layout, of),
             input: op.input as i32,
             kernel: op.kernel as i32,
         });
         launch(COLUMNS, of, &to_fill.collect::<Vec<_>>(), |call| grid(&call.layout));
-        let multiplied = calls.iter().zip(&columns).map(|(OnDevice { op, x, y, .. }, columns)| {
-            let (columns, weight) = (op.columns_at(columns), op.weight_at(&x[1]));
+        let multiplied = calls.iter().map(|OnDevice { op, x, y, saved }| {
+            let (columns, weight) = (op.columns_at(op.columns_of(x, saved)), op.weight_at(&x[1]));
             Product {
                 bias: Pointer::to(&x[2]),
                 true_rows: LayoutOf::new(&op.layout, of).true_rows(),
@@ -96,11 +91,11 @@ impl DeviceOp for Conv1d {
         for BackOnDevice { call: OnDevice { op, x, saved, .. }, dy, dx } in calls {
             let dy = Pointer::to(dy[0].expect("the one result has a gradient"));
             let dy = MatrixAt::new(dy, op.rows(), op.output);
-            let columns = if op.kernel == 1 { &x[0] } else { &saved[0] };
-            multiplied.push(Product::of_weights(dy, op.columns_at(columns), dx[1], dx[2]));
+            let columns = op.columns_at(op.columns_of(x, saved));
+            multiplied.push(Product::of_weights(dy, columns, dx[1], dx[2]));
             let mut to = dx[0];
             if op.kernel > 1 && !to.is_nowhere() {
-                let own = op.new_columns(of);
+                let own = empty(&[saved[0].numel() as i64], of.kind(), of.device());
                 gathered.push(Gather {
                     dcolumns: Pointer::to(&own),
                     dx: to,

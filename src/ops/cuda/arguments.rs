@@ -88,10 +88,6 @@ impl GradientTo {
         unsafe { Tensor::from_blob(self.to.0 as *const u8, shape, &[], like.kind(), like.device()) }
     }
 
-    pub fn is_added(&self) -> bool {
-        self.add != 0
-    }
-
     /// The same, added to what is there by then.
     pub fn added(self) -> Self {
         Self { add: 1, ..self }

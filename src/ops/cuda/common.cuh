@@ -117,12 +117,18 @@ __device__ inline real warp_sum(real x) {
   return x;
 }
 
-__device__ inline real warp_max(real x) {
-  for (int lane = WARP / 2; lane > 0; lane /= 2) {
-    const real other = __shfl_xor_sync(ALL, x, lane);
-    x = other > x ? other : x;
+// A warp's row becomes (row - mean) / deviation; `sum` is a lane's share of the sum of its numbers, of which a lane
+// has every WARP-th. Returns 1 / deviation, the root of variance + eps.
+__device__ inline real normalize(real* row, real sum, int width, double eps, int lane) {
+  const real mean = warp_sum(sum) / width;
+  real square = 0;
+  for (int j = lane; j < width; j += WARP) {
+    row[j] -= mean;
+    square += row[j] * row[j];
   }
-  return x;
+  const real scale = 1 / sqrt(warp_sum(square) / width + (real)eps);
+  for (int j = lane; j < width; j += WARP) row[j] *= scale;
+  return scale;
 }
 
 // The sum over a block of whole warps, in every thread; `shared` holds WARP numbers and is free afterwards.

@@ -105,9 +105,14 @@ pub mod limits {
     pub const WARP: usize = 32;
 }
 
-/// Whether operations on this tensor run as CUDA kernels.
+/// Whether operations on a device's tensors run as CUDA kernels.
+pub fn runs_on(device: Device) -> bool {
+    device.is_cuda() || shim::is_loaded()
+}
+
+/// Whether operations on this tensor do.
 pub fn takes(tensor: &Tensor) -> bool {
-    tensor.device().is_cuda() || shim::is_loaded()
+    runs_on(tensor.device())
 }
 
 /// A new tensor whose elements are whatever was in its memory.

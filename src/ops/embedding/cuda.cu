@@ -15,7 +15,7 @@ struct Embedding {
 };
 
 // LN before scale and shift of the sum of a token's rows, into a warp's own memory; returns 1 / deviation.
-__device__ real normalize(const Embedding& c, int token, int lane, real* normal) {
+__device__ real normal_of(const Embedding& c, int token, int lane, real* normal) {
   const int* const at = c.places + (size_t)token * 3;
   const real* const words = c.words + (size_t)at[0] * c.width;
   const real* const positions = c.positions + (size_t)at[1] * c.width;
@@ -25,15 +25,7 @@ __device__ real normalize(const Embedding& c, int token, int lane, real* normal)
     normal[j] = words[j] + positions[j] + segments[j];
     sum += normal[j];
   }
-  const real mean = warp_sum(sum) / c.width;
-  real square = 0;
-  for (int j = lane; j < c.width; j += WARP) {
-    normal[j] -= mean;
-    square += normal[j] * normal[j];
-  }
-  const real scale = 1 / sqrt(warp_sum(square) / c.width + (real)c.eps);
-  for (int j = lane; j < c.width; j += WARP) normal[j] *= scale;
-  return scale;
+  return normalize(normal, sum, c.width, c.eps, lane);
 }
 
 // Shared memory: a row for each warp.
@@ -44,7 +36,7 @@ extern "C" __global__ void embedding(const Many<Embedding> calls) {
   if (token >= c.rows) return;
   const bool is_true = c.places[(size_t)token * 3] >= 0;
   real* const normal = shared_memory() + warp * c.width;
-  if (is_true) normalize(c, token, lane, normal);
+  if (is_true) normal_of(c, token, lane, normal);
   for (int j = lane; j < c.width; j += WARP) {
     const size_t at = (size_t)token * c.width + j;
     c.y[at] = is_true ? (normal[j] * c.weight[j] + c.bias[j]) * c.dropout.flat(at) : (real)0;
@@ -64,7 +56,7 @@ extern "C" __global__ void embedding_backward(const Many<Embedding> calls) {
   for (int j = lane; j < width; j += WARP) dweight[j] = dbias[j] = 0;
   for (int token = first + warp; token < min(first + TOKENS, c.rows); token += warps) {
     if (c.places[(size_t)token * 3] < 0) break;
-    const real scale = normalize(c, token, lane, normal);
+    const real scale = normal_of(c, token, lane, normal);
     const real* const dy = c.dy + (size_t)token * width;
     real* const dsum = c.dsum + (size_t)token * width;
     // Through the norm: scale * (g - mean(g) - n * mean(g * n)), g = weight * dy.

@@ -83,7 +83,7 @@ impl Arguments {
     ) -> impl Iterator<Item = Table> + 'a {
         let tokens = self.rows as usize;
         (0..3).filter(|&table| !dx[table].is_nowhere()).map(move |table| {
-            assert!(dx[table].is_added(), "tables are parameters: rows that do not occur are not written");
+            assert!(dx[table].adds(), "tables are parameters: rows that do not occur are not written");
             // As `Tokens::numbers` puts them.
             let at =
                 |count: usize| self.places.offset(3 * tokens + table * (3 * tokens + 1) + count, Kind::Int);

@@ -33,15 +33,9 @@ impl FeedForwardOp {
     }
 }
 
-/// Memory of a shape that forward keeps, or new memory where it keeps nothing.
-fn kept(saved: &Tensor, count: usize) -> Tensor {
-    if saved.numel() == count {
-        return saved.shallow_clone();
-    }
-    empty(&[count as i64], saved.kind(), saved.device())
-}
-
 impl DeviceOp for FeedForwardOp {
+    const WORKS_IN_SAVED: bool = true;
+
     /// relu(W1 Y + b1), and what W2 and b2 make of it.
     fn saved_on_device(&self) -> Vec<usize> {
         vec![self.rows() * self.inner, self.rows() * self.width]
@@ -49,21 +43,19 @@ impl DeviceOp for FeedForwardOp {
 
     fn forward_on_device(calls: &[OnDevice<Self>]) {
         let of = &calls[0].x[0];
-        let (mut first, mut second, mut residuals, mut memory) = (vec![], vec![], vec![], vec![]);
+        let (mut first, mut second, mut residuals) = (vec![], vec![], vec![]);
         for OnDevice { op, x, y, saved } in calls {
-            let hidden = kept(&saved[0], op.rows() * op.inner);
-            let out = kept(&saved[1], op.rows() * op.width);
+            let (hidden, out) = (&saved[0], &saved[1]);
             first.push(Product {
                 bias: Pointer::to(&x[2]),
                 activation: Activation::Relu,
-                ..Product::new(op.narrow(&x[0]), op.w1(&x[1]).t(), GradientTo::new(&hidden, false))
+                ..Product::new(op.narrow(&x[0]), op.w1(&x[1]).t(), GradientTo::new(hidden, false))
             });
             second.push(Product {
                 bias: Pointer::to(&x[4]),
-                ..Product::new(op.wide(&hidden), op.w2(&x[3]).t(), GradientTo::new(&out, false))
+                ..Product::new(op.wide(hidden), op.w2(&x[3]).t(), GradientTo::new(out, false))
             });
-            residuals.push(op.residual(x, &out, &y[0]));
-            memory.extend([hidden, out]);
+            residuals.push(op.residual(x, out, &y[0]));
         }
         products(of, &first);
         products(of, &second);

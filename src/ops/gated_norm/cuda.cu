@@ -20,7 +20,7 @@ struct GatedNorm {
 
 // LN before scale and shift of g_c * dropout(R) + g_r * X, into a warp's own memory; returns 1 / deviation.
 // Keeps what dropout multiplies with, if asked to.
-__device__ real normalize(const GatedNorm& c, int row, int b, int lane, DropoutAlong& dropout, real* normal,
+__device__ real normal_of(const GatedNorm& c, int row, int b, int lane, DropoutAlong& dropout, real* normal,
                           real* keep) {
   real sum = 0;
   for (int j = lane; j < c.width; j += WARP) {
@@ -35,15 +35,7 @@ __device__ real normalize(const GatedNorm& c, int row, int b, int lane, DropoutA
     normal[j] = r + x;
     sum += r + x;
   }
-  const real mean = warp_sum(sum) / c.width;
-  real square = 0;
-  for (int j = lane; j < c.width; j += WARP) {
-    normal[j] -= mean;
-    square += normal[j] * normal[j];
-  }
-  const real scale = 1 / sqrt(warp_sum(square) / c.width + (real)c.eps);
-  for (int j = lane; j < c.width; j += WARP) normal[j] *= scale;
-  return scale;
+  return normalize(normal, sum, c.width, c.eps, lane);
 }
 
 // Shared memory: a row for each warp.
@@ -55,7 +47,7 @@ extern "C" __global__ void gated_norm(const Many<GatedNorm> calls) {
   const int b = c.layout.utterance[row];
   real* normal = shared_memory() + warp * c.width;
   DropoutAlong dropout(c.dropout);
-  if (b >= 0) normalize(c, row, b, lane, dropout, normal, nullptr);
+  if (b >= 0) normal_of(c, row, b, lane, dropout, normal, nullptr);
   for (int j = lane; j < c.width; j += WARP)
     c.y[(size_t)row * c.width + j] = b >= 0 ? normal[j] * c.weight[j] + c.bias[j] : (real)0;
 }
@@ -80,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(128, 6) gated_norm_backward(const M
   __syncwarp();
   DropoutAlong dropout(c.dropout);
   for (int row = first + warp; row < last; row += warps) {
-    const real scale = normalize(c, row, b, lane, dropout, normal, keep);
+    const real scale = normal_of(c, row, b, lane, dropout, normal, keep);
     // Through the norm: scale * (g - mean(g) - n * mean(g * n)), g = weight * dy.
     real mean = 0, slope = 0;
     for (int j = lane; j < width; j += WARP) {
