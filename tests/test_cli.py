@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import small_file
 from mmiln import cli, demo
 from mmiln.data import synthetic
 
@@ -20,27 +21,7 @@ def invoke(*arguments):
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    """A small file in MMSA's format with three parts."""
-    rng = np.random.default_rng(0)
-
-    def part(name, n):
-        lengths = rng.integers(1, 7, n)
-        labels = rng.uniform(-3, 3, n)
-        audio = rng.normal(5, 3, (n, 6, 4)) * (np.arange(6) < lengths[:, None])[..., None]
-        return {
-            "id": [f"{name}{i // 4}$_${i}" for i in range(n)],
-            "raw_text": ["words"] * n,
-            "text": rng.normal(size=(n, 5, 8)).astype(np.float32),
-            "audio": audio,
-            "audio_lengths": lengths.tolist(),
-            "regression_labels": labels,
-        }
-
-    path = tmp_path_factory.mktemp("data") / "small.pkl"
-    path.write_bytes(
-        pickle.dumps({n: part(n, size) for n, size in (("train", 24), ("valid", 8), ("test", 9))})
-    )
-    return path
+    return small_file.write(tmp_path_factory.mktemp("data") / "small.pkl")
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +43,9 @@ def test_train_writes_a_folder_a_seed_and_reports_their_spread(trained):
         names = {path.name for path in (folder / f"seed-{seed}").iterdir()}
         assert names == {
             "config.json", "model.safetensors", "README.md", "standardizer.safetensors", "history.csv",
-            "learning_curve.png", "metrics.json", "predictions.csv",
+            "learning_curve.png", "predictions.csv", "pseudo_labels.csv", "run.json",
         }  # fmt: skip
-        maes.append(json.loads((folder / f"seed-{seed}" / "metrics.json").read_text())["test"]["mae"])
+        maes.append(json.loads((folder / f"seed-{seed}" / "run.json").read_text())["metrics"]["test"]["mae"])
         assert len(pd.read_csv(folder / f"seed-{seed}" / "history.csv")) == 2
     assert report["test"]["mae"]["mean"] == pytest.approx(np.mean(maes))
     assert report["test"]["mae"]["std"] == pytest.approx(np.std(maes, ddof=1))
@@ -73,7 +54,7 @@ def test_train_writes_a_folder_a_seed_and_reports_their_spread(trained):
 def test_evaluate_and_predict_scale_as_training_did(trained, file, tmp_path):
     folder, _ = trained
     model = folder / "seed-1"
-    recorded = json.loads((model / "metrics.json").read_text())["test"]
+    recorded = json.loads((model / "run.json").read_text())["metrics"]["test"]
     assert json.loads(invoke("evaluate", "--model", model, "--data", file, "--json").stdout) == recorded
     shown = invoke("evaluate", "--model", model, "--data", file, "--split", "valid").stdout
     assert "MAE" in shown
@@ -81,7 +62,8 @@ def test_evaluate_and_predict_scale_as_training_did(trained, file, tmp_path):
 
     out = tmp_path / "new" / "scores.csv"
     assert "9 scores" in invoke("predict", "--model", model, "--data", file, "--out", out).stdout
-    pd.testing.assert_frame_equal(pd.read_csv(out), pd.read_csv(model / "predictions.csv"))
+    written = pd.read_csv(model / "predictions.csv").query("part == 'test'").drop(columns="part")
+    pd.testing.assert_frame_equal(pd.read_csv(out), written.reset_index(drop=True))
     rows = json.loads(invoke("predict", "--model", model, "--data", file, "--json").stdout)
     assert [row["id"] for row in rows] == pd.read_csv(out)["id"].tolist()
 
@@ -127,5 +109,5 @@ def test_demo_compares_saves_and_predicts_from_disk(tmp_path, monkeypatch):
     report = json.loads(result.stdout)
     assert set(report["metrics"]) == {"full", "text only", "mean of train"}
     assert report["metrics"]["mean of train"]["corr"] is None
-    scores = pd.read_csv(report["files"]["predictions"])["score"]
+    scores = pd.read_csv(report["files"]["predictions"]).query("part == 'test'")["score"]
     assert [e["predicted"] for e in report["examples"]] == pytest.approx(scores[:5].tolist(), abs=1e-5)

@@ -35,7 +35,9 @@ def test_text_and_audio_of_cmu_mosi(encoder, tmp_path):
     assert run.metrics["test"].corr > 0.3
     again = mmiln.Model.from_pretrained(tmp_path).predict(data.test)
     assert (again.score == model.predict(data.test).score).all()
-    assert json.loads((tmp_path / "metrics.json").read_text())["test"]["mae"] == run.metrics["test"].mae
+    assert (
+        json.loads((tmp_path / "run.json").read_text())["metrics"]["test"]["mae"] == run.metrics["test"].mae
+    )
 
 
 def test_word_aligned_sequences_of_three_modalities(encoder, tmp_path):

@@ -56,3 +56,11 @@ class InternalError(MmilnError, RuntimeError):
 
 class NonFiniteError(MmilnError, FloatingPointError):
     """A loss is NaN or infinite; the step that met it was not applied."""
+
+
+class ExperimentError(MmilnError, RuntimeError):
+    """Runs of an experiment failed; what the others measured is kept."""
+
+
+class ProtocolError(MmilnError, ValueError):
+    """Runs that were made in different ways can't be averaged or compared."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -77,3 +78,18 @@ class Metrics:
             f"F1 {self.has0_f1:.2%} / {self.non0_f1:.2%}  "
             f"Acc-7 {self.acc7:.2%}  Acc-5 {self.acc5:.2%}  (n = {self.n})"
         )
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """``n``, ``mean``, sample standard deviation ``std`` (NaN of one value), ``min`` and ``max``, over seeds.
+
+    >>> spread([1.0, 3.0])["mean"]
+    2.0
+    """
+    return {
+        "n": len(values),
+        "mean": float(np.mean(values)),
+        "std": float(np.std(values, ddof=1)) if len(values) > 1 else float("nan"),
+        "min": min(values),
+        "max": max(values),
+    }

@@ -153,6 +153,10 @@ class Model:
         widths = self._final_widths or self._widths()
         return Config.resolve(self.preset, {**self.fields, **widths, "seed": self.seed})
 
+    def text_encoder_fingerprint(self) -> str | None:
+        """SHA-256 (hex) of the file of weights that the text encoder began with; ``None`` without one."""
+        return None if self._encoder is None else self._encoder.fingerprint()
+
     def __repr__(self) -> str:
         default = Config.resolve(self.preset, {}).to_dict() | {
             "text_encoder": None, "device": "cpu", "dtype": "float32", "precision": "float32",

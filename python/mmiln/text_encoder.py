@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,12 @@ class TextEncoder:
             return {name: tensor for name, tensor in tensors.items() if name.startswith("text.bert.")}
         return {f"text.bert.{_bare(n)}": tensor for n, tensor in tensors.items() if _is_encoder(n)}
 
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the weights' file: equal weights, equal fingerprint."""
+        path = self.directory / "model.safetensors"
+        state = path.stat()
+        return _digest(path, state.st_mtime_ns, state.st_size)
+
     @cached_property
     def _tokenizer(self) -> Any:
         from tokenizers import BertWordPieceTokenizer, Tokenizer
@@ -111,6 +118,12 @@ class TextEncoder:
     def tokenizer_files(self) -> list[Path]:
         """The files that :meth:`tokenize` reads."""
         return [path for name in TOKENIZER_FILES if (path := self.directory / name).is_file()]
+
+
+@cache
+def _digest(path: Path, _changed: int, _size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_text_encoder(name: str | Path) -> TextEncoder:

@@ -1,8 +1,9 @@
 """Data sets in and out: published formats, a synthetic stand-in, ragged batches."""
 
 from mmiln.data.dataset import Dataset, Split, collate
+from mmiln.data.folds import fold
 from mmiln.data.load import load
-from mmiln.data.standardizer import Standardizer
+from mmiln.data.standardizer import Standardizer, standardized
 from mmiln.data.synthetic import synthetic
 
-__all__ = ["Dataset", "Split", "Standardizer", "collate", "load", "synthetic"]
+__all__ = ["Dataset", "Split", "Standardizer", "collate", "fold", "load", "standardized", "synthetic"]

@@ -10,7 +10,7 @@ from mmiln.data.clean import Nonfinite, clean_nonfinite
 from mmiln.data.dataset import Dataset
 from mmiln.data.misa import read_misa
 from mmiln.data.mmsa import SPLITS, read_mmsa
-from mmiln.data.standardizer import Standardizer
+from mmiln.data.standardizer import standardized
 from mmiln.data.unpickle import load_pickle
 from mmiln.errors import DataError, MissingFileError
 
@@ -20,7 +20,12 @@ _FORMATS: Final = (
 
 
 def load(
-    path: str | Path, *, standardize: bool = False, nonfinite: Nonfinite = "zero", seed: int = 0
+    path: str | Path,
+    *,
+    standardize: bool = False,
+    nonfinite: Nonfinite = "zero",
+    seed: int = 0,
+    test: bool = True,
 ) -> Dataset:
     """Read a data set: a pickle of MMSA's or MISA's format, or a folder of MISA's parts.
 
@@ -32,6 +37,8 @@ def load(
         nonfinite: what becomes of NaN and infinities in true frames: ``"zero"``, ``"mean"`` (of the
             column in train) or ``"raise"``.
         seed: for the split by video of a single part in MISA's format.
+        test: whether to read the test part too; without, its file (of a folder) is not opened, and its
+            utterances (of one file of all parts) are dropped unseen.
 
     Raises:
         MissingFileError: nothing is there, or the folder has no part.
@@ -41,19 +48,21 @@ def load(
     """
     path = Path(path)
     if path.is_dir():
-        dataset = read_misa(_folder(path), name=path.name, seed=seed)
+        dataset = read_misa(_folder(path, test), name=path.name, seed=seed)
     else:
-        dataset = _file(path, seed)
+        dataset = _file(path, seed, test)
+    if not test:
+        dataset.test = None  # of a single part that was split by video
     clean_nonfinite(dataset, nonfinite)
     if standardize:
-        _standardize(dataset)
+        standardized(dataset)
     return dataset
 
 
-def _folder(path: Path) -> dict[str, Sequence[Any]]:
+def _folder(path: Path, test: bool) -> dict[str, Sequence[Any]]:
     parts: dict[str, Sequence[Any]] = {}
     for stem, split in SPLITS.items():
-        if not (file := path / f"{stem}.pkl").is_file():
+        if not (file := path / f"{stem}.pkl").is_file() or (split == "test" and not test):
             continue
         if split in parts:
             raise DataError("expected one validation part, got both valid.pkl and dev.pkl")
@@ -71,7 +80,7 @@ def _folder(path: Path) -> dict[str, Sequence[Any]]:
     return parts
 
 
-def _file(path: Path, seed: int) -> Dataset:
+def _file(path: Path, seed: int, test: bool) -> Dataset:
     if not path.exists():
         raise MissingFileError(f"expected a data set, but there is none at {str(path)!r}")
     content = load_pickle(path)
@@ -79,20 +88,9 @@ def _file(path: Path, seed: int) -> Dataset:
         return read_misa({SPLITS.get(path.stem, "train"): content}, name=path.stem, seed=seed)
     if not isinstance(content, dict):
         raise DataError(f"{path.name}: expected {_FORMATS}; got a {type(content).__name__}")
+    if not test:
+        content = {key: value for key, value in content.items() if SPLITS.get(key) != "test"}
     parts = {SPLITS[key]: value for key, value in content.items() if key in SPLITS}
     if parts and all(isinstance(value, list) for value in parts.values()):
         return read_misa(parts, name=path.stem, seed=seed)
     return read_mmsa(content, name=path.stem)
-
-
-def _standardize(dataset: Dataset) -> None:
-    scaler = Standardizer.fit(dataset.train)
-    for name, split in dataset.splits.items():
-        setattr(dataset, name, scaler.transform(split))
-    dataset.standardizer = scaler
-    for modality, count in scaler.constant.items():
-        dataset.report.add(
-            f"{count} of {dataset.dims[modality]} {modality} columns are constant in train and became 0.",
-            {f"train.{modality}.constant": count},
-        )
-    dataset.report.add("Audio and vision columns were standardized as learned from train.")

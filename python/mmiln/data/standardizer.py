@@ -12,7 +12,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from mmiln.data.dataset import Split
+from mmiln.data.dataset import Dataset, Split
 from mmiln.data.ragged import Floats
 from mmiln.errors import DataError, MissingFileError
 
@@ -120,6 +120,21 @@ class Standardizer:
             raise DataError(f"expected mean and std of audio and vision, got {sorted(arrays)}")
         mean = {name: arrays[f"{name}.mean"].astype(np.float64) for name in names}
         return cls(mean, {name: arrays[f"{name}.std"].astype(np.float64) for name in names})
+
+
+def standardized(dataset: Dataset) -> Dataset:
+    """The data set itself, its audio and vision scaled as learned from train; its report says so."""
+    scaler = Standardizer.fit(dataset.train)
+    for name, split in dataset.splits.items():
+        setattr(dataset, name, scaler.transform(split))
+    dataset.standardizer = scaler
+    for modality, count in scaler.constant.items():
+        dataset.report.add(
+            f"{count} of {dataset.dims[modality]} {modality} columns are constant in train and became 0.",
+            {f"train.{modality}.constant": count},
+        )
+    dataset.report.add("Audio and vision columns were standardized as learned from train.")
+    return dataset
 
 
 def _blocks(frames: list[Floats]) -> Iterator[Doubles]:

@@ -31,6 +31,13 @@ _PRIOR: Final = (np.array(_SHARES) / np.bincount(_GRADES))[_GRADES]
 _IRONIC: Final = 0.1  # share of utterances whose words say the opposite
 _TEXT_NOISE: Final = 0.7  # standard deviations of the views around y
 _VIEW_NOISE: Final = {"audio": 2.0, "vision": 2.4}
+# What a predictor sees beside the words, by the name of its ceiling.
+_SEEN: Final = {
+    "text": (),
+    "text_audio": ("audio",),
+    "text_vision": ("vision",),
+    "full": ("audio", "vision"),
+}
 
 # Words per utterance are log-normal; with [CLS] and [SEP] they have CMU-MOSI's 14.8 tokens.
 _WORDS_LOG_MEAN: Final = 2.335
@@ -56,8 +63,9 @@ class SyntheticDataset(Dataset):
     """A :class:`Dataset` whose generator is known.
 
     Attributes:
-        ceiling: by ``"text"`` (words alone) and ``"full"`` (words, voice, face), the best possible
-            result on the test split: posterior median and mean of the label given the latents.
+        ceiling: by ``"text"`` (words alone), ``"text_audio"``, ``"text_vision"`` and ``"full"`` (words,
+            voice, face), the best possible result on the test split: posterior median and mean of the
+            label given the latents.
         latents: by split, (N, 3): what words, voice and face say.
     """
 
@@ -110,8 +118,7 @@ def synthetic(
     )
     dataset.latents = latents
     dataset.ceiling = {
-        "text": _ceiling(splits["test"].labels, latents["test"], full=False),
-        "full": _ceiling(splits["test"].labels, latents["test"], full=True),
+        name: _ceiling(splits["test"].labels, latents["test"], views) for name, views in _SEEN.items()
     }
     return dataset
 
@@ -125,7 +132,7 @@ def _draw_latents(size: int, rng: np.random.Generator) -> tuple[Doubles, Doubles
     return labels, np.stack([np.clip(np.rint(text * 2) / 2, -3, 3), *views], axis=1)
 
 
-def _ceiling(labels: Floats, latents: Doubles, *, full: bool) -> Ceiling:
+def _ceiling(labels: Floats, latents: Doubles, views: tuple[str, ...]) -> Ceiling:
     """Bayes: the posterior over all possible labels, its median for MAE, its mean for corr."""
     # The words' polarity was rounded to half steps and clipped: a normal cut at the middles.
     middles = (np.array(POLARITIES)[:-1] + 0.25)[:, None]
@@ -135,9 +142,10 @@ def _ceiling(labels: Floats, latents: Doubles, *, full: bool) -> Ceiling:
     below = (1 - _IRONIC) * honest + _IRONIC * ironic
     text_given_label = np.diff(below, axis=0, prepend=0.0, append=1.0)  # (13, 31)
     posterior = _PRIOR * text_given_label[np.rint(latents[:, 0] * 2).astype(int) + 6]  # (N, 31)
-    if full:
-        for view, std in zip(latents[:, 1:].T, _VIEW_NOISE.values(), strict=True):
-            posterior = posterior * np.exp(-(((view[:, None] - _LABELS) / std) ** 2) / 2)
+    for name, view in zip(_VIEW_NOISE, latents[:, 1:].T, strict=True):
+        if name in views:
+            error = (view[:, None] - _LABELS) / _VIEW_NOISE[name]
+            posterior = posterior * np.exp(-(error**2) / 2)
     posterior /= posterior.sum(axis=1, keepdims=True)
     median = _LABELS[(np.cumsum(posterior, axis=1) >= 0.5).argmax(axis=1)]
     mae = float(np.abs(median - labels).mean())

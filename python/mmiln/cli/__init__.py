@@ -11,22 +11,23 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from . import demo as demonstration
-from . import pretrained, runs
-from .data import Dataset, Standardizer, load, synthetic
-from .data.standardizer import FILE as STANDARDIZER_FILE
-from .errors import MmilnError
-from .metrics import Metrics
-from .model import Model
+from .. import demo as demonstration
+from .. import pretrained, runs
+from ..data import Dataset, Standardizer, load, synthetic
+from ..data.standardizer import FILE as STANDARDIZER_FILE
+from ..errors import MmilnError
+from ..metrics import Metrics, spread
+from ..model import Model
+from . import experiment
+from .options import Json, out
 
 app = typer.Typer(
     help="MMILN: multimodal sentiment analysis of text, audio and vision.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-out = Console(soft_wrap=True)
+app.add_typer(experiment.app, name="experiment")
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Data = Annotated[str, typer.Option(help="A pickle of MMSA's or MISA's format, a folder, or 'synthetic'.")]
 Saved = Annotated[Path, typer.Option("--model", help="A directory that save_pretrained or train wrote.")]
 Part = Annotated[str, typer.Option(help="Which part of the data: train, valid or test.")]
@@ -114,7 +115,10 @@ def train(
         if not json_:
             for part, metrics in run.metrics.items():
                 out.print(f"seed {one} {part:>5}: {metrics}", highlight=False)
-    summary = {part: runs.spread(finished, part) for part in finished[0].metrics}
+    summary = {
+        part: {name: _spread([getattr(run.metrics[part], name) for run in finished]) for name in MEASURES}
+        for part in finished[0].metrics
+    }
     if json_:
         print(json.dumps({"seeds": seed or [1111], "out": str(output), **summary}))
         return
@@ -184,6 +188,11 @@ def inspect(
         print(json.dumps(_described(dataset)))
     else:
         out.print(dataset.describe())
+
+
+def _spread(values: list[float]) -> dict[str, float | None]:
+    """What JSON can hold of a spread over seeds."""
+    return {name: None if value != value else value for name, value in spread(values).items()}
 
 
 def _load(data: str, *, standardize: bool = False) -> Dataset:

@@ -1,0 +1,172 @@
+"""``mmiln experiment``: the paper's tables and figure, searches, case studies."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markdown import Markdown
+
+from ..errors import ConfigError, MissingFileError
+from ..pretrained import write
+from ..runs import overrides
+from .options import Json, out
+
+app = typer.Typer(
+    help="Experiments of many runs: datasets x models x seeds, reports, searches, case studies.",
+    no_args_is_help=True,
+)
+
+File = Annotated[
+    str, typer.Argument(help="A TOML file, or table2, table3, figure4, controls: those of the paper.")
+]
+Folder = Annotated[Path, typer.Argument(help="That of an experiment, or of mmiln train.")]
+Jobs = Annotated[int, typer.Option(help="How many runs at a time.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Where results go; default runs/<name>.")]
+Data = Annotated[str | None, typer.Option(help="Replaces the path of the experiment's one dataset.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Adds a setting of every model; repeatable."),
+]
+
+
+@app.command()
+def run(
+    file: File,
+    data: Data = None,
+    settings: Settings = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Replaces the seeds; repeatable.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Replaces the most epochs.")] = None,
+    jobs: Jobs = 1,
+    output: Out = None,
+    json_: Json = False,
+) -> None:
+    """Run what is not finished yet, then write the report. Stop it at any time; the same command goes on."""
+    from .. import experiments
+
+    description = _described(file, data, overrides(settings or []), key="datasets")
+    if seed:
+        description["seeds"] = seed
+    if epochs is not None:
+        description["epochs"] = epochs
+    experiment = experiments.Experiment.of(description)
+    folder = output or Path("runs", experiment.name)
+    result = experiments.run(experiment, folder, jobs=jobs, progress=not json_)
+    _show(result, folder, None, json_)
+
+
+@app.command()
+def report(
+    folder: Folder,
+    against: Annotated[
+        str | None, typer.Option(help="Row that the others are compared with; default the first.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Tables of all finished runs; written as report.md, .tex, .html, .csv, and figures."""
+    from .. import experiments
+
+    _show(experiments.Report.read(folder), folder, against, json_)
+
+
+@app.command()
+def cases(
+    folder: Folder,
+    model: Annotated[str, typer.Option(help="Row of the model that is looked into.")] = "full",
+    against: Annotated[str, typer.Option(help="Row of the model it is compared with.")] = "text",
+    dataset: Annotated[str | None, typer.Option(help="Which, where there are several.")] = None,
+    part: Annotated[str, typer.Option(help="train, valid or test; train has pseudo-labels.")] = "test",
+    id_: Annotated[list[str] | None, typer.Option("--id", help="An utterance; repeatable.")] = None,
+    n: Annotated[int, typer.Option("-n", help="How many are picked where none is named.")] = 6,
+    flips: Annotated[
+        bool, typer.Option("--flips", help="Pick where the model is right and the other has the wrong sign.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Table 4: utterances under two models that an experiment kept (keep_models = true)."""
+    from .. import experiments
+
+    study = experiments.cases(
+        folder,
+        model=model,
+        against=against,
+        dataset=dataset,
+        part=part,
+        ids=id_ or (),
+        n=n,
+        pick="flips" if flips else "disagreement",
+    )
+    if json_:
+        print(json.dumps(study.to_dict()))
+        return
+    text = study.to_markdown()
+    write(folder / "cases.md", lambda path: path.write_text(text, encoding="utf-8"))
+    out.print(Markdown(text))
+    out.print(f"written: {folder / 'cases.md'}", highlight=False)
+
+
+@app.command()
+def search(
+    file: Annotated[Path, typer.Argument(help="A TOML file with a dataset and a space.")],
+    data: Annotated[str | None, typer.Option(help="Replaces the path of the dataset.")] = None,
+    settings: Settings = None,
+    trials: Annotated[int | None, typer.Option(help="Replaces the number of trials.")] = None,
+    jobs: Jobs = 1,
+    output: Out = None,
+    json_: Json = False,
+) -> None:
+    """Choose hyper-parameters by the validation MAE; the test part is not loaded."""
+    from .. import experiments
+
+    description = _described(str(file), data, overrides(settings or []), key="dataset")
+    if trials is not None:
+        description["trials"] = trials
+    wanted = experiments.Search.of(description)
+    folder = output or Path("runs", wanted.name)
+    found = experiments.search(wanted, folder, jobs=jobs, progress=not json_)
+    if json_:
+        print(json.dumps({"settings": found.settings, "valid_mae": found.mae, "out": str(folder)}))
+        return
+    options = " ".join(f"--set {name}={json.dumps(value)}" for name, value in found.settings.items())
+    out.print(f"lowest validation MAE of {len(found.trials)} trials: {found.mae:.4f}", highlight=False)
+    out.print(f"for a run: {options}", highlight=False, markup=False)
+    out.print(f"all trials: {folder / 'trials.csv'}", highlight=False)
+
+
+def _described(file: str, data: str | None, settings: dict[str, Any], *, key: str) -> dict[str, Any]:
+    """The content of a TOML file or of one of the paper's, with what the command line replaces."""
+    from ..experiments.experiment import read_toml
+
+    path = Path(file)
+    paper = resources.files("mmiln.experiments").joinpath("paper", f"{file}.toml")
+    if not path.is_file() and paper.is_file():
+        with resources.as_file(paper) as known:
+            description = read_toml(known)
+    elif not path.is_file():
+        names = sorted(p.name.removesuffix(".toml") for p in paper.parent.iterdir())  # type: ignore[attr-defined]
+        raise MissingFileError(f"there is no file {path}, and the paper's experiments are {', '.join(names)}")
+    else:
+        description = read_toml(path)
+    if data is not None:
+        sources = (
+            [description.get(key)] if key == "dataset" else list(dict(description.get(key, {})).values())
+        )
+        if len(sources) != 1 or not isinstance(sources[0], dict):
+            raise ConfigError("--data replaces the path of one dataset, and this file has not exactly one")
+        sources[0]["path"] = data
+    if settings:
+        description["settings"] = {**description.get("settings", {}), **settings}
+    return description
+
+
+def _show(result: Any, folder: Path, against: str | None, json_: bool) -> None:
+    written = result.save(folder, against)
+    if json_:
+        print(result.to_pandas().to_json(orient="records"))
+        return
+    out.print(Markdown(result.to_markdown(against)))
+    for path in written:
+        out.print(f"written: {path}", highlight=False)

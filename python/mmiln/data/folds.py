@@ -1,0 +1,55 @@
+"""Cross-validation by video, for data sets that are too small for one test part."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mmiln.data.dataset import Dataset, Split
+from mmiln.data.misa import video_of
+from mmiln.errors import DataError
+
+LEAST = 3  # one fold each for train, valid and test
+
+
+def fold(dataset: Dataset, number: int, folds: int) -> Dataset:
+    """One of the ``folds`` divisions of all utterances of a data set, whole videos together.
+
+    The utterances of all parts are joined and shared out to folds of about equal size, the same for every
+    call. Fold ``number`` (from 0) is the test part, the one after it the validation part, all others train;
+    so every utterance is tested once.
+
+    Raises:
+        DataError: There are fewer than three folds, fewer videos than folds, or no such number.
+
+    >>> from mmiln.data import synthetic
+    >>> data = synthetic(100, 50, 50)
+    >>> fold(data, 0, 4)
+    Dataset('synthetic', train 102, valid 51, test 47; text, raw_text, audio, vision)
+    """
+    from sklearn.model_selection import GroupKFold
+
+    if folds < LEAST or not 0 <= number < folds:
+        raise DataError(f"expected at least {LEAST} folds and a fold from 0 on, got fold {number} of {folds}")
+    whole = joined(dataset)
+    videos = [video_of(name) for name in whole.id]
+    if len(set(videos)) < folds:
+        raise DataError(f"expected at least as many videos as folds, got {len(set(videos))} and {folds}")
+    at = [test for _, test in GroupKFold(folds).split(np.zeros(len(whole)), groups=videos)]
+    valid = (number + 1) % folds
+    train = np.sort(np.concatenate([at[k] for k in range(folds) if k not in (number, valid)]))
+    return Dataset(
+        whole.subset(train.tolist()),
+        whole.subset(at[valid].tolist()),
+        whole.subset(at[number].tolist()),
+        name=dataset.name,
+        report=dataset.report,
+    )
+
+
+def joined(dataset: Dataset) -> Split:
+    """All utterances of a data set as one split, train first; arrays shared."""
+    parts = list(dataset.splits.values())
+    fields = {name: [entry for part in parts for entry in getattr(part, name)] for name in parts[0].fields}
+    return Split(
+        [name for part in parts for name in part.id], np.concatenate([p.labels for p in parts]), **fields
+    )

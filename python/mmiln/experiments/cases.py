@@ -1,0 +1,330 @@
+"""Table 4 of the paper: single utterances, what two models say of them, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .. import runs
+from ..data import Split, collate
+from ..data.dataset import FIELDS, MODALITIES
+from ..errors import ConfigError, MissingFileError
+from ..model import Model
+from .experiment import Experiment
+from .results import Finished, read
+from .tables import Table
+
+BACKGROUND: Final = 32  # utterances of train that stand in for a modality
+TEXT_FIELDS: Final = ("text", "text_bert", "raw_text")
+
+Pick = Literal["disagreement", "flips"]
+Gates = dict[str, dict[str, float]]  # by stream and gate
+
+
+@dataclass(frozen=True)
+class Case:
+    """One utterance.
+
+    Attributes:
+        id, words, truth: Of the utterance.
+        score, other: What the model and the one it is compared with predict.
+        unimodal: Scores of the model's heads for audio and vision alone.
+        pseudo_labels: What ULGM made of the label, for utterances that were trained on.
+        gates: By layer, stream and gate (``retain``, ``compound``, ``source``), the mean over channels and
+            time.
+        contributions: By modality, the score minus what it is on average once this modality is replaced by
+            that of other utterances.
+    """
+
+    id: str
+    words: str
+    truth: float
+    score: float
+    other: float
+    unimodal: dict[str, float]
+    pseudo_labels: dict[str, float]
+    gates: list[Gates]
+    contributions: dict[str, float]
+
+    @property
+    def moved_by(self) -> str:
+        """The modality that moved the score most."""
+        return max(self.contributions, key=lambda name: abs(self.contributions[name]))
+
+
+@dataclass(frozen=True)
+class CaseStudy:
+    """Some utterances under two models."""
+
+    model: str
+    other: str
+    cases: tuple[Case, ...]
+
+    def tables(self) -> tuple[Table, Table]:
+        """The utterances with scores and contributions; the gates."""
+        return self._scores(), self._gates()
+
+    def to_markdown(self) -> str:
+        """Both tables."""
+        return "\n\n".join(table.markdown() for table in self.tables()) + "\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    def _scores(self) -> Table:
+        modalities = list(self.cases[0].contributions)
+        heads = list(self.cases[0].unimodal)
+        return Table(
+            f"Utterances under {self.model} and {self.other}. Heads: scores of one modality's own head. "
+            "Pseudo-labels: of utterances that were trained on. Contribution: the score minus its mean with "
+            f"that modality taken from {BACKGROUND} other utterances; the largest moved the score most.",
+            (
+                "words", "id", "truth", self.model, self.other, *(f"{name} head" for name in heads),
+                *(f"{name} pseudo-label" for name in heads), *(f"{name} contribution" for name in modalities),
+                "moved by",
+            ),
+            tuple(
+                (
+                    case.words, case.id, _signed(case.truth), _signed(case.score), _signed(case.other),
+                    *(_signed(case.unimodal[name]) for name in heads),
+                    *(_signed(case.pseudo_labels.get(name)) for name in heads),
+                    *(_signed(case.contributions[name]) for name in modalities),
+                    case.moved_by,
+                )
+                for case in self.cases
+            ),
+        )  # fmt: skip
+
+    def _gates(self) -> Table:
+        columns = [(stream, gate) for stream, gates in self.cases[0].gates[0].items() for gate in gates]
+        return Table(
+            f"Gates of {self.model}: mean over channels and time, 0 shut, 1 open.",
+            ("id", "layer", *(f"{stream} {gate}" for stream, gate in columns)),
+            tuple(
+                (case.id, str(layer + 1), *(f"{gates[stream][gate]:.2f}" for stream, gate in columns))
+                for case in self.cases
+                for layer, gates in enumerate(case.gates)
+            ),
+        )
+
+
+def case_study(
+    model: Model,
+    other: Model,
+    part: Split,
+    background: Split,
+    *,
+    names: tuple[str, str] = ("model", "other"),
+    ids: Sequence[str] = (),
+    n: int = 6,
+    pick: Pick = "disagreement",
+    pseudo_labels: Mapping[str, Mapping[str, float]] | None = None,
+) -> CaseStudy:
+    """Looks at utterances of ``part`` one by one.
+
+    Args:
+        model: The model that is looked into.
+        other: The one it is compared with.
+        part: Utterances to look at.
+        background: Utterances that stand in for a modality when its contribution is measured: train.
+        names: What tables call the models.
+        ids: Which utterances; by default ``n`` are picked.
+        n: How many are picked.
+        pick: ``"disagreement"``: where the models are farthest apart; ``"flips"``: the same among those where
+            ``model`` has the right sign and ``other`` has not.
+        pseudo_labels: By modality and id, for utterances that have any.
+
+    Raises:
+        ConfigError: An id is unknown, or no utterance is there to pick.
+        BatchError: A model does not fit the data.
+    """
+    scores, others = model.predict(part).score, other.predict(part).score
+    chosen = _named(part, ids) if ids else _picked(part.labels, scores, others, n, pick)
+    if not chosen:
+        raise ConfigError(f"no utterance to show: {names[0]} and {names[1]} never differ so ({pick})")
+    some = part.subset(chosen)
+    inside = model.forward(collate([some[i] for i in range(len(some))]), intermediates=True)
+    moved = contributions(model, some, background)
+    known = pseudo_labels or {}
+    cases = tuple(
+        Case(
+            id=some.id[i],
+            words=some.raw_text[i] if some.raw_text is not None else "",
+            truth=float(some.labels[i]),
+            score=float(scores[at]),
+            other=float(others[at]),
+            unimodal={
+                name: float(inside[f"y_{name}"][i]) for name in MODALITIES[1:] if f"y_{name}" in inside
+            },
+            pseudo_labels={
+                name: labels[some.id[i]] for name, labels in known.items() if some.id[i] in labels
+            },
+            gates=_gates(inside, i),
+            contributions={name: float(values[i]) for name, values in moved.items()},
+        )
+        for i, at in enumerate(chosen)
+    )
+    return CaseStudy(*names, cases)
+
+
+def contributions(model: Model, some: Split, background: Split) -> dict[str, npt.NDArray[np.float64]]:
+    """How far each modality moved each score ``(N,)``, by modality.
+
+    The score minus the mean score with this modality of 32 utterances, evenly spaced in ``background``, in
+    its place (the interventional expectation of Janzing et al. 2020): what was there is compared with what
+    might have been, never with a blank that no one would say.
+    """
+    count = min(BACKGROUND, len(background))
+    stand_ins = background.subset(np.linspace(0, len(background) - 1, count).astype(int).tolist())
+    scores = model.predict(some).score.astype(np.float64)
+    result = {}
+    for name in MODALITIES:
+        if not model.config.model[f"{name}_dim"]:
+            continue
+        replaced = TEXT_FIELDS if name == "text" else (name,)
+        fields = {
+            field: [
+                (getattr(stand_ins, field)[k] if field in replaced else getattr(some, field)[i])
+                for i in range(len(some))
+                for k in range(count)
+            ]
+            for field in FIELDS
+            if field in some.fields
+        }
+        ids = [f"{i} {k}" for i in range(len(some)) for k in range(count)]
+        without = model.predict(Split(ids, np.zeros(len(ids), np.float32), **fields)).score
+        result[name] = scores - without.astype(np.float64).reshape(len(some), count).mean(axis=1)
+    return result
+
+
+def _named(part: Split, ids: Sequence[str]) -> list[int]:
+    places = {name: at for at, name in enumerate(part.id)}
+    for name in ids:
+        if name not in places:
+            raise ConfigError(f"there is no utterance {name!r} in this part; ids look like {part.id[0]!r}")
+    return [places[name] for name in ids]
+
+
+def _picked(
+    truth: npt.NDArray[np.float32],
+    scores: npt.NDArray[np.float32],
+    others: npt.NDArray[np.float32],
+    n: int,
+    pick: Pick,
+) -> list[int]:
+    apart = np.abs(scores - others)
+    if pick == "flips":
+        right = (truth != 0) & ((scores > 0) == (truth > 0)) & ((others > 0) != (truth > 0))
+        apart = np.where(right, apart, -1.0)
+    elif pick != "disagreement":
+        raise ConfigError(f'pick must be "disagreement" or "flips", got {pick!r}')
+    order = np.argsort(-apart, kind="stable")[:n]
+    return [int(at) for at in order if apart[at] >= 0]
+
+
+def _gates(inside: Mapping[str, torch.Tensor | list[torch.Tensor]], i: int) -> list[Gates]:
+    """By layer: the means of all gates of utterance ``i``."""
+    layers: list[Gates] = []
+    for key, value in inside.items():
+        names = key.split(".")
+        if names[0] != "fusion" or names[-1] not in ("retain", "compound", "source"):
+            continue
+        _, layer, stream, gate = names
+        while len(layers) <= int(layer):
+            layers.append({})
+        layers[int(layer)].setdefault(stream, {})[gate] = float(value[i].mean())
+    return layers
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.2f}"
+
+
+def cases(
+    folder: str | Path,
+    *,
+    model: str = "full",
+    against: str = "text",
+    dataset: str | None = None,
+    part: str = "test",
+    ids: Sequence[str] = (),
+    n: int = 6,
+    pick: Pick = "disagreement",
+) -> CaseStudy:
+    """A case study of two rows of an experiment that kept its models, with the first seed (and fold) of both.
+
+    Args:
+        folder: That of :func:`run`.
+        model: Row that is looked into, as reports name it.
+        against: Row it is compared with.
+        dataset: Which of the experiment's; not needed where there is one.
+        part: Which utterances may be shown; train has pseudo-labels.
+        ids, n, pick: See :func:`case_study`.
+
+    Raises:
+        MissingFileError: There is no experiment, or its models were not kept.
+        ConfigError: There is no such row, dataset or utterance.
+    """
+    folder = Path(folder)
+    experiment = Experiment.of_folder(folder)
+    name = dataset or next(iter(experiment.datasets))
+    if name not in experiment.datasets:
+        raise ConfigError(f"name a dataset of {', '.join(experiment.datasets)}; got {name!r}")
+    finished = [run for run in read(folder) if run.record.dataset_name == name]
+    first, second = _pair(finished, model, against)
+    data = experiment.datasets[name].load(first.record.fold)
+    return case_study(
+        _saved(first),
+        _saved(second),
+        runs.part_of(data, part),
+        data.train,
+        names=(model, against),
+        ids=ids,
+        n=n,
+        pick=pick,
+        pseudo_labels=_pseudo_labels(first.folder),
+    )
+
+
+def _pair(finished: list[Finished], model: str, against: str) -> tuple[Finished, Finished]:
+    """The first runs of two rows with the same seed and fold."""
+    by_row: dict[str, dict[tuple[int, int | None], Finished]] = {}
+    for run in finished:
+        by_row.setdefault(str(run.record.row), {})[run.record.seed, run.record.fold] = run
+    for name in (model, against):
+        if name not in by_row:
+            raise ConfigError(f"name a row of {', '.join(map(repr, by_row))}; got {name!r}")
+    common = [place for place in by_row[model] if place in by_row[against]]
+    if not common:
+        raise ConfigError(f"{model} and {against} have no finished run with the same seed")
+    return by_row[model][common[0]], by_row[against][common[0]]
+
+
+def _saved(run: Finished) -> Model:
+    if not (run.folder / "config.json").is_file():
+        raise MissingFileError(
+            f"{run.folder} has no saved model: set keep_models = true in the experiment, delete its run.json "
+            "files, and run it again"
+        )
+    return Model.from_pretrained(run.folder)
+
+
+def _pseudo_labels(folder: Path) -> dict[str, dict[str, float]]:
+    import pandas as pd
+
+    path = folder / "pseudo_labels.csv"
+    if not path.is_file():
+        return {}
+    frame = pd.read_csv(path, dtype={"id": str}, keep_default_na=False, na_values=[""]).set_index("id")
+    return {
+        str(name): dict(zip(frame.index, frame[name], strict=True))
+        for name in frame.columns
+        if name != "label"
+    }

@@ -1,0 +1,162 @@
+"""Two models on the same utterances and seeds: how much they differ, and how sure that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import _core
+from ..errors import DataError
+
+Doubles = npt.NDArray[np.float64]
+
+RESAMPLES: Final = 5000
+CONFIDENCE: Final = 0.95
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one model says of N utterances, once a seed.
+
+    Attributes:
+        id: Names of the utterances.
+        truth: True scores ``(N,)``.
+        by_seed: Predicted scores ``(N,)`` by seed.
+    """
+
+    id: tuple[str, ...]
+    truth: Doubles
+    by_seed: dict[int, Doubles]
+
+    def measures(self) -> dict[int, dict[str, float]]:
+        """The field's measures by seed; NaN where one has no value."""
+        return {seed: dict(_core.metrics_of(self.truth, score)) for seed, score in self.by_seed.items()}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A measure of the first model minus that of the second, as the mean over seeds.
+
+    Attributes:
+        low, high: Ends of the confidence interval.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def separated(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Which of two models is right where the other is not, for one seed.
+
+    Attributes:
+        only_first, only_second: Utterances that one model alone gets right.
+        p: Exact two-sided probability of a split at least so uneven, were both as often right.
+    """
+
+    only_first: int
+    only_second: int
+    p: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The first model against the second, on ``n`` utterances.
+
+    Attributes:
+        seeds: Those that both models were trained with.
+        differences: By measure.
+        mcnemar: By convention (``has0``, ``non0``) and seed.
+    """
+
+    n: int
+    seeds: tuple[int, ...]
+    differences: dict[str, Difference]
+    mcnemar: dict[str, dict[int, McNemar]]
+
+
+def compare(first: Scores, second: Scores) -> Comparison:
+    """A paired bootstrap over utterances of the difference in every measure, and McNemar's exact tests.
+
+    A resample draws utterances with replacement and takes both models' scores of all common seeds for
+    them; the difference is the mean over seeds. So an interval speaks of other utterances, for these seeds:
+    the spread over seeds stands beside it in a report.
+
+    Raises:
+        DataError: The models were not tested on the same utterances, or share no seed.
+    """
+    if first.id != second.id or not np.array_equal(first.truth, second.truth):
+        raise DataError("a paired comparison needs the same utterances with the same truth on both sides")
+    seeds = tuple(seed for seed in first.by_seed if seed in second.by_seed)
+    if not seeds:
+        raise DataError(
+            f"a paired comparison needs common seeds, got {list(first.by_seed)} and {list(second.by_seed)}"
+        )
+    return Comparison(
+        n=len(first.id),
+        seeds=seeds,
+        differences=_bootstrap(first, second, seeds),
+        mcnemar={
+            "has0": {seed: _mcnemar(first, second, seed, neutral=True) for seed in seeds},
+            "non0": {seed: _mcnemar(first, second, seed, neutral=False) for seed in seeds},
+        },
+    )
+
+
+def _bootstrap(first: Scores, second: Scores, seeds: tuple[int, ...]) -> dict[str, Difference]:
+    from scipy import stats
+
+    truth = first.truth
+    pairs = [(first.by_seed[seed], second.by_seed[seed]) for seed in seeds]
+    names = [name for name, _ in _core.metrics_of(truth, pairs[0][0])]
+
+    def measured(truth: Doubles, score: Doubles) -> Doubles:
+        return np.array([value for _, value in _core.metrics_of(truth, score)])
+
+    def difference(drawn: npt.NDArray[np.int64]) -> Doubles:
+        y = truth[drawn]
+        each = [measured(y, a[drawn]) - measured(y, b[drawn]) for a, b in pairs]
+        return np.asarray(np.mean(each, axis=0))
+
+    everything = np.arange(len(truth))
+    interval = stats.bootstrap(
+        (everything,),
+        difference,
+        vectorized=False,
+        method="percentile",
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    values = difference(everything)
+    rows = zip(names, values, np.asarray(interval.low), np.asarray(interval.high), strict=True)
+    return {name: Difference(float(value), float(low), float(high)) for name, value, low, high in rows}
+
+
+def _mcnemar(first: Scores, second: Scores, seed: int, *, neutral: bool) -> McNemar:
+    """McNemar (1947), exact: the discordant utterances are a fair coin's under equal accuracy.
+
+    With ``neutral`` the convention of ``has0_acc2``, else that of ``non0_acc2``.
+    """
+    from scipy import stats
+
+    def positive(values: Doubles) -> npt.NDArray[np.bool_]:
+        return values >= 0 if neutral else values > 0
+
+    counted = np.ones(len(first.truth), bool) if neutral else first.truth != 0
+    truth = positive(first.truth)
+    right = [positive(scores.by_seed[seed]) == truth for scores in (first, second)]
+    only_first = int((counted & right[0] & ~right[1]).sum())
+    only_second = int((counted & right[1] & ~right[0]).sum())
+    discordant = only_first + only_second
+    p = stats.binomtest(only_first, discordant, 0.5).pvalue if discordant else 1.0
+    return McNemar(only_first, only_second, float(p))

@@ -1,0 +1,301 @@
+"""What an experiment is: datasets x models x a grid of fields x seeds (x folds), under one protocol."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import pydantic
+from pydantic import Field, field_validator, model_validator
+
+from ..config import Config
+from ..data import Dataset, fold, load, standardized, synthetic
+from ..errors import ConfigError, DataError, MissingFileError
+from ..model import ARGUMENTS, Model
+from ..runs import Plain, Protocol, Row
+from .models import MODELS, Entry
+
+DESCRIPTION: Final = "experiment.json"  # within an experiment's folder
+SEEDS: Final = (1111, 1112, 1113, 1114, 1115)
+
+# Part of a path's name; no separator, no hidden file.
+Name = Annotated[str, Field(pattern=r"^[\w+-][\w.+ -]*$")]
+T = TypeVar("T", bound=Plain)
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Source(Plain):
+    """Where utterances come from and how they are divided.
+
+    Attributes:
+        path: A pickle of MMSA's or MISA's format, a folder, or ``"synthetic"``. ``$NAME`` stands for the
+            environment variable of that name; a relative path starts at the working directory.
+        standardize: Whether audio and vision are scaled, by the train part (of each fold).
+        folds: Cross-validation by video in so many folds, each a run; without, the parts of the data.
+        published: ``"mosi"`` or ``"mosei"`` where published numbers may stand beside the measured ones.
+        n_train, n_valid, n_test, seed: Size and seed of synthetic data.
+    """
+
+    path: str
+    standardize: bool = False
+    folds: Annotated[int, Field(ge=3)] | None = None
+    published: Literal["mosi", "mosei"] | None = None
+    n_train: int | None = None
+    n_valid: int | None = None
+    n_test: int | None = None
+    seed: int | None = None
+
+    @model_validator(mode="after")
+    def _only_synthetic_data_has_sizes(self) -> Source:
+        if self.path != "synthetic" and self._generator():
+            raise ValueError(f"{', '.join(self._generator())}: only synthetic data is made to order")
+        return self
+
+    def _generator(self) -> dict[str, int]:
+        sizes = {name: getattr(self, name) for name in ("n_train", "n_valid", "n_test", "seed")}
+        return {name: value for name, value in sizes.items() if value is not None}
+
+    def load(self, number: int | None = None, *, test: bool = True) -> Dataset:
+        """The data, or fold ``number`` of it; without ``test``, as if it had no test part.
+
+        Raises:
+            MissingFileError: It is not there.
+            DataError: It can't be read, or not be divided so.
+        """
+        whole = test or self.folds is not None
+        if self.path == "synthetic":
+            dataset: Dataset = synthetic(**self._generator())
+        else:
+            dataset = load(expanded(self.path), test=whole)
+        if self.folds is not None and number is not None:
+            dataset = fold(dataset, number, self.folds)
+        if not test:
+            dataset.test = None
+        return standardized(dataset) if self.standardize else dataset
+
+
+def expanded(text: str) -> str:
+    """A text with ``$NAME`` replaced by the environment variable of that name.
+
+    Raises:
+        MissingFileError: There is no such variable.
+    """
+    result = os.path.expandvars(os.path.expanduser(text))
+    if unset := re.search(r"\$(\w+|\{\w+\})", result):
+        raise MissingFileError(f"{text!r} needs the environment variable {unset[1].strip('{}')}: set it")
+    return result
+
+
+class Task(Plain):
+    """One run of an experiment."""
+
+    dataset: str
+    row: Row
+    seed: int
+    fold: int | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where it writes, below the experiment's folder."""
+        grid = [f"{name}={_short(value)}" for name, value in self.row.grid.items()]
+        run = f"seed-{self.seed}" + ("" if self.fold is None else f"-fold-{self.fold}")
+        return Path(self.dataset, ",".join([self.row.model, *grid]), run)
+
+    def __str__(self) -> str:
+        where = "" if self.fold is None else f" fold {self.fold}"
+        return f"{self.dataset}: {self.row}, seed {self.seed}{where}"
+
+
+def _short(value: Any) -> str:
+    return re.sub(r"[^\w.+-]", "_", str(value))
+
+
+class Experiment(Plain):
+    """Datasets x models x grid x seeds, all trained by one protocol.
+
+    Attributes:
+        name: What it is called.
+        datasets: By name.
+        models: Names in :data:`MODELS`; the first is what the others are compared with.
+        seeds: Of initial weights, dropout and data order.
+        epochs: At most so many; training stops earlier once ``patience`` epochs brought no lower MAE.
+        settings: Arguments of :class:`mmiln.Model` for every model: ``preset``, ``text_encoder`` (``$NAME``
+            stands for an environment variable), any config field.
+        grid: Fields with several values each; every combination is run.
+        selection: The part whose MAE chooses the epoch. ``"test"`` shows what that custom is worth; reports
+            mark it.
+        keep_models: Whether models are saved, as case studies need them.
+    """
+
+    name: Name
+    datasets: Annotated[dict[Name, Source], Field(min_length=1)]
+    models: Annotated[tuple[str, ...], Field(min_length=1)] = ("full",)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = SEEDS
+    epochs: Annotated[int, Field(ge=1)] = 50
+    settings: dict[str, Any] = Field(default_factory=dict)
+    grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    selection: Literal["valid", "test"] = "valid"
+    keep_models: bool = False
+
+    @field_validator("models")
+    @classmethod
+    def _known_models(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        for name in models:
+            if name not in MODELS:
+                near = difflib.get_close_matches(name, MODELS, n=1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise ValueError(f"there is no model {name!r}; {hint}Known: {', '.join(MODELS)}")
+        return models
+
+    @field_validator("models", "seeds", "grid")
+    @classmethod
+    def _different(cls, value: Any) -> Any:
+        for name, several in value.items() if isinstance(value, dict) else [("", value)]:
+            if len(set(map(str, several))) < len(several):
+                raise ValueError(f"{name or 'the list'} names the same twice: {list(several)}")
+        return value
+
+    @classmethod
+    def of(cls, description: Mapping[str, Any]) -> Experiment:
+        """An experiment from plain data.
+
+        Raises:
+            ConfigError: An unknown key, a wrong value; says where.
+        """
+        return validated(cls, description, "the experiment")
+
+    @classmethod
+    def read(cls, path: str | Path) -> Experiment:
+        """An experiment from a TOML file; the name of the file is the default of ``name``.
+
+        Raises:
+            MissingFileError: There is no such file.
+            ConfigError: It is no TOML or describes no experiment.
+        """
+        return validated(cls, read_toml(path), str(path))
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> Experiment:
+        """The experiment that was run in a folder.
+
+        Raises:
+            MissingFileError: None was.
+            ConfigError: Its description is damaged.
+        """
+        path = folder / DESCRIPTION
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise MissingFileError(f"no experiment was run in {folder}: it has no {DESCRIPTION}") from None
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} can't be read as JSON: {error}") from None
+        return validated(cls, content, str(path))
+
+    def tasks(self) -> Iterator[Task]:
+        """Every run, seeds outermost within a dataset, so that all rows fill at the same pace."""
+        points = [
+            dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())
+        ]
+        for name, source in self.datasets.items():
+            folds = [None] if source.folds is None else range(source.folds)
+            for seed, number, model, point in itertools.product(self.seeds, folds, self.models, points):
+                yield Task(dataset=name, row=Row(model=model, grid=point), seed=seed, fold=number)
+
+    def protocol(self, task: Task) -> Protocol:
+        """What a task's run has in common with all that it may be averaged with."""
+        source = self.datasets[task.dataset]
+        return Protocol(
+            epochs=self.epochs,
+            selection=self.selection,
+            standardized=source.standardize,
+            folds=source.folds,
+            shuffled_labels=self._entry(task).shuffled_labels,
+        )
+
+    def arguments(self, task: Task) -> dict[str, Any]:
+        """Arguments of :class:`mmiln.Model` for a task: settings, then the grid's, then the model's own."""
+        arguments = {"preset": "mosi"} | self.settings | task.row.grid | dict(self._entry(task).settings)
+        if isinstance(arguments.get("text_encoder"), str):
+            arguments["text_encoder"] = expanded(arguments["text_encoder"])
+        return arguments | {"seed": task.seed}
+
+    def model(self, task: Task) -> Model:
+        """The untrained model of a task.
+
+        Raises:
+            ConfigError: A setting is unknown or out of range.
+            MissingFileError: The text encoder is not there.
+        """
+        return Model(**self.arguments(task))
+
+    def data(self, task: Task, *, test: bool = True) -> Dataset:
+        """The data of a task; without ``test``, as if it had no test part.
+
+        Raises:
+            DataError: It can't be read, or has not a modality that the task's model is about.
+        """
+        dataset = self.datasets[task.dataset].load(task.fold, test=test)
+        there = dataset.train.sequences + (["text"] if dataset.train.raw_text is not None else [])
+        if missing := [name for name in self._entry(task).needs if name not in there]:
+            raise DataError(
+                f"the model {task.row.model!r} needs {' and '.join(missing)}, "
+                f"and {task.dataset} has {', '.join(dataset.train.fields)} only: leave it out of models"
+            )
+        return dataset
+
+    def _entry(self, task: Task) -> Entry:
+        return MODELS[task.row.model]
+
+    def check(self) -> None:
+        """Raises what any task's model would raise before it saw data."""
+        for name in (*self.settings, *self.grid):
+            if name == "seed":
+                raise ConfigError("seeds are a list of the experiment's own: seeds = [1111, 1112]")
+            if name not in ARGUMENTS:
+                Config.resolve("mosi", {name: None})  # knows every field
+        for row in {task.row: task for task in self.tasks()}.values():
+            self.model(row)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The content of a TOML file, with the file's name as default of ``name``.
+
+    Raises:
+        MissingFileError: There is no such file.
+        ConfigError: It is no TOML.
+    """
+    path = Path(path)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingFileError(f"there is no file {path}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} can't be read as TOML: {error}") from None
+    return {"name": path.stem, **content}
+
+
+def validated(kind: type[T], description: Mapping[str, Any], what: str) -> T:
+    """Plain data as a description of some kind.
+
+    Raises:
+        ConfigError: Names every key that is unknown, missing or of a wrong value.
+    """
+    try:
+        return kind.model_validate(dict(description))
+    except pydantic.ValidationError as error:
+        faults = []
+        for fault in error.errors():
+            where = ".".join(str(part) for part in fault["loc"])
+            if fault["type"] == "extra_forbidden":
+                near = difflib.get_close_matches(str(fault["loc"][-1]), kind.model_fields, n=1)
+                faults.append(f"unknown key {where}" + (f", did you mean {near[0]}?" if near else ""))
+            else:
+                faults.append(f"{where}: {fault['msg'].removeprefix('Value error, ')}")
+        raise ConfigError(f"{what}: {'; '.join(faults)}") from None

@@ -1,0 +1,143 @@
+"""Several runs at a time, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from .experiment import Experiment, Task
+
+LOG = "log.txt"
+
+OnEvent = Callable[["Job", dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task, and where its results go."""
+
+    experiment: Experiment
+    task: Task
+    folder: Path
+    test: bool = True
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that came to no end, with what is known of the reason."""
+
+    job: Job
+    kind: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.job.task}: {self.kind}: {self.message} (log: {self.job.folder / LOG})"
+
+
+@dataclass
+class Pool:
+    """Runs jobs in ``jobs`` processes that share the processor's cores.
+
+    Results do not depend on ``jobs``: kernels give the same bits on any number of threads.
+    """
+
+    jobs: int
+    on_event: OnEvent
+    _running: set[subprocess.Popen[str]] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _stopped: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.jobs, int) or self.jobs < 1:
+            raise ConfigError(f"jobs must be at least 1, got {self.jobs!r}")
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Failure | Job]:
+        """Each job as it ends. A job is drawn from ``jobs`` when a process is free for it.
+
+        Where the caller stops early, the jobs that run are ended.
+        """
+        supply = iter(jobs)
+        waiting: set[Future[Failure | Job]] = set()
+        with ThreadPoolExecutor(self.jobs) as threads:
+            try:
+                while True:
+                    while len(waiting) < self.jobs and (job := next(supply, None)) is not None:
+                        waiting.add(threads.submit(self._perform, job))
+                    if not waiting:
+                        return
+                    finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        yield future.result()
+            finally:
+                self._stop()
+
+    def _perform(self, job: Job) -> Failure | Job:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        with (job.folder / LOG).open("w", encoding="utf-8") as log, self._started(log) as process:
+            assert process.stdin is not None and process.stdout is not None
+            ended: dict[str, Any] = {}
+            try:
+                # The pipe stays open: the worker ends when it closes.
+                process.stdin.write(json.dumps(self._message(job)) + "\n")
+                process.stdin.flush()
+                for line in process.stdout:
+                    event = json.loads(line)
+                    ended = event if event["event"] in ("done", "error") else {}
+                    self.on_event(job, event)
+            except BrokenPipeError:
+                pass
+            process.stdin.close()
+            code = process.wait()
+        with self._lock:
+            self._running.discard(process)
+        if ended.get("event") == "done":
+            return job
+        if ended.get("event") == "error":
+            return Failure(job, ended["kind"], ended["message"])
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
+        return Failure(job, "Ended", f"the process {how}")
+
+    def _started(self, log: Any) -> subprocess.Popen[str]:
+        with self._lock:
+            if self._stopped:
+                raise InterruptedError
+            process = subprocess.Popen(
+                [sys.executable, "-m", "mmiln.experiments.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,  # Ctrl-C is for the one that decides
+            )
+            self._running.add(process)
+            return process
+
+    def _message(self, job: Job) -> dict[str, Any]:
+        return {
+            "experiment": job.experiment.model_dump(mode="json"),
+            "task": job.task.model_dump(mode="json"),
+            "folder": str(job.folder),
+            "test": job.test,
+            "threads": max(1, cores() // self.jobs),
+        }
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.kill()
+
+
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,412 @@
+"""What an experiment showed: tables in the paper's layout, comparisons, and what the runs have cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from .. import plotting
+from ..errors import ConfigError
+from ..metrics import spread
+from ..pretrained import write
+from ..runs import Row
+from . import published as literature
+from . import results
+from .compare import CONFIDENCE, RESAMPLES, Comparison, compare
+from .experiment import DESCRIPTION, Experiment
+from .results import Group
+from .tables import Table, page
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+DEPTH: Final = "num_layers"
+
+# Columns of the paper's tables: title, measures (has0 / non0 where there are two), factor, decimals.
+COLUMNS: Final[tuple[tuple[str, tuple[str, ...], float, int], ...]] = (
+    ("MAE", ("mae",), 1, 3),
+    ("Corr", ("corr",), 1, 3),
+    ("Acc-2 (%)", ("has0_acc2", "non0_acc2"), 100, 2),
+    ("F1 (%)", ("has0_f1", "non0_f1"), 100, 2),
+    ("Acc-7 (%)", ("acc7",), 100, 2),
+)
+
+
+class Report:
+    """All finished runs below a folder, checked to belong together.
+
+    Attributes:
+        name: What the experiment is called.
+        groups: By dataset and row of the tables, in the order of the experiment.
+
+    >>> Report.read("nowhere")
+    Traceback (most recent call last):
+    mmiln.errors.MissingFileError: there is no finished run in nowhere: run an experiment with this folder
+    """
+
+    def __init__(
+        self, name: str, groups: dict[str, dict[Row, Group]], experiment: Experiment | None = None
+    ) -> None:
+        self.name = name
+        self.groups = groups
+        self._experiment = experiment
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Report:
+        """Reads a folder that :func:`run` or ``mmiln train`` wrote.
+
+        Raises:
+            MissingFileError: There is no finished run.
+            ProtocolError: Its runs can't be averaged; says in what they differ.
+            DataError: A file is damaged.
+        """
+        folder = Path(folder)
+        groups = results.grouped(results.read(folder))
+        if not (folder / DESCRIPTION).is_file():  # that of the command train
+            return cls(folder.resolve().name, groups)
+        experiment = Experiment.of_folder(folder)
+        order = {(task.dataset, task.row): None for task in experiment.tasks()}
+        ordered: dict[str, dict[Row, Group]] = {name: {} for name in experiment.datasets if name in groups}
+        for dataset, row in order:
+            if row in groups.get(dataset, {}):
+                ordered[dataset][row] = groups[dataset][row]
+        return cls(experiment.name, ordered, experiment)
+
+    # Numbers
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a dataset, row and seed, with every measure, of the test part where there is one."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {"dataset": dataset, "model": row.model, **row.grid, "seed": seed, "part": group.part, **measures}
+            for dataset, rows in self.groups.items()
+            for row, group in rows.items()
+            for seed, measures in group.measures.items()
+        )
+
+    def summary(self) -> pd.DataFrame:
+        """Mean, sample standard deviation, minimum and maximum over seeds, by dataset, row and measure."""
+        import pandas as pd
+
+        index, values = [], []
+        for dataset, rows in self.groups.items():
+            for row, group in rows.items():
+                for measure in next(iter(group.measures.values())):
+                    index.append((dataset, str(row), measure))
+                    values.append(spread([each[measure] for each in group.measures.values()]))
+        return pd.DataFrame(
+            values,
+            index=pd.MultiIndex.from_tuples(index, names=["dataset", "row", "measure"]),
+            columns=["n", "mean", "std", "min", "max"],
+        )
+
+    def compare(self, first: str, second: str, dataset: str | None = None) -> Comparison:
+        """The first row against the second, paired by seed and utterance; rows as tables name them.
+
+        Raises:
+            ConfigError: There is no such row or dataset.
+            DataError: They share no seed.
+        """
+        rows = self._rows(dataset)
+        return compare(self._group(rows, first).scores, self._group(rows, second).scores)
+
+    def _rows(self, dataset: str | None) -> dict[Row, Group]:
+        if dataset is None and len(self.groups) == 1:
+            return next(iter(self.groups.values()))
+        if dataset not in self.groups:
+            raise ConfigError(f"name a dataset of {', '.join(self.groups)}; got {dataset!r}")
+        return self.groups[dataset]
+
+    @staticmethod
+    def _group(rows: dict[Row, Group], name: str) -> Group:
+        for row, group in rows.items():
+            if str(row) == name:
+                return group
+        raise ConfigError(f"name a row of {', '.join(map(repr, map(str, rows)))}; got {name!r}")
+
+    # Pages
+
+    def tables(self, against: str | None = None) -> list[Table]:
+        """Of every dataset: results, spread, comparisons with ``against`` (the first row by default), cost.
+
+        Raises:
+            ConfigError: There is no row ``against``.
+        """
+        return [table for dataset in self.groups for table in self._tables(dataset, against)]
+
+    def _tables(self, dataset: str, against: str | None) -> list[Table]:
+        rows = self.groups[dataset]
+        base = self._group(rows, against) if against is not None else next(iter(rows.values()))
+        others = [group for group in rows.values() if group is not base]
+        tables = [self._results(dataset), _ranges(dataset, rows), _cost(dataset, rows)]
+        if others:
+            tables.insert(2, _comparisons(dataset, base, others))
+        return tables
+
+    def _results(self, dataset: str) -> Table:
+        rows = self.groups[dataset]
+        source = self._experiment.datasets[dataset].published if self._experiment is not None else None
+        known = literature.published(source) if source is not None else {}
+        cells = [
+            [_label(group), str(len(group.measures)), *(_cell(group, *column[1:]) for column in COLUMNS)]
+            for group in rows.values()
+        ]
+        first = next(iter(rows.values()))
+        caption = (
+            f"{dataset}: {first.part} part, {len(first.scores.id)} utterances, mean ± standard deviation "
+            "over seeds, epoch chosen on validation; Acc-2 and F1 as has0 / non0."
+        )
+        if any(group.records[0].protocol.selection == "test" for group in rows.values()):
+            caption += (
+                " † Epoch chosen on the test part, which flatters: not to be compared with the other rows."
+            )
+        columns = ["model", "seeds", *(title for title, *_ in COLUMNS)]
+        if known:
+            measured = [row.model for row in rows]
+            for line, name in zip(cells, measured, strict=True):
+                line.append(f"{known[name].text} [{known[name].source}]" if name in known else "–")
+            for name, entry in known.items():
+                if name not in measured:
+                    cells.append([name, "0", *("–" for _ in COLUMNS), f"{entry.text} [{entry.source}]"])
+            columns.append("published")
+            sources = dict.fromkeys(entry.source for entry in known.values())
+            caption += " Published, not measured here: " + "; ".join(
+                f"[{key}] {literature.citation(key)}" for key in sources
+            )
+        return Table(caption, tuple(columns), tuple(map(tuple, cells)))
+
+    def figures(self) -> dict[str, Figure]:
+        """The paper's figure 4 by dataset, where several depths were run: measures over ``num_layers``."""
+        figures = {}
+        for dataset, rows in self.groups.items():
+            depths = {row: group for row, group in rows.items() if DEPTH in row.grid}
+            lines = _lines(depths)
+            if len({row.grid[DEPTH] for row in depths}) > 1:
+                figure = plotting.new_figure(width=9.0)
+                plotting.depth(lines, figure.subplots(1, 2))
+                figures[dataset] = figure
+        return figures
+
+    def to_markdown(self, against: str | None = None) -> str:
+        """All of it as a page; figures are named as :meth:`save` writes them."""
+        figures = self.figures()
+        parts = [f"# {self.name}", self._protocol()]
+        for dataset in self.groups:
+            parts.append(f"## {dataset}")
+            parts += [table.markdown() for table in self._tables(dataset, against)]
+            if dataset in figures:
+                parts.append(
+                    f"![{dataset}: measures by number of fusion layers]({_figure_name(dataset)}.png)\n\n"
+                    f"{dataset}: by number of fusion layers, mean and standard deviation over seeds."
+                )
+            parts.append(self._notes(dataset))
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+    def to_latex(self, against: str | None = None) -> str:
+        """Every table, for a document with the package booktabs."""
+        return "\n".join(table.latex() for table in self.tables(against))
+
+    def to_html(self, against: str | None = None) -> str:
+        """All of it as a page of HTML."""
+        return page(self.to_markdown(against), self.name)
+
+    def _repr_html_(self) -> str:
+        return "".join(table.html() for table in self.tables())
+
+    def __repr__(self) -> str:
+        runs = sum(len(group.runs) for rows in self.groups.values() for group in rows.values())
+        return f"Report({self.name!r}, {runs} runs of {', '.join(self.groups)})"
+
+    def save(self, folder: str | Path, against: str | None = None) -> list[Path]:
+        """Writes ``report.md``, ``.tex``, ``.html``, ``.csv`` and figures (PNG, PDF); returns the paths."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        texts = {
+            "report.md": self.to_markdown(against),
+            "report.tex": self.to_latex(against),
+            "report.html": self.to_html(against),
+            "report.csv": self.to_pandas().to_csv(index=False),
+        }
+        for name, text in texts.items():
+            _write_text(folder / name, text)
+        written = [folder / name for name in texts]
+        for dataset, figure in self.figures().items():
+            for kind in ("png", "pdf"):
+                path = folder / f"{_figure_name(dataset)}.{kind}"
+                _write_figure(path, figure, kind)
+                written.append(path)
+        return written
+
+    def _protocol(self) -> str:
+        """What all runs have in common, as a list."""
+        records = [r for rows in self.groups.values() for group in rows.values() for r in group.records]
+
+        def each(of: Callable[[Any], Any]) -> str:
+            return ", ".join(sorted({str(of(record)) for record in records}))
+
+        lines = [
+            f"{len(records)} runs; seeds {', '.join(map(str, sorted({r.seed for r in records})))}",
+            f"at most {each(lambda r: r.protocol.epochs)} epochs, "
+            f"patience {each(lambda r: r.config['patience'])}, "
+            f"the epoch with the lowest MAE on: {each(lambda r: r.protocol.selection)}",
+            f"preset {each(lambda r: r.preset)}; text encoder (SHA-256) "
+            f"{each(lambda r: 'none' if r.text_encoder is None else r.text_encoder[:12])}",
+            f"mmiln {each(lambda r: r.code['version'])}, build {each(lambda r: r.code['digest'][:12])}; "
+            f"torch {each(lambda r: r.machine['torch'])}; {each(lambda r: r.machine['processor'])}, "
+            f"device {each(lambda r: r.machine['device'])}",
+        ]
+        if self._experiment is not None and self._experiment.settings:
+            settings = ", ".join(f"{name} = {value}" for name, value in self._experiment.settings.items())
+            lines.insert(3, f"settings of every model: {settings}")
+        return "\n".join(f"- {line}" for line in lines)
+
+    def _notes(self, dataset: str) -> str:
+        """What a reader must know of a dataset's runs."""
+        rows = self.groups[dataset]
+        records = [record for group in rows.values() for record in group.records]
+        first = records[0]
+        parts = ", ".join(f"{name} {size}" for name, size in first.sizes.items())
+        notes = [
+            f"Data: {parts}"
+            + (f" (of the first of {first.protocol.folds} folds by video)" if first.protocol.folds else "")
+            + (", audio and vision standardized by train" if first.protocol.standardized else "")
+            + f"; fingerprint {first.fingerprint[:12]}."
+        ]
+        for what, found in {
+            "machines": {str(sorted(r.machine.items())) for r in records},
+            "builds of the code": {r.code["digest"] for r in records},
+        }.items():
+            if len(found) > 1:
+                notes.append(f"The runs come from {len(found)} {what}.")
+        for group in rows.values():
+            if group.incomplete:
+                seeds = ", ".join(map(str, sorted({run.record.seed for run in group.incomplete})))
+                notes.append(f"{group.row}: folds of seeds {seeds} are missing, which are left out.")
+        if self._experiment is not None:
+            wanted = {(t.row, t.seed, t.fold) for t in self._experiment.tasks() if t.dataset == dataset}
+            there = {
+                (run.record.row, run.record.seed, run.record.fold)
+                for group in rows.values()
+                for run in (*group.runs, *group.incomplete)
+            }
+            if missing := len(wanted - there):
+                notes.append(f"{missing} of {len(wanted)} runs are not finished.")
+        return "\n".join(f"- {note}" for note in notes)
+
+
+def _label(group: Group) -> str:
+    return str(group.row) + (" †" if group.records[0].protocol.selection == "test" else "")
+
+
+def _numbers(group: Group, measure: str) -> list[float]:
+    return [measures[measure] for measures in group.measures.values()]
+
+
+def _cell(group: Group, measures: Iterable[str], factor: float, decimals: int) -> str:
+    def one(measure: str) -> str:
+        values = spread([factor * value for value in _numbers(group, measure)])
+        mean = _text(values["mean"], decimals)
+        return mean if math.isnan(values["std"]) else f"{mean} ± {values['std']:.{decimals}f}"
+
+    return " / ".join(map(one, measures))
+
+
+def _text(value: float, decimals: int, sign: str = "") -> str:
+    return "–" if math.isnan(value) else f"{value:{sign}.{decimals}f}"
+
+
+def _ranges(dataset: str, rows: dict[Row, Group]) -> Table:
+    def cell(group: Group, measures: Iterable[str], factor: float, decimals: int) -> str:
+        return " / ".join(
+            f"{_text(factor * min(values), decimals)} – {_text(factor * max(values), decimals)}"
+            for values in (_numbers(group, measure) for measure in measures)
+        )
+
+    return Table(
+        f"{dataset}: lowest and highest of the seeds.",
+        ("model", *(title for title, *_ in COLUMNS)),
+        tuple((_label(group), *(cell(group, *column[1:]) for column in COLUMNS)) for group in rows.values()),
+    )
+
+
+def _comparisons(dataset: str, base: Group, others: list[Group]) -> Table:
+    def line(group: Group) -> tuple[str, ...]:
+        found = compare(group.scores, base.scores)
+
+        def cell(measures: Iterable[str], factor: float, decimals: int) -> str:
+            parts = []
+            for measure in measures:
+                d = found.differences[measure]
+                low, high = _text(factor * d.low, decimals, "+"), _text(factor * d.high, decimals, "+")
+                parts.append(f"{_text(factor * d.value, decimals, '+')} [{low}, {high}]")
+            return " / ".join(parts)
+
+        def tests(convention: str) -> str:
+            p = sorted(test.p for test in found.mcnemar[convention].values())
+            return f"{float(np.median(p)):.2g} ({p[0]:.2g} – {p[-1]:.2g})" if len(p) > 1 else f"{p[0]:.2g}"
+
+        return (
+            _label(group),
+            *(cell(measures, factor, decimals) for _, measures, factor, decimals in COLUMNS[:3]),
+            f"{tests('has0')} / {tests('non0')}",
+        )
+
+    return Table(
+        f"{dataset}: the row minus {base.row}, on the same seeds and utterances: mean over seeds, "
+        f"{CONFIDENCE:.0%} interval of a paired bootstrap over utterances ({RESAMPLES} resamples), and p of "
+        "McNemar's exact test on has0 / non0, a test a seed: median (lowest – highest). Nothing is "
+        "corrected for the number of comparisons.",
+        ("model", *(title for title, *_ in COLUMNS[:3]), "McNemar p"),
+        tuple(map(line, others)),
+    )
+
+
+def _cost(dataset: str, rows: dict[Row, Group]) -> Table:
+    def line(group: Group) -> tuple[str, ...]:
+        epochs = [len(record.history["seconds"]) for record in group.records]
+        best = [record.best_epoch for record in group.records]
+        seconds = [value for record in group.records for value in record.history["seconds"] if value]
+        return (
+            _label(group),
+            f"{group.records[0].parameters:,}",
+            f"{np.mean(best):.1f} of {np.mean(epochs):.1f}",
+            f"{np.median(seconds):.2f}",
+            f"{np.mean([record.seconds for record in group.records]):.0f}",
+            f"{max(record.peak_memory_mib for record in group.records):,.0f}",
+        )
+
+    return Table(
+        f"{dataset}: what the runs have cost; time depends on what else the machine did.",
+        ("model", "parameters", "best epoch of", "s an epoch (median)", "s a run", "peak MiB"),
+        tuple(map(line, rows.values())),
+    )
+
+
+def _lines(depths: dict[Row, Group]) -> dict[str, dict[int, dict[str, list[float]]]]:
+    """By line (what else a row has), depth and measure: the values of all seeds."""
+    lines: dict[str, dict[int, dict[str, list[float]]]] = {}
+    for row, group in depths.items():
+        rest = Row(model=row.model, grid={name: v for name, v in row.grid.items() if name != DEPTH})
+        measures = next(iter(group.measures.values()))
+        lines.setdefault(str(rest), {})[row.grid[DEPTH]] = {name: _numbers(group, name) for name in measures}
+    return lines
+
+
+def _figure_name(dataset: str) -> str:
+    return f"figure4-{dataset}"
+
+
+def _write_text(path: Path, text: str) -> None:
+    write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _write_figure(path: Path, figure: Figure, kind: str) -> None:
+    # Without a date, the same results give the same bytes.
+    metadata = {"CreationDate": None} if kind == "pdf" else None
+    write(path, lambda temporary: figure.savefig(temporary, format=kind, dpi=150, metadata=metadata))

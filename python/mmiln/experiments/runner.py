@@ -1,0 +1,145 @@
+"""Runs an experiment: what is finished is kept, what is not is run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from .. import provenance
+from ..errors import ExperimentError, StateError
+from ..model import WIDTHS
+from ..pretrained import write
+from ..runs import RECORD, Record
+from .experiment import DESCRIPTION, Experiment, Task
+from .pool import Failure, Job, Pool
+from .progress import Display
+from .report import Report
+
+Description = Experiment | Mapping[str, Any] | str | Path
+
+
+def run(
+    experiment: Description,
+    folder: str | Path | None = None,
+    *,
+    jobs: int = 1,
+    progress: bool = True,
+) -> Report:
+    """Runs all that is not finished yet, each run in a process of its own, and reports.
+
+    A run is finished once its ``run.json`` stands in its folder. A run that was interrupted begins anew and,
+    its seed being the same, ends with the same numbers.
+
+    Args:
+        experiment: An :class:`Experiment`, the same as plain data, or a TOML file.
+        folder: Where results go; ``runs/<name>`` by default.
+        jobs: How many runs at a time. They share the cores; results do not depend on it.
+        progress: Whether to show what goes on.
+
+    Raises:
+        ConfigError, MissingFileError: The description is wrong.
+        StateError: The folder holds runs of another protocol, or another process runs in it.
+        ExperimentError: Some runs failed; the others are finished and stay so.
+    """
+    experiment = described(experiment)
+    experiment.check()
+    folder = Path("runs", experiment.name) if folder is None else Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", blocking=False):
+            failures = _run(experiment, folder, jobs, progress)
+    except Timeout:
+        raise StateError(
+            f"another process runs an experiment in {folder}: wait for it, or name another folder"
+        ) from None
+    if failures:
+        raise ExperimentError(
+            f"{len(failures)} runs failed, the others are finished in {folder}:\n"
+            + "\n".join(map(str, failures))
+        )
+    return Report.read(folder)
+
+
+def described(experiment: Description) -> Experiment:
+    """An experiment from whatever describes it."""
+    if isinstance(experiment, Experiment):
+        return experiment
+    return Experiment.of(experiment) if isinstance(experiment, Mapping) else Experiment.read(experiment)
+
+
+def _run(experiment: Experiment, folder: Path, jobs: int, progress: bool) -> list[Failure]:
+    missing = _missing(experiment, folder)
+    text = json.dumps(experiment.model_dump(mode="json"), indent=1)
+    write(folder / DESCRIPTION, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+    failures = []
+    with Display(len(missing), show=progress) as display:
+        pool = Pool(jobs, display.on_event)
+        for result in pool.run(Job(experiment, task, folder / task.folder) for task in missing):
+            display.ended(result)
+            if isinstance(result, Failure):
+                failures.append(result)
+    return failures
+
+
+def _missing(experiment: Experiment, folder: Path) -> list[Task]:
+    """The tasks without a record.
+
+    Raises:
+        StateError: A task has a record that this experiment would not write.
+    """
+
+    @cache
+    def fingerprint(dataset: str, fold: int | None) -> str:
+        return experiment.datasets[dataset].load(fold).fingerprint()
+
+    missing = []
+    for task in experiment.tasks():
+        if not (folder / task.folder / RECORD).is_file():
+            missing.append(task)
+            continue
+        found = _identity(Record.read(folder / task.folder))
+        wanted = _wanted(experiment, task) | {"data": fingerprint(task.dataset, task.fold)}
+        differing = [
+            f"{name} {found.get(name)!r} (now {value!r})"
+            for name, value in wanted.items()
+            if found.get(name) != value
+        ]
+        if differing:
+            raise StateError(
+                f"{folder / task.folder} holds a finished run with {', '.join(differing)}: "
+                "name another folder, or delete it to run it anew"
+            )
+    return missing
+
+
+def _identity(record: Record) -> dict[str, Any]:
+    return {
+        **record.protocol.model_dump(),
+        **record.config,
+        "preset": record.preset,
+        "text_encoder": record.text_encoder,
+        "mmiln": record.code["version"],
+        "data": record.fingerprint,
+    }
+
+
+def _wanted(experiment: Experiment, task: Task) -> dict[str, Any]:
+    """The identity that a task's record must have, but for the data; widths only where they are given."""
+    model = experiment.model(task)
+    config = {
+        name: value
+        for name, value in model.config.to_dict().items()
+        if name not in WIDTHS or getattr(model, name) is not None
+    }
+    return {
+        **experiment.protocol(task).model_dump(),
+        **config,
+        "preset": model.preset,
+        "text_encoder": model.text_encoder_fingerprint(),
+        "mmiln": provenance.code()["version"],
+    }

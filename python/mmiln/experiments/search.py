@@ -1,0 +1,284 @@
+"""Hyper-parameters chosen on the validation part alone; the test part is not even loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import numpy as np
+from filelock import FileLock, Timeout
+from pydantic import Field, model_validator
+
+from ..config import Config
+from ..errors import ConfigError, ExperimentError, MissingFileError, StateError
+from ..pretrained import write
+from ..runs import Plain, Record
+from .experiment import Experiment, Name, Seed, Source, read_toml, validated
+from .pool import Failure, Job, Pool
+from .progress import Display
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
+
+STORAGE: Final = "trials.log"
+DESCRIPTION: Final = "search.json"
+
+
+class Range(Plain):
+    """Values of a field: from ``low`` to ``high``, in steps or evenly in the logarithm, or choices."""
+
+    low: int | float | None = None
+    high: int | float | None = None
+    step: int | float | None = None
+    log: bool = False
+    choices: Annotated[tuple[str | bool | int | float, ...], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _range_or_choices(self) -> Range:
+        if self.choices is not None:
+            if (self.low, self.high, self.step, self.log) != (None, None, None, False):
+                raise ValueError("give choices, or low and high, not both")
+        elif self.low is None or self.high is None:
+            raise ValueError("needs low and high, or choices")
+        elif self.low >= self.high:
+            raise ValueError(f"low must be below high, got {self.low} and {self.high}")
+        elif self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("with log, low must be above 0 and there is no step")
+        return self
+
+    def suggest(self, trial: optuna.Trial, name: str) -> Any:
+        """A value for a trial; whole numbers where both ends are."""
+        if self.choices is not None:
+            return trial.suggest_categorical(name, self.choices)
+        assert self.low is not None and self.high is not None
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return trial.suggest_int(name, self.low, self.high, step=int(self.step or 1), log=self.log)
+        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+
+
+class Search(Plain):
+    """What is searched: a space of fields for one model on one data set.
+
+    Attributes:
+        name: What it is called.
+        dataset: The utterances.
+        space: By field, the values it may take.
+        model, seeds, epochs, settings: As in :class:`Experiment`; a trial's value is the mean over seeds (and
+            folds) of the lowest validation MAE.
+        trials: How many points are tried.
+        seed: Of the sampler.
+    """
+
+    name: Name
+    dataset: Source
+    space: Annotated[dict[str, Range], Field(min_length=1)]
+    model: str = "full"
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (1111,)
+    epochs: Annotated[int, Field(ge=1)] = 50
+    settings: dict[str, Any] = Field(default_factory=dict)
+    trials: Annotated[int, Field(ge=1)] = 50
+    seed: Seed = 0
+
+    @classmethod
+    def of(cls, description: Mapping[str, Any]) -> Search:
+        """A search from plain data.
+
+        Raises:
+            ConfigError: An unknown key, a wrong value; says where.
+        """
+        return validated(cls, description, "the search")
+
+    @classmethod
+    def read(cls, path: str | Path) -> Search:
+        """A search from a TOML file.
+
+        Raises:
+            MissingFileError: There is no such file.
+            ConfigError: It is no TOML or describes no search.
+        """
+        return validated(cls, read_toml(path), str(path))
+
+    def experiment(self, point: Mapping[str, Any]) -> Experiment:
+        """The runs of one trial."""
+        return Experiment.of(
+            {
+                "name": self.name,
+                "datasets": {"data": self.dataset},
+                "models": (self.model,),
+                "seeds": self.seeds,
+                "epochs": self.epochs,
+                "settings": {**self.settings, **point},
+            }
+        )
+
+    def check(self) -> None:
+        """Raises what any trial's model would raise before it saw data."""
+        if "seed" in self.space:
+            raise ConfigError("a search can't choose the seed: that would select luck")
+        for name in self.space:
+            Config.resolve("mosi", {name: None})  # knows every field
+        self.experiment({}).check()
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        settings: Values of the searched fields in the best trial.
+        mae: Its validation MAE, mean over seeds. Chosen as the lowest of many, it is lower than what a new
+            run will give.
+        trials: One row a trial: its values, its MAE, its state.
+    """
+
+    settings: dict[str, Any]
+    mae: float
+    trials: pd.DataFrame
+
+
+def search(
+    description: Search | Mapping[str, Any] | str | Path,
+    folder: str | Path | None = None,
+    *,
+    jobs: int = 1,
+    progress: bool = True,
+) -> Found:
+    """Tries points of a space until there are as many finished trials as the search wants.
+
+    Points are proposed by optuna's tree-structured Parzen estimator (Bergstra et al. 2011). Trials are kept
+    in ``trials.log`` of the folder, so that a search which was interrupted goes on; a trial under way
+    begins anew with the same point. With one job the points follow from the search's seed; with several they
+    also depend on which trial ends first.
+
+    Args:
+        description: A :class:`Search`, the same as plain data, or a TOML file.
+        folder: Where trials and their runs go; ``runs/<name>`` by default.
+        jobs: How many runs at a time.
+        progress: Whether to show what goes on.
+
+    Raises:
+        ConfigError, MissingFileError: The description is wrong, or optuna is not installed.
+        StateError: The folder holds trials of another search, or another process searches in it.
+        ExperimentError: Every trial failed.
+    """
+    optuna = _optuna()
+    if isinstance(description, Mapping):
+        description = Search.of(description)
+    elif not isinstance(description, Search):
+        description = Search.read(description)
+    description.check()
+    folder = Path("runs", description.name) if folder is None else Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", blocking=False):
+            _same_search(description, folder)
+            backend = optuna.storages.journal.JournalFileBackend(str(folder / STORAGE))
+            study = optuna.create_study(
+                study_name="search",
+                storage=optuna.storages.JournalStorage(backend),
+                direction="minimize",
+                load_if_exists=True,
+            )
+            _Trials(description, study, folder).run(jobs, progress)
+    except Timeout:
+        raise StateError(
+            f"another process searches in {folder}: wait for it, or name another folder"
+        ) from None
+    return _found(study, folder)
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError:
+        raise MissingFileError("a search needs optuna: pip install 'mmiln[search]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _same_search(search: Search, folder: Path) -> None:
+    """Writes the description, or compares it with the one that is there; ``trials`` may grow."""
+    path = folder / DESCRIPTION
+    now = search.model_dump(mode="json")
+    if path.is_file():
+        was = json.loads(path.read_text(encoding="utf-8"))
+        differing = [name for name in now if name != "trials" and was.get(name) != now[name]]
+        if differing:
+            raise StateError(
+                f"{folder} holds trials of another search, which differs in {', '.join(differing)}: "
+                "name another folder"
+            )
+    text = json.dumps(now, indent=1) + "\n"
+    write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+class _Trials:
+    """Proposes points, runs their jobs, tells the study."""
+
+    def __init__(self, search: Search, study: optuna.Study, folder: Path) -> None:
+        import optuna
+
+        self._search = search
+        self._study = study
+        self._folder = folder
+        self._states = optuna.trial.TrialState
+        self._tasks = list(search.experiment({}).tasks())
+        self._maes: dict[int, list[float | None]] = {}  # of a trial's runs that have ended
+
+    def run(self, jobs: int, progress: bool) -> None:
+        """Runs what is missing."""
+        for trial in self._study.get_trials(deepcopy=False, states=[self._states.RUNNING]):
+            self._study.enqueue_trial(trial.params)
+            self._study.tell(trial.number, state=self._states.FAIL)
+        finished = len(self._study.get_trials(deepcopy=False, states=[self._states.COMPLETE]))
+        missing = max(0, self._search.trials - finished)
+        with Display(missing * len(self._tasks), show=progress) as display:
+            for result in Pool(jobs, display.on_event).run(self._jobs(missing)):
+                display.ended(result)
+                self._take(result)
+
+    def _jobs(self, count: int) -> Iterator[Job]:
+        import optuna
+
+        for _ in range(count):
+            # A sampler by trial: after an interruption the same points follow as without.
+            number = len(self._study.get_trials(deepcopy=False))
+            self._study.sampler = optuna.samplers.TPESampler(seed=self._search.seed + number)
+            trial = self._study.ask()
+            point = {name: values.suggest(trial, name) for name, values in self._search.space.items()}
+            experiment = self._search.experiment(point)
+            self._maes[trial.number] = []
+            for task in experiment.tasks():
+                folder = self._folder / f"trial-{trial.number:04d}" / task.folder.name
+                yield Job(experiment, task, folder, test=False)
+
+    def _take(self, result: Job | Failure) -> None:
+        """Once all runs of a trial have ended, its value is their mean; one failure fails it."""
+        job = result.job if isinstance(result, Failure) else result
+        number = int(job.folder.parent.name.removeprefix("trial-"))
+        mae = None if isinstance(result, Failure) else Record.read(job.folder).metrics["valid"]["mae"]
+        maes = self._maes[number]
+        maes.append(mae)
+        if len(maes) < len(self._tasks):
+            return
+        known = [mae for mae in maes if mae is not None]
+        if len(known) < len(maes):
+            self._study.tell(number, state=self._states.FAIL)
+        else:
+            self._study.tell(number, float(np.mean(sorted(known))))
+
+
+def _found(study: optuna.Study, folder: Path) -> Found:
+    from optuna.trial import TrialState
+
+    frame = study.trials_dataframe(attrs=("number", "value", "params", "state"))
+    frame = frame.rename(columns=lambda name: name.removeprefix("params_"))
+    frame = frame.rename(columns={"value": "valid_mae"})
+    write(folder / "trials.csv", lambda path: frame.to_csv(path, index=False))
+    if not study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
+        raise ExperimentError(f"every trial failed: the logs are below {folder}")
+    return Found(dict(study.best_params), float(study.best_value), frame)

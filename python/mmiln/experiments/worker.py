@@ -1,0 +1,90 @@
+"""One run in a process of its own: a job comes in as JSON, what happens goes out as lines of JSON.
+
+``python -m mmiln.experiments.worker``, started by :mod:`mmiln.experiments.pool`. A process a run has a
+peak memory of its own, can be stopped, and takes nothing down with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ..callbacks import Callback
+from ..errors import MmilnError
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+
+class Report(Callback):
+    """Says every finished epoch."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.out = out
+
+    def say(self, **event: Any) -> None:
+        """Writes one event."""
+        print(json.dumps(event), file=self.out, flush=True)
+
+    def on_epoch_end(self, model: Model, epoch: int, logs: dict[str, float]) -> None:
+        """Its number and the measure that chooses."""
+        self.say(event="epoch", epoch=epoch, mae=logs["valid_mae"])
+
+
+def main() -> None:
+    """Performs the job that stands in the first line of the standard input."""
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print belongs to the log
+    report = Report(events)
+    job = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        perform(job, report)
+    except Exception as error:
+        traceback.print_exc()
+        known = isinstance(error, MmilnError)
+        report.say(event="error", kind=type(error).__name__, known=known, message=str(error))
+        sys.exit(1)
+    report.say(event="done")
+
+
+def perform(job: dict[str, Any], report: Report) -> None:
+    """Trains and measures one task of an experiment."""
+    import torch
+
+    from .. import runs
+    from .experiment import Experiment, Task
+
+    torch.set_num_threads(job["threads"])
+    experiment, task = Experiment.of(job["experiment"]), Task.model_validate(job["task"])
+    model = experiment.model(task)
+    dataset = experiment.data(task, test=job["test"])
+    report.say(event="loaded")
+    runs.train(
+        dataset,
+        model,
+        Path(job["folder"]),
+        epochs=experiment.epochs,
+        progress=False,
+        callbacks=[report],
+        name=task.dataset,
+        row=task.row,
+        protocol=experiment.protocol(task),
+        fold=task.fold,
+        keep_model=experiment.keep_models,
+    )
+
+
+def _end_with_parent() -> None:
+    """The parent holds the other end of the standard input: its end is the parent's."""
+    sys.stdin.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

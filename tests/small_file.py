@@ -1,0 +1,29 @@
+"""A small file in MMSA's format with three parts: text features, audio, no vision."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+
+SIZES = {"train": 24, "valid": 8, "test": 9}
+
+
+def write(path: Path, sizes: dict = SIZES) -> Path:
+    """Writes it to ``path`` and returns that."""
+    rng = np.random.default_rng(0)
+
+    def part(name: str, n: int) -> dict:
+        lengths = rng.integers(1, 7, n)
+        labels = rng.uniform(-3, 3, n)
+        audio = rng.normal(5, 3, (n, 6, 4)) * (np.arange(6) < lengths[:, None])[..., None]
+        return {
+            "id": [f"{name}{i // 4}$_${i}" for i in range(n)],
+            "raw_text": ["words"] * n,
+            "text": rng.normal(size=(n, 5, 8)).astype(np.float32),
+            "audio": audio,
+            "audio_lengths": lengths.tolist(),
+            "regression_labels": labels,
+        }
+
+    path.write_bytes(pickle.dumps({name: part(name, size) for name, size in sizes.items()}))
+    return path
