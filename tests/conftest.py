@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+pytest_plugins = ["mmiln.testing", "pytester"]
+
 # Compiled CUDA kernels, kept for the next run of the tests.
 os.environ.setdefault("MMILN_CACHE", str(Path(__file__).parents[1] / "target" / "cache"))
 # Tests are small: a second thread gains nothing and, beside another busy process, loses a lot.

@@ -27,3 +27,22 @@ def write(path: Path, sizes: dict = SIZES) -> Path:
 
     path.write_bytes(pickle.dumps({name: part(name, size) for name, size in sizes.items()}))
     return path
+
+
+def write_misa(folder: Path, sizes: dict = SIZES) -> Path:
+    """Writes parts in MISA's format, audio and vision of words, to an existing folder."""
+    rng = np.random.default_rng(0)
+    for name, n in sizes.items():
+        samples = []
+        for i in range(n):
+            words = int(rng.integers(2, 6))
+            frames = (
+                np.arange(words),
+                rng.normal(size=(words, 3)),
+                rng.normal(size=(words, 4)),
+                ["word"] * words,
+            )
+            samples.append((frames, np.array([[rng.uniform(-3, 3)]]), f"{name}_{i // 4}[{i}]"))
+        stem = "dev" if name == "valid" else name
+        (folder / f"{stem}.pkl").write_bytes(pickle.dumps(samples))
+    return folder

@@ -1,7 +1,6 @@
 """The command: every verb on a small file, its JSON, its errors."""
 
 import json
-import pickle
 
 import numpy as np
 import pandas as pd

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -77,16 +78,33 @@ class RunRegression:
             raise ValueError(
                 f"no field {sorted(unknown)}; there are {[n for t in tables.values() for n in t]}"
             )
-        for what, table in tables.items():
-            self._numbers.check(
+        checks: list[Callable[[], None]] = [
+            partial(
+                self._numbers.check,
                 {name: np.asarray(values, np.float64) for name, values in table.items()},
                 basename=f"{self._name}_{what}",
                 default_tolerance=default,
                 tolerances={name: value for name, value in fields.items() if name in table},
             )
+            for what, table in tables.items()
+        ]
         if digest:
             bits = hashlib.sha256(np.ascontiguousarray(predictions.score, "<f4").tobytes()).hexdigest()
-            self._data.check({"scores": len(predictions), "sha256": bits}, basename=f"{self._name}_digest")
+            content = {"scores": len(predictions), "sha256": bits}
+            checks.append(partial(self._data.check, content, basename=f"{self._name}_digest"))
+        _all(checks)
+
+
+def _all(checks: list[Callable[[], None]]) -> None:
+    """Makes every check, so that one run stores all that is new, then fails for all that failed."""
+    failed = []
+    for check in checks:
+        try:
+            check()
+        except (AssertionError, pytest.fail.Exception) as error:
+            failed.append(str(error))
+    if failed:
+        raise AssertionError("\n\n".join(failed))
 
 
 @pytest.fixture

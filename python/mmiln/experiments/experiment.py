@@ -255,13 +255,17 @@ class Experiment(Plain):
 
     def check(self) -> None:
         """Raises what any task's model would raise before it saw data."""
+        self.check_names()
+        for row in {task.row: task for task in self.tasks()}.values():
+            self.model(row)
+
+    def check_names(self) -> None:
+        """Raises :class:`ConfigError` where a setting or a field of the grid is unknown."""
         for name in (*self.settings, *self.grid):
             if name == "seed":
                 raise ConfigError("seeds are a list of the experiment's own: seeds = [1111, 1112]")
             if name not in ARGUMENTS:
                 Config.resolve("mosi", {name: None})  # knows every field
-        for row in {task.row: task for task in self.tasks()}.values():
-            self.model(row)
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

@@ -78,7 +78,10 @@ def _predictions(run: Finished, part: str) -> dict[str, tuple[float, float]]:
     try:
         frame = pd.read_csv(path, dtype={"id": str, "part": str}, keep_default_na=False, na_values=[""])
         frame = frame[frame["part"] == part]
-        rows = {name: (y, p) for name, y, p in zip(frame["id"], frame["label"], frame["score"], strict=True)}
+        again = frame.groupby("id").cumcount()  # an id may occur more than once
+        names = [f"{name} #{n}" if n else name for name, n in zip(frame["id"], again, strict=True)]
+        scores = zip(frame["label"], frame["score"], strict=True)
+        rows = dict(zip(names, scores, strict=True))
     except FileNotFoundError:
         raise MissingFileError(
             f"{path} is not there: delete its {RECORD} and run the experiment again"

@@ -116,12 +116,12 @@ class Search(Plain):
         )
 
     def check(self) -> None:
-        """Raises what any trial's model would raise before it saw data."""
+        """Raises where a name is unknown; which values go together shows when they are tried."""
         if "seed" in self.space:
             raise ConfigError("a search can't choose the seed: that would select luck")
         for name in self.space:
             Config.resolve("mosi", {name: None})  # knows every field
-        self.experiment({}).check()
+        self.experiment({}).check_names()
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def search(
     Raises:
         ConfigError, MissingFileError: The description is wrong, or optuna is not installed.
         StateError: The folder holds trials of another search, or another process searches in it.
-        ExperimentError: Every trial failed.
+        ExperimentError: Every trial failed; a trial alone may, as when values do not go together.
     """
     optuna = _optuna()
     if isinstance(description, Mapping):
@@ -183,12 +183,12 @@ def search(
                 direction="minimize",
                 load_if_exists=True,
             )
-            _Trials(description, study, folder).run(jobs, progress)
+            failures = _Trials(description, study, folder).run(jobs, progress)
     except Timeout:
         raise StateError(
             f"another process searches in {folder}: wait for it, or name another folder"
         ) from None
-    return _found(study, folder)
+    return _found(study, folder, failures)
 
 
 def _optuna() -> Any:
@@ -229,8 +229,9 @@ class _Trials:
         self._tasks = list(search.experiment({}).tasks())
         self._maes: dict[int, list[float | None]] = {}  # of a trial's runs that have ended
 
-    def run(self, jobs: int, progress: bool) -> None:
+    def run(self, jobs: int, progress: bool) -> list[Failure]:
         """Runs what is missing."""
+        failures = []
         for trial in self._study.get_trials(deepcopy=False, states=[self._states.RUNNING]):
             self._study.enqueue_trial(trial.params)
             self._study.tell(trial.number, state=self._states.FAIL)
@@ -240,6 +241,9 @@ class _Trials:
             for result in Pool(jobs, display.on_event).run(self._jobs(missing)):
                 display.ended(result)
                 self._take(result)
+                if isinstance(result, Failure):
+                    failures.append(result)
+        return failures
 
     def _jobs(self, count: int) -> Iterator[Job]:
         import optuna
@@ -272,7 +276,7 @@ class _Trials:
             self._study.tell(number, float(np.mean(sorted(known))))
 
 
-def _found(study: optuna.Study, folder: Path) -> Found:
+def _found(study: optuna.Study, folder: Path, failures: list[Failure]) -> Found:
     from optuna.trial import TrialState
 
     frame = study.trials_dataframe(attrs=("number", "value", "params", "state"))
@@ -280,5 +284,5 @@ def _found(study: optuna.Study, folder: Path) -> Found:
     frame = frame.rename(columns={"value": "valid_mae"})
     write(folder / "trials.csv", lambda path: frame.to_csv(path, index=False))
     if not study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
-        raise ExperimentError(f"every trial failed: the logs are below {folder}")
+        raise ExperimentError("every trial failed: " + "; ".join(map(str, failures[:1])))
     return Found(dict(study.best_params), float(study.best_value), frame)
