@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest_plugins = ["mmiln.testing", "pytester"]
+pytest_plugins = ["pytester"]
 
 # Compiled CUDA kernels, kept for the next run of the tests.
 os.environ.setdefault("MMILN_CACHE", str(Path(__file__).parents[1] / "target" / "cache"))

@@ -122,7 +122,7 @@ def test_a_run_that_fails_says_why_and_stops_no_other(tmp_path):
     wrong = DESCRIPTION | {"seeds": [1], "models": ["vision", "text"], "datasets": {"made": source}}
     with pytest.raises(ExperimentError) as caught:
         experiments.run(wrong, tmp_path, progress=False)
-    assert "1 runs failed" in str(caught.value)
+    assert "1 run failed" in str(caught.value)
     assert "made: vision, seed 1: DataError: the model 'vision' needs vision" in str(caught.value)
     assert "made has text, raw_text, audio only" in str(caught.value)
     log = tmp_path / "made/vision/seed-1/log.txt"

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import mmiln
-from mmiln.testing import assert_close_to_oracle
+from mmiln.testing import assert_close_to_oracle, mmiln_regression  # noqa: F401, found by name
 from reference import batches, configs, losses, model, params
 
 LENGTHS = {"text": [4, 1, 7], "audio": [5, 1, 9], "vision": [3, 6, 1]}
@@ -126,7 +126,7 @@ def test_float32_has_a_wider_tolerance(subject):
     assert_close_to_oracle(single, oracle_of(config), narrow)
 
 
-def test_a_run_stays_what_it_was(mmiln_regression):
+def test_a_run_stays_what_it_was(mmiln_regression):  # noqa: F811
     """The numbers of a small run, stored beside this file."""
     data = mmiln.data.synthetic(40, 12, 20)
     built = mmiln.Model("mosi", seed=3, num_layers=1, d_model=10, num_heads=2, dtype="float64", accumulate=1)

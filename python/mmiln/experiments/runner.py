@@ -59,7 +59,7 @@ def run(
         ) from None
     if failures:
         raise ExperimentError(
-            f"{len(failures)} runs failed, the others are finished in {folder}:\n"
+            f"{len(failures)} run{'s' * (len(failures) > 1)} failed, the others are finished in {folder}:\n"
             + "\n".join(map(str, failures))
         )
     return Report.read(folder)
