@@ -10,7 +10,10 @@
 
 from __future__ import annotations
 
+import importlib as _importlib
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from . import _torch, errors  # torch first: the core links against its libraries
 
@@ -25,4 +28,25 @@ from .predictions import Predictions  # noqa: E402
 
 __version__ = _version("mmiln")
 
-__all__ = ["Callback", "History", "Metrics", "Model", "Predictions", "data", "errors", "functional"]
+if _TYPE_CHECKING:
+    from . import experiments, testing
+
+__all__ = [
+    "Callback",
+    "History",
+    "Metrics",
+    "Model",
+    "Predictions",
+    "data",
+    "errors",
+    "experiments",
+    "functional",
+    "testing",
+]
+
+
+def __getattr__(name: str) -> _Any:
+    """Rooms that are opened when they are first asked for: ``testing`` needs pytest, for one."""
+    if name in ("experiments", "testing"):
+        return _importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

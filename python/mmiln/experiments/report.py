@@ -18,6 +18,7 @@ from . import published as literature
 from . import results
 from .compare import CONFIDENCE, RESAMPLES, Comparison, compare
 from .experiment import DESCRIPTION, Experiment
+from .models import MODELS
 from .results import Group
 from .tables import Table, page
 
@@ -297,6 +298,8 @@ class Report:
             }
             if missing := len(wanted - there):
                 notes.append(f"{missing} of {len(wanted)} runs are not finished.")
+        known = dict.fromkeys(row.model for row in rows if row.model in MODELS)
+        notes += [f"`{name}`: {MODELS[name].about}." for name in known]
         return "\n".join(f"- {note}" for note in notes)
 
 
