@@ -24,7 +24,7 @@ def fold(dataset: Dataset, number: int, folds: int) -> Dataset:
     >>> from mmiln.data import synthetic
     >>> data = synthetic(100, 50, 50)
     >>> fold(data, 0, 4)
-    Dataset('synthetic', train 102, valid 51, test 47; text, raw_text, audio, vision)
+    Dataset('synthetic', train 104, valid 48, test 48; text, raw_text, audio, vision)
     """
     from sklearn.model_selection import GroupKFold
 
