@@ -12,7 +12,7 @@
 //! | [`ops`] | one file an operation: contract, shapes, equation, kernels; threads; automatic differentiation |
 //! | [`model`] | the graph, read like the paper |
 //! | [`loss`], [`ulgm`] | task + alpha sim + beta diff; pseudo-labels |
-//! | [`train`] | a training run: step, optimiser |
+//! | [`train`] | a training run: step, optimiser, state for checkpoints |
 //! | [`metrics`] | the field's measures |
 //! | `python` | the bindings, thin |
 //!

@@ -92,6 +92,22 @@ impl Ulgm {
         self.unimodal.iter().map(|(modality, space)| (*modality, of(space))).collect()
     }
 
+    /// All of its state by name: `ulgm.stored`, and of each space its labels, features, sums and counts.
+    pub fn tensors(&self) -> Vec<(String, Tensor)> {
+        let handle = |tensor: &Tensor| tensor.shallow_clone();
+        let spaces = std::iter::once(("multimodal", &self.multimodal));
+        let spaces = spaces.chain(self.unimodal.iter().map(|(modality, space)| (modality.name(), space)));
+        let mut tensors = vec![("ulgm.stored".to_owned(), handle(&self.stored))];
+        for (name, Space { labels, features, sums, counts }) in spaces {
+            for (what, tensor) in
+                [("labels", labels), ("features", features), ("sums", sums), ("counts", counts)]
+            {
+                tensors.push((format!("ulgm.{name}.{what}"), handle(tensor)));
+            }
+        }
+        tensors
+    }
+
     /// Updates labels (from epoch 2 on), then features, then centres. On a device the epoch is the clock's.
     pub fn step(&mut self, epoch: i64, clock: &Clock, step: &Step) {
         match (&step.index.on_device, self.kind) {

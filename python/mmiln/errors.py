@@ -64,3 +64,10 @@ class ExperimentError(MmilnError, RuntimeError):
 
 class ProtocolError(MmilnError, ValueError):
     """Runs that were made in different ways can't be averaged or compared."""
+
+
+class CheckpointError(MmilnError, OSError):
+    """A checkpoint can't be written, or none that is there is whole."""
+
+    def __str__(self) -> str:
+        return " ".join(str(part) for part in self.args)

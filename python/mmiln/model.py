@@ -15,6 +15,7 @@ from . import batches, loaders, pretrained, training
 from ._core import Batch, Core
 from ._device import check_device
 from .callbacks import Callback
+from .checkpoints import Checkpoints
 from .config import Config
 from .errors import BatchError, ConfigError, StateError, WeightsError
 from .history import History
@@ -188,6 +189,9 @@ class Model:
         patience: int | None = None,
         callbacks: Sequence[Callback] = (),
         progress: bool = True,
+        checkpoint_dir: str | Path | None = None,
+        checkpoint_every: float = 60.0,
+        resume: training.Resume = "auto",
     ) -> History:
         """Trains from the present weights: a new run with fresh moments and pseudo-labels.
 
@@ -203,10 +207,18 @@ class Model:
             patience: Replaces the field of the same name for this run.
             callbacks: Called along the way.
             progress: Whether to show bars.
+            checkpoint_dir: A folder of this run alone, where all that it depends on is kept; it goes on from
+                there to the same bits. The order of the loader is kept where it comes from a ``generator`` of
+                the loader's or from the global ones of torch, numpy or Python.
+            checkpoint_every: At most so many seconds are lost; 0 keeps every micro-batch.
+            resume: ``"auto"`` goes on where there is a checkpoint, ``True`` demands one, ``False`` that there
+                is none. ``"adopt"`` goes on also with other rates, decays, patience, device or version.
 
         Raises:
             BatchError: A batch can't be used.
-            StateError: Dataset indices or the size of the training set can't be known.
+            CheckpointError: The folder can't be written to, or no checkpoint in it is whole.
+            StateError: Dataset indices or the size of the training set can't be known, or the checkpoints are
+                of another run; lists what differs.
             NonFiniteError: The loss became NaN or infinite.
         """
         config = self.config.train
@@ -218,6 +230,10 @@ class Model:
             patience=config["patience"] if patience is None else patience,
             callbacks=callbacks,
             progress=progress,
+            checkpoints=None
+            if checkpoint_dir is None
+            else Checkpoints(Path(checkpoint_dir), checkpoint_every),
+            resume=resume,
         )
 
     def predict(self, loader: loaders.Loader) -> Predictions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from .errors import DataError, StateError
 from .history import History
 from .metrics import Metrics
 from .model import Model
+from .training import Resume
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,15 +143,18 @@ def train(
     protocol: Protocol | None = None,
     fold: int | None = None,
     keep_model: bool = True,
+    resume: Resume | None = None,
 ) -> Run:
     """Fits ``model`` on the train part, selects on the valid part, measures both and the test part.
 
     Writes to ``folder``: ``predictions.csv`` of the parts measured, ``pseudo_labels.csv`` of the train part
     where the model has any and, last, ``run.json``. With ``keep_model`` also the model (with the
-    standardizer of its inputs), ``history.csv`` and ``learning_curve.png``.
+    standardizer of its inputs), ``history.csv`` and ``learning_curve.png``. With ``resume`` (see
+    :meth:`mmiln.Model.fit`) checkpoints are kept in ``checkpoints`` until the run is finished.
 
     Raises:
         DataError: The dataset has not the part that the epoch is chosen on.
+        StateError: The checkpoints are of another run.
     """
     protocol = protocol or Protocol(epochs=epochs, standardized=dataset.standardizer is not None)
     chooser = dataset.splits.get(protocol.selection)
@@ -162,12 +167,21 @@ def train(
     fingerprint = dataset.fingerprint()
     if protocol.shuffled_labels:
         shuffle_labels(dataset, model.config.train["seed"])
+    checkpoints = folder / "checkpoints"
+    history = model.fit(
+        dataset.train,
+        chooser,
+        epochs=epochs,
+        progress=progress,
+        callbacks=callbacks,
+        checkpoint_dir=None if resume is None else checkpoints,
+        resume="auto" if resume is None else resume,
+    )
     began = time.perf_counter()
-    history = model.fit(dataset.train, chooser, epochs=epochs, progress=progress, callbacks=callbacks)
     measured = {name: part for name, part in dataset.splits.items() if name != "train"}
     predictions = {name: model.predict(part) for name, part in measured.items()}
     metrics = {name: Metrics.of(part.labels, predictions[name].score) for name, part in measured.items()}
-    seconds = time.perf_counter() - began
+    seconds = sum(history["seconds"]) + time.perf_counter() - began
 
     folder.mkdir(parents=True, exist_ok=True)
     write = pretrained.write
@@ -207,6 +221,8 @@ def train(
         finished=datetime.now(UTC),
     )
     record.write(folder)
+    if resume is not None:
+        shutil.rmtree(checkpoints)
     return Run(model, history, metrics, record, folder)
 
 

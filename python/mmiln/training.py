@@ -7,8 +7,9 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence, Sized
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import torch
@@ -19,8 +20,10 @@ from . import loaders
 from ._core import Batch
 from ._steps import Steps, cuda_capture, packed_ahead
 from .callbacks import Callback
-from .errors import ConfigError, NonFiniteError
+from .checkpoints import Checkpoints, Position, Streams
+from .errors import CheckpointError, ConfigError, NonFiniteError, StateError
 from .history import History
+from .identity import check_same, identity
 
 with warnings.catch_warnings(action="ignore", category=TqdmWarning):
     # A notebook without ipywidgets gets plain bars; that is no reason to warn.
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
     from .model import Model
 
 PARTS = ("task", "sim", "diff", "total")
+
+Resume = bool | Literal["auto", "adopt"]
+RESUME: Final = ("auto", "adopt", True, False)
 
 
 class EarlyStopping:
@@ -60,81 +66,216 @@ def fit(
     patience: int,
     callbacks: Sequence[Callback],
     progress: bool,
+    checkpoints: Checkpoints | None = None,
+    resume: Resume = "auto",
 ) -> History:
     """Trains ``model`` in place; see :meth:`mmiln.Model.fit`."""
     for name, number in (("epochs", epochs), ("patience", patience)):
         if not isinstance(number, int) or number < 1:
             raise ConfigError(f"{name} must be at least 1, got {number!r}")
-    first_pass = loaders.each(loader)
-    head = next(first_pass)
-    _begin(model, loader, head)
-    step: Callable[[Batch], Tensor] = model._core.train_step
-    if model.device != "cpu":
-        step = Steps(model._core, cuda_capture(model.device))
-    history = model.history_ = History()
-    stopping = EarlyStopping(patience)
-    for callback in callbacks:
-        callback.on_train_begin(model)
-    with tqdm(total=epochs, desc="epochs", unit="epoch", disable=not progress) as bar:
-        for epoch in range(1, epochs + 1):
-            started = time.perf_counter()
-            source = itertools.chain([head], first_pass) if epoch == 1 else loaders.each(loader)
-            batches = tqdm(
-                source,
-                total=len(loader) if isinstance(loader, Sized) else None,
-                desc=f"epoch {epoch}",
-                unit="batch",
-                leave=False,
-                disable=not progress,
-            )
-            logs = _train_epoch(model, step, batches, epoch, callbacks)
-            if valid is not None:
-                measures = model.evaluate(valid).to_dict()
-                logs |= {f"valid_{name}": value for name, value in measures.items() if name != "n"}
-            logs["seconds"] = time.perf_counter() - started
-            history.append(logs)
-            if valid is not None and stopping.improved(epoch, logs["valid_mae"]):
-                history.best_epoch = epoch
-                model._core.keep_best()
-            for callback in callbacks:
-                callback.on_epoch_end(model, epoch, logs)
-            bar.update()
-            shown = [name for name in ("train_total", "valid_mae") if name in logs]
-            bar.set_postfix({name: f"{logs[name]:.4f}" for name in shown})
-            if valid is not None and stopping.exhausted(epoch):
-                break
-    model._core.restore_best()
+    run = _Run(model, loader, valid, epochs, EarlyStopping(patience), callbacks, progress, checkpoints)
+    with checkpoints or nullcontext():
+        run.begin(resume)
+        for callback in callbacks:
+            callback.on_train_begin(model)
+        bar = tqdm(total=epochs, initial=run.epoch - 1, desc="epochs", unit="epoch", disable=not progress)
+        with bar:
+            while not run.over:
+                logs = run.train_epoch()
+                bar.update()
+                shown = [name for name in ("train_total", "valid_mae") if name in logs]
+                bar.set_postfix({name: f"{logs[name]:.4f}" for name in shown})
+        run.end()
     for callback in callbacks:
         callback.on_train_end(model)
-    return history
+    return run.history
 
 
-def _begin(model: Model, loader: Iterable[Any], head: object) -> None:
-    """Starts a run in the core, whose widths may have to be read off the first batch, ``head``."""
-    model._pack(head)
-    samples = loaders.training_size(loader) if model._core.keeps_pseudo_labels() else None
-    model._core.begin_training(samples, json.dumps(model.config.train))
+class _Run:
+    """A run under way: what it has measured, and where it is."""
 
+    def __init__(
+        self,
+        model: Model,
+        loader: Iterable[Any],
+        valid: loaders.Loader,
+        epochs: int,
+        stopping: EarlyStopping,
+        callbacks: Sequence[Callback],
+        progress: bool,
+        checkpoints: Checkpoints | None,
+    ) -> None:
+        self.model = model
+        self.loader = loader
+        self.valid = valid
+        self.epochs = epochs
+        self.stopping = stopping
+        self.callbacks = callbacks
+        self.progress = progress
+        self.checkpoints = checkpoints
+        self.history = History()
+        self.epoch = 1  # the one under way
+        self.losses: list[Tensor] = []  # of its micro-batches that are done; on the device
+        self.sizes: list[int] = []
+        self.seconds = 0.0
+        self._source: Iterator[Any] | None = None  # of the first epoch, begun
 
-def _train_epoch(
-    model: Model,
-    step: Callable[[Batch], Tensor],
-    batches: Iterable[Any],
-    epoch: int,
-    callbacks: Sequence[Callback],
-) -> dict[str, float]:
-    """One pass; the mean of each loss over its utterances."""
-    for callback in callbacks:
-        callback.on_epoch_begin(model, epoch)
-    model._core.begin_epoch(epoch)
-    losses, sizes = [], []
-    for number, packed in enumerate(packed_ahead(batches, model._pack, model.device), start=1):
-        losses.append(step(packed))  # stays on the device
-        sizes.append(len(packed))
-        for callback in callbacks:
-            callback.on_batch_end(model, epoch, number)
-    model._core.end_epoch()
-    means = np.average(torch.stack(losses).double().cpu().numpy(), axis=0, weights=sizes)
-    if not np.isfinite(means).all():
-        raise NonFiniteError(f"the training loss of epoch {epoch} is not finite: {means.tolist()}")
-    return {f"train_{name}": float(value) for name, value in zip(PARTS, means, strict=True)}
+    def begin(self, resume: Resume) -> None:
+        """Starts the run in the core, or goes on where the last checkpoint is."""
+        kept = self._kept(resume)
+        self._note_streams()
+        # Widths may have to be read off the first batch.
+        source = loaders.each(self.loader)
+        head = next(source)
+        model = self.model
+        model._pack(head)
+        samples = loaders.training_size(self.loader) if model._core.keeps_pseudo_labels() else None
+        model._core.begin_training(samples, json.dumps(model.config.train))
+        if self.checkpoints is not None:
+            self._identity = identity(model, self.loader, samples)
+        if kept is None:
+            self._source = itertools.chain([head], source)
+        else:
+            self._go_on(*kept, adopt=resume == "adopt")
+        self.step: Callable[[Batch], Tensor] = model._core.train_step
+        if model.device != "cpu":
+            self.step = Steps(model._core, cuda_capture(model.device))
+        model.history_ = self.history
+
+    @property
+    def over(self) -> bool:
+        """Whether no epoch is left, or patience is."""
+        done = self.epoch - 1
+        return done >= self.epochs or (self.valid is not None and done > 0 and self.stopping.exhausted(done))
+
+    def train_epoch(self) -> dict[str, float]:
+        """One pass, from where the run is in it; validation; what both measured."""
+        started = time.perf_counter() - self.seconds
+        epoch, model, history = self.epoch, self.model, self.history
+        for callback in self.callbacks:
+            callback.on_epoch_begin(model, epoch)
+        model._core.begin_epoch(epoch)
+        for packed in packed_ahead(self._batches(), model._pack, model.device):
+            self.losses.append(self.step(packed))
+            self.sizes.append(len(packed))
+            for callback in self.callbacks:
+                callback.on_batch_end(model, epoch, len(self.sizes))
+            if self.checkpoints is not None and self.checkpoints.due:
+                self.seconds = time.perf_counter() - started
+                self._save(self.checkpoints)
+        model._core.end_epoch()
+        logs = self._mean_losses()
+        if self.valid is not None:
+            measures = model.evaluate(self.valid).to_dict()
+            logs |= {f"valid_{name}": value for name, value in measures.items() if name != "n"}
+        logs["seconds"] = time.perf_counter() - started
+        history.append(logs)
+        if self.valid is not None and self.stopping.improved(epoch, logs["valid_mae"]):
+            history.best_epoch = epoch
+            model._core.keep_best()
+        for callback in self.callbacks:
+            callback.on_epoch_end(model, epoch, logs)
+        self.epoch, self.losses, self.sizes, self.seconds = epoch + 1, [], [], 0.0
+        self._note_streams()
+        if self.checkpoints is not None and (self.checkpoints.due or self.over):
+            self._save(self.checkpoints)
+        return logs
+
+    def end(self) -> None:
+        """Goes back to the best weights."""
+        self.model._core.restore_best()
+
+    def _batches(self) -> Any:
+        """What is left of the epoch under way."""
+        if self._source is not None:
+            source, self._source = self._source, None
+        else:
+            source = loaders.each(self.loader)
+        done = len(self.sizes)
+        return tqdm(
+            itertools.islice(source, done, None),
+            initial=done,
+            total=len(self.loader) if isinstance(self.loader, Sized) else None,
+            desc=f"epoch {self.epoch}",
+            unit="batch",
+            leave=False,
+            disable=not self.progress,
+        )
+
+    def _mean_losses(self) -> dict[str, float]:
+        """The mean of each loss over the utterances of the epoch."""
+        means = np.average(torch.stack(self.losses).double().cpu().numpy(), axis=0, weights=self.sizes)
+        if not np.isfinite(means).all():
+            raise NonFiniteError(f"the training loss of epoch {self.epoch} is not finite: {means.tolist()}")
+        return {f"train_{name}": float(value) for name, value in zip(PARTS, means, strict=True)}
+
+    # Checkpoints
+
+    def _note_streams(self) -> None:
+        """Remembers the random streams as the coming epoch finds them."""
+        if self.checkpoints is not None:
+            self._streams = Streams.now(self.loader)
+
+    def _kept(self, resume: Resume) -> tuple[dict[str, Tensor], Position] | None:
+        """The checkpoint to go on from, if any."""
+        if resume not in RESUME:
+            raise ConfigError(f"resume must be one of {', '.join(map(repr, RESUME))}; got {resume!r}")
+        if self.checkpoints is None:
+            if resume != "auto":
+                raise ConfigError(
+                    f"resume={resume!r} needs the folder of the checkpoints: give checkpoint_dir="
+                )
+            return None
+        folder = self.checkpoints.folder
+        if resume is False:
+            if self.checkpoints.all():
+                raise StateError(
+                    f'{folder} holds checkpoints of an earlier run: go on with it (resume="auto"; on the '
+                    "command line --resume), delete them, or name another folder"
+                )
+            return None
+        kept = self.checkpoints.latest()
+        if kept is None and resume is True:
+            raise CheckpointError(f"there is no checkpoint in {folder} to resume from")
+        return kept
+
+    def _go_on(self, tensors: dict[str, Tensor], position: Position, *, adopt: bool) -> None:
+        """Puts core, measures and random streams where a checkpoint was taken."""
+        assert self.checkpoints is not None
+        check_same(position.identity, self._identity, self.checkpoints.folder, adopt=adopt)
+        random = {name: tensors.pop(name) for name in list(tensors) if name.startswith("random.")}
+        self.model._core.load_training_state(tensors, position.counters)
+        self._streams = Streams(random, position.random)
+        self._streams.put_back(self.loader)
+        for name, values in position.history.items():
+            self.history[name] = [math.nan if value is None else value for value in values]
+        self.history.best_epoch = position.best_epoch
+        if position.best_epoch is not None:
+            self.stopping.best_epoch = position.best_epoch
+            self.stopping.best = self.history["valid_mae"][position.best_epoch - 1]
+        self.epoch = position.epoch
+        self.losses = list(torch.tensor(position.losses, dtype=torch.float64).reshape(-1, len(PARTS)))
+        self.sizes = list(position.sizes)
+        self.seconds = position.seconds
+
+    def _save(self, checkpoints: Checkpoints) -> None:
+        tensors, counters = self.model._core.training_state()
+        losses = torch.stack(self.losses).double().tolist() if self.losses else []
+        checkpoints.save(
+            tensors | self._streams.tensors,
+            Position(
+                identity=self._identity,
+                counters=counters,
+                epoch=self.epoch,
+                batch=len(self.sizes),
+                losses=losses,
+                sizes=self.sizes,
+                seconds=self.seconds,
+                history={
+                    name: [value if math.isfinite(value) else None for value in values]
+                    for name, values in self.history.items()
+                },
+                best_epoch=self.history.best_epoch,
+                random=self._streams.random,
+            ),
+        )

@@ -149,6 +149,26 @@ impl Core {
         entry::run(py, || self.lock().restore_best())
     }
 
+    /// All that the run depends on: tensors by name, and its counters as JSON.
+    fn training_state<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyDict>, String)> {
+        let (state, counters) = entry::run(py, || {
+            let (state, counters) = self.lock().training_state()?;
+            Ok((state, entry::to_json(&counters)))
+        })?;
+        Ok((tensor_dict(py, state)?, counters))
+    }
+
+    /// Puts a run that was just started where `training_state` was taken.
+    fn load_training_state(
+        &self,
+        py: Python<'_>,
+        state: BTreeMap<String, PyTensor>,
+        counters: &str,
+    ) -> PyResult<()> {
+        let state = state.into_iter().map(|(name, tensor)| (name, tensor.0)).collect();
+        entry::run(py, move || self.lock().load_training_state(&state, entry::from_json(counters)?))
+    }
+
     /// Pseudo-labels by modality and dataset index; `None` where no run keeps any.
     fn pseudo_labels<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
         let labels = entry::run(py, || Ok(self.lock().pseudo_labels()))?;

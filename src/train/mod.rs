@@ -1,6 +1,7 @@
 //! A model with its weights, and a training run over it.
 
 pub mod optimizer;
+pub mod state;
 mod step;
 
 use std::collections::BTreeMap;

@@ -9,8 +9,8 @@ use crate::params::{Group, Params};
 
 /// Moments of every trained weight, in the order of flat storage.
 pub struct Optimizer {
-    first: Tensor,
-    second: Tensor,
+    pub first: Tensor,
+    pub second: Tensor,
     /// Steps so far.
     pub steps: i32,
 }

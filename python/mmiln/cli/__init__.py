@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .. import demo as demonstration
-from .. import pretrained, runs
+from .. import pretrained, runs, training
 from ..data import Dataset, Standardizer, load, synthetic
 from ..data.standardizer import FILE as STANDARDIZER_FILE
 from ..errors import MmilnError
@@ -96,6 +96,7 @@ def train(
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Any config field; repeatable.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<n>.")] = "cpu",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where such a run was interrupted.")] = False,
     output: Annotated[Path, typer.Option("--out", help="Where results go, a folder a seed.")] = Path(
         "runs/train"
     ),
@@ -110,7 +111,8 @@ def train(
     for one in seed or [1111]:
         model = Model(preset, text_encoder=text_encoder, device=device, seed=one, **fields)
         folder = output / f"seed-{one}"
-        run = runs.train(dataset, model, folder, epochs=epochs, progress=not json_)
+        how: training.Resume = "auto" if resume else False
+        run = runs.train(dataset, model, folder, epochs=epochs, progress=not json_, resume=how)
         finished.append(run)
         if not json_:
             for part, metrics in run.metrics.items():

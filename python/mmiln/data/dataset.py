@@ -136,6 +136,18 @@ class Split(TorchDataset[Item]):
             generator=torch.Generator().manual_seed(seed),
         )
 
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of all ids, labels and arrays: equal contents, equal fingerprint."""
+        digest = hashlib.sha256()
+        self.update(digest)
+        return digest.hexdigest()
+
+    def update(self, digest: hashlib._Hash) -> None:
+        """Adds all ids, labels and arrays to a digest."""
+        _update(digest, [self.labels, *(s.encode() for s in self.id)])
+        for field in self.fields:
+            _update(digest, getattr(self, field))
+
     def subset(self, indices: Iterable[int]) -> Split:
         """The utterances at these positions, in this order, indexed anew from 0; arrays shared."""
         at = [range(len(self))[i] for i in indices]
@@ -236,9 +248,7 @@ class Dataset:
         digest = hashlib.sha256()
         for name, split in self.splits.items():
             digest.update(f"{name} {len(split)} {split.fields}".encode())
-            _update(digest, [split.labels, *(s.encode() for s in split.id)])
-            for field in split.fields:
-                _update(digest, getattr(split, field))
+            split.update(digest)
         return digest.hexdigest()
 
     def __repr__(self) -> str:

@@ -32,8 +32,8 @@ def run(
 ) -> Report:
     """Runs all that is not finished yet, each run in a process of its own, and reports.
 
-    A run is finished once its ``run.json`` stands in its folder. A run that was interrupted begins anew and,
-    its seed being the same, ends with the same numbers.
+    A run is finished once its ``run.json`` stands in its folder. A run that was interrupted goes on from its
+    last checkpoint (one a minute) and ends with the same bits.
 
     Args:
         experiment: An :class:`Experiment`, the same as plain data, or a TOML file.

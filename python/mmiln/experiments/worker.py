@@ -77,6 +77,7 @@ def perform(job: dict[str, Any], report: Report) -> None:
         protocol=experiment.protocol(task),
         fold=task.fold,
         keep_model=experiment.keep_models,
+        resume="auto",
     )
 
 
