@@ -260,16 +260,7 @@ impl Params {
         }
         faults.extend(state.keys().filter(|k| !own.contains_key(&k[..])).map(|k| format!("unexpected: {k}")));
         if !faults.is_empty() {
-            const SHOWN: usize = 20;
-            let more = faults.len().saturating_sub(SHOWN);
-            faults.truncate(SHOWN);
-            if more > 0 {
-                faults.push(format!("and {more} more"));
-            }
-            return Err(Error::Weights(format!(
-                "these weights do not fit the model, which is left as it was:\n  {}",
-                faults.join("\n  ")
-            )));
+            return Err(refused("these weights do", faults));
         }
         for (name, param) in own {
             param.value.shallow_clone().copy_(&state[name]);
@@ -277,6 +268,17 @@ impl Params {
         self.weights_changed();
         Ok(())
     }
+}
+
+/// Why tensors by name are not taken over, `what` said in the plural or singular with its verb.
+pub fn refused(what: &str, mut faults: Vec<String>) -> Error {
+    const SHOWN: usize = 20;
+    let more = faults.len().saturating_sub(SHOWN);
+    faults.truncate(SHOWN);
+    if more > 0 {
+        faults.push(format!("and {more} more"));
+    }
+    Error::Weights(format!("{what} not fit the model, which is left as it was:\n  {}", faults.join("\n  ")))
 }
 
 fn all_finite(tensor: &Tensor) -> bool {

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::{Run, Trainer, no_run};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::params::refused;
+use crate::ulgm::Ulgm;
 
 /// What a run counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +36,9 @@ impl Trainer {
     pub fn training_state(&self) -> Result<(Vec<(String, Tensor)>, Counters)> {
         let run = self.run.as_ref().ok_or_else(no_run)?;
         let mut state = self.places(run);
-        state.iter_mut().for_each(|(_, place)| *place = place.copy());
+        for (_, place) in &mut state {
+            *place = place.copy();
+        }
         if let Some(best) = &run.best {
             state.extend(self.by_name(BEST, best).map(|(name, part)| (name, part.copy())));
         }
@@ -79,7 +83,7 @@ impl Trainer {
             ("second.", &run.optimizer.second),
         ];
         places.extend(flat.into_iter().flat_map(|(prefix, flat)| self.by_name(prefix, flat)));
-        places.extend(run.ulgm.iter().flat_map(|ulgm| ulgm.tensors()));
+        places.extend(run.ulgm.iter().flat_map(Ulgm::tensors));
         places
     }
 
@@ -118,17 +122,5 @@ fn check(places: &[(String, Tensor)], state: &BTreeMap<String, Tensor>) -> Resul
     }
     let known = |name: &String| places.iter().any(|(place, _)| place == name);
     faults.extend(state.keys().filter(|name| !known(name)).map(|name| format!("unexpected: {name}")));
-    if faults.is_empty() {
-        return Ok(());
-    }
-    const SHOWN: usize = 20;
-    let more = faults.len().saturating_sub(SHOWN);
-    faults.truncate(SHOWN);
-    if more > 0 {
-        faults.push(format!("and {more} more"));
-    }
-    Err(Error::Weights(format!(
-        "this state of training does not fit the model, which is left as it was:\n  {}",
-        faults.join("\n  ")
-    )))
+    if faults.is_empty() { Ok(()) } else { Err(refused("this state of training does", faults)) }
 }
