@@ -80,7 +80,7 @@ def depth(
                 scale = 1 if measure == "mae" else 100
                 values = [scale * np.asarray(points[n][measure]) for n in depths]
                 ax.errorbar(
-                    depths,
+                    [n + (0.1 if marker == "s" else 0.0) for n in depths],  # bars beside each other
                     [seeds.mean() for seeds in values],
                     yerr=[seeds.std(ddof=1) if len(seeds) > 1 else 0.0 for seeds in values],
                     color=colour,
