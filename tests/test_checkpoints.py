@@ -226,8 +226,11 @@ def test_another_run_is_refused_with_what_differs(changes, said, data, tmp_path)
 def test_other_data_is_refused(data, tmp_path):
     run(data, tmp_path, epochs=1)
     other = mmiln.data.synthetic(24, 12, 12, seed=8)
-    with pytest.raises(StateError, match="fingerprint"):
+    with pytest.raises(StateError, match=r"with fingerprint '.*\), fingerprint of the validation part '"):
         run(other, tmp_path)
+    part = mmiln.data.Dataset(data.train, data.valid.subset(range(6)), name="part")
+    with pytest.raises(StateError, match="with fingerprint of the validation part"):
+        run(part, tmp_path)
 
 
 def test_other_rates_are_taken_over_on_request(data, tmp_path):

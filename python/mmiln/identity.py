@@ -12,6 +12,7 @@ from torch.utils.data import Subset
 
 from .data import Split
 from .errors import StateError
+from .loaders import Loader
 
 if TYPE_CHECKING:
     from .model import Model
@@ -20,11 +21,8 @@ if TYPE_CHECKING:
 ADOPTABLE: Final = ("train.lr_", "train.decay_", "train.patience", "device", "mmiln", "torch")
 
 
-def identity(model: Model, loader: Iterable[Any], samples: int | None) -> dict[str, Any]:
+def identity(model: Model, loader: Iterable[Any], valid: Loader, samples: int | None) -> dict[str, Any]:
     """Config, data and versions of a run, flat, by name."""
-    dataset = getattr(loader, "dataset", None)
-    while isinstance(dataset, Subset):
-        dataset = dataset.dataset
     return {
         **{f"model.{name}": value for name, value in model.config.model.items()},
         **{f"train.{name}": value for name, value in model.config.train.items()},
@@ -32,12 +30,21 @@ def identity(model: Model, loader: Iterable[Any], samples: int | None) -> dict[s
         "precision": model.precision,
         "device": model.device.partition(":")[0],
         "text_encoder": model.text_encoder_fingerprint(),
-        "data.fingerprint": dataset.fingerprint() if isinstance(dataset, Split) else None,
+        "data.fingerprint": _fingerprint(loader),
+        "valid.fingerprint of the validation part": _fingerprint(valid),
         "data.samples": samples,
         "data.batches": len(loader) if isinstance(loader, Sized) else None,
         "mmiln": version("mmiln"),
         "torch": torch.__version__.partition("+")[0],
     }
+
+
+def _fingerprint(loader: Loader) -> str | None:
+    """That of the split that a loader reads, where it is one of ours."""
+    dataset = loader if isinstance(loader, Split) else getattr(loader, "dataset", None)
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return dataset.fingerprint() if isinstance(dataset, Split) else None
 
 
 def check_same(was: dict[str, Any], now: dict[str, Any], folder: Path, *, adopt: bool) -> None:

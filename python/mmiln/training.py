@@ -132,7 +132,7 @@ class _Run:
         samples = loaders.training_size(self.loader) if model._core.keeps_pseudo_labels() else None
         model._core.begin_training(samples, json.dumps(model.config.train))
         if self.checkpoints is not None:
-            self._identity = identity(model, self.loader, samples)
+            self._identity = identity(model, self.loader, self.valid, samples)
         if kept is None:
             self._source = itertools.chain([head], source)
         else:
@@ -254,7 +254,8 @@ class _Run:
             self.stopping.best_epoch = position.best_epoch
             self.stopping.best = self.history["valid_mae"][position.best_epoch - 1]
         self.epoch = position.epoch
-        self.losses = list(torch.tensor(position.losses, dtype=torch.float64).reshape(-1, len(PARTS)))
+        losses = torch.tensor(position.losses, dtype=torch.float64, device=self.model.device)
+        self.losses = list(losses.reshape(-1, len(PARTS)))
         self.sizes = list(position.sizes)
         self.seconds = position.seconds
 
