@@ -56,6 +56,7 @@ class Report:
         self.name = name
         self.groups = groups
         self._experiment = experiment
+        self._comparisons: dict[tuple[str, Row, Row], Comparison] = {}
 
     @classmethod
     def read(cls, folder: str | Path) -> Report:
@@ -114,15 +115,23 @@ class Report:
             ConfigError: There is no such row or dataset.
             DataError: They share no seed.
         """
-        rows = self._rows(dataset)
-        return compare(self._group(rows, first).scores, self._group(rows, second).scores)
+        name = self._dataset(dataset)
+        rows = self.groups[name]
+        return self._compared(name, self._group(rows, first), self._group(rows, second))
 
-    def _rows(self, dataset: str | None) -> dict[Row, Group]:
-        if dataset is None and len(self.groups) == 1:
-            return next(iter(self.groups.values()))
-        if dataset not in self.groups:
-            raise ConfigError(f"name a dataset of {', '.join(self.groups)}; got {dataset!r}")
-        return self.groups[dataset]
+    def _compared(self, dataset: str, first: Group, second: Group) -> Comparison:
+        """Each pair is resampled once, however many pages show it."""
+        pair = (dataset, first.row, second.row)
+        if pair not in self._comparisons:
+            self._comparisons[pair] = compare(first.scores, second.scores)
+        return self._comparisons[pair]
+
+    def _dataset(self, name: str | None) -> str:
+        if name is None and len(self.groups) == 1:
+            return next(iter(self.groups))
+        if name not in self.groups:
+            raise ConfigError(f"name a dataset of {', '.join(self.groups)}; got {name!r}")
+        return name
 
     @staticmethod
     def _group(rows: dict[Row, Group], name: str) -> Group:
@@ -147,7 +156,8 @@ class Report:
         others = [group for group in rows.values() if group is not base]
         tables = [self._results(dataset), _ranges(dataset, rows), _cost(dataset, rows)]
         if others:
-            tables.insert(2, _comparisons(dataset, base, others))
+            compared = [(group, self._compared(dataset, group, base)) for group in others]
+            tables.insert(2, _differences(dataset, base, compared))
         return tables
 
     def _results(self, dataset: str) -> Table:
@@ -338,10 +348,8 @@ def _ranges(dataset: str, rows: dict[Row, Group]) -> Table:
     )
 
 
-def _comparisons(dataset: str, base: Group, others: list[Group]) -> Table:
-    def line(group: Group) -> tuple[str, ...]:
-        found = compare(group.scores, base.scores)
-
+def _differences(dataset: str, base: Group, compared: list[tuple[Group, Comparison]]) -> Table:
+    def line(group: Group, found: Comparison) -> tuple[str, ...]:
         def cell(measures: Iterable[str], factor: float, decimals: int) -> str:
             parts = []
             for measure in measures:
@@ -366,7 +374,7 @@ def _comparisons(dataset: str, base: Group, others: list[Group]) -> Table:
         "McNemar's exact test on has0 / non0, a test a seed: median (lowest – highest). Nothing is "
         "corrected for the number of comparisons.",
         ("model", *(title for title, *_ in COLUMNS[:3]), "McNemar p"),
-        tuple(map(line, others)),
+        tuple(line(group, found) for group, found in compared),
     )
 
 
