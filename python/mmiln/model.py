@@ -391,6 +391,19 @@ class Model:
         model._build({name: saved["model"][name] for name in WIDTHS}, weights=weights)
         return model
 
+    # Copies: pickle, deepcopy, joblib
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Arguments, weights and ``history_``; what a run keeps beside them (pseudo-labels) stays behind."""
+        weights = None if self._built is None else {n: t.cpu() for n, t in self.state_dict().items()}
+        return vars(self) | {"_built": weights}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        weights = state["_built"]
+        vars(self).update(state | {"_built": None})
+        if weights is not None:
+            self._build(self._final_widths, weights=weights)
+
     # The core
 
     @property
