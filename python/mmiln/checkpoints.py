@@ -46,7 +46,7 @@ class Position(pydantic.BaseModel):
         counters: The core's own, as JSON.
         epoch: The epoch that is under way, from 1.
         batch: How many of its micro-batches are done.
-        losses: The losses of those, and ``sizes`` their utterances.
+        losses: The losses of those that were not skipped, and ``sizes`` their utterances.
         seconds: Spent on the epoch so far.
         history: Of the epochs before.
         best_epoch: The one whose weights are the best so far.

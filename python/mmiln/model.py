@@ -192,6 +192,7 @@ class Model:
         checkpoint_dir: str | Path | None = None,
         checkpoint_every: float = 60.0,
         resume: training.Resume = "auto",
+        nonfinite: training.NonFinite = "raise",
     ) -> History:
         """Trains from the present weights: a new run with fresh moments and pseudo-labels.
 
@@ -212,14 +213,17 @@ class Model:
                 the loader's or from the global ones of torch, numpy or Python.
             checkpoint_every: At most so many seconds are lost; 0 keeps every micro-batch.
             resume: ``"auto"`` goes on where there is a checkpoint, ``True`` demands one, ``False`` that there
-                is none. ``"adopt"`` goes on also with other rates, decays, patience, device or version.
+                is none. ``"adopt"`` goes on also with other rates, decays, patience, device, version.
+            nonfinite: What becomes of a batch whose loss or gradient is not finite: ``"raise"``, or
+                ``"skip"`` it with a warning; no step is made either way. On a card it is noticed at the end
+                of the epoch.
 
         Raises:
             BatchError: A batch can't be used.
             CheckpointError: The folder can't be written to, or no checkpoint in it is whole.
             StateError: Dataset indices or the size of the training set can't be known, or the checkpoints are
                 of another run; lists what differs.
-            NonFiniteError: The loss became NaN or infinite.
+            NonFiniteError: A loss or a gradient is NaN or infinite; names utterances and the first layer.
         """
         config = self.config.train
         return training.fit(
@@ -234,6 +238,7 @@ class Model:
             if checkpoint_dir is None
             else Checkpoints(Path(checkpoint_dir), checkpoint_every),
             resume=resume,
+            nonfinite=nonfinite,
         )
 
     def predict(self, loader: loaders.Loader) -> Predictions:

@@ -7,6 +7,7 @@ import json
 import math
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -21,6 +22,7 @@ from ._core import Batch
 from ._steps import Steps, cuda_capture, packed_ahead
 from .callbacks import Callback
 from .checkpoints import Checkpoints, Position, Streams
+from .diagnosis import explain
 from .errors import CheckpointError, ConfigError, NonFiniteError, StateError
 from .history import History
 from .identity import check_same, identity
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 PARTS = ("task", "sim", "diff", "total")
 
 Resume = bool | Literal["auto", "adopt"]
+NonFinite = Literal["raise", "skip"]
 RESUME: Final = ("auto", "adopt", True, False)
 
 
@@ -68,12 +71,18 @@ def fit(
     progress: bool,
     checkpoints: Checkpoints | None = None,
     resume: Resume = "auto",
+    nonfinite: NonFinite = "raise",
 ) -> History:
     """Trains ``model`` in place; see :meth:`mmiln.Model.fit`."""
     for name, number in (("epochs", epochs), ("patience", patience)):
         if not isinstance(number, int) or number < 1:
             raise ConfigError(f"{name} must be at least 1, got {number!r}")
-    run = _Run(model, loader, valid, epochs, EarlyStopping(patience), callbacks, progress, checkpoints)
+    if nonfinite not in ("raise", "skip"):
+        raise ConfigError(f'nonfinite must be "raise" or "skip", got {nonfinite!r}')
+    if nonfinite == "skip" and model.device != "cpu":
+        raise ConfigError('nonfinite="skip" needs device="cpu": on a card no step waits for its loss')
+    stopping = EarlyStopping(patience)
+    run = _Run(model, loader, valid, epochs, stopping, callbacks, progress, checkpoints, nonfinite)
     with checkpoints or nullcontext():
         run.begin(resume)
         for callback in callbacks:
@@ -104,6 +113,7 @@ class _Run:
         callbacks: Sequence[Callback],
         progress: bool,
         checkpoints: Checkpoints | None,
+        nonfinite: NonFinite,
     ) -> None:
         self.model = model
         self.loader = loader
@@ -113,10 +123,13 @@ class _Run:
         self.callbacks = callbacks
         self.progress = progress
         self.checkpoints = checkpoints
+        self.nonfinite = nonfinite
         self.history = History()
         self.epoch = 1  # the one under way
-        self.losses: list[Tensor] = []  # of its micro-batches that are done; on the device
+        self.batch = 0  # how many of its micro-batches are done
+        self.losses: list[Tensor] = []  # of those that were not skipped; on the device
         self.sizes: list[int] = []
+        self._raw: deque[Any] = deque()  # batches that are packed and not done
         self.seconds = 0.0
         self._source: Iterator[Any] | None = None  # of the first epoch, begun
 
@@ -155,16 +168,17 @@ class _Run:
         for callback in self.callbacks:
             callback.on_epoch_begin(model, epoch)
         model._core.begin_epoch(epoch)
-        for packed in packed_ahead(self._batches(), model._pack, model.device):
-            self.losses.append(self.step(packed))
-            self.sizes.append(len(packed))
+        for packed in packed_ahead(self._batches(), self._pack, model.device):
+            self._train_batch(packed, self._raw.popleft())
             for callback in self.callbacks:
-                callback.on_batch_end(model, epoch, len(self.sizes))
+                callback.on_batch_end(model, epoch, self.batch)
             if self.checkpoints is not None and self.checkpoints.due:
                 self.seconds = time.perf_counter() - started
                 self._save(self.checkpoints)
         model._core.end_epoch()
         logs = self._mean_losses()
+        if self.nonfinite == "skip":
+            logs["skipped_batches"] = self.batch - len(self.sizes)
         if self.valid is not None:
             measures = model.evaluate(self.valid).to_dict()
             logs |= {f"valid_{name}": value for name, value in measures.items() if name != "n"}
@@ -175,11 +189,29 @@ class _Run:
             model._core.keep_best()
         for callback in self.callbacks:
             callback.on_epoch_end(model, epoch, logs)
-        self.epoch, self.losses, self.sizes, self.seconds = epoch + 1, [], [], 0.0
+        self.epoch, self.batch, self.losses, self.sizes, self.seconds = epoch + 1, 0, [], [], 0.0
         self._note_streams()
         if self.checkpoints is not None and (self.checkpoints.due or self.over):
             self._save(self.checkpoints)
         return logs
+
+    def _pack(self, batch: Any) -> Batch:
+        self._raw.append(batch)
+        return self.model._pack(batch)
+
+    def _train_batch(self, packed: Batch, batch: Any) -> None:
+        """One step; where its loss or gradient is not finite, what is known of the reason."""
+        self.batch += 1
+        try:
+            losses = self.step(packed)
+        except NonFiniteError as error:
+            text = f"epoch {self.epoch}, micro-batch {self.batch}: {error} {explain(self.model, batch)}"
+            if self.nonfinite == "raise":
+                raise NonFiniteError(text) from None
+            warnings.warn(f"skipped: {text}", RuntimeWarning, stacklevel=2)
+            return
+        self.losses.append(losses)
+        self.sizes.append(len(packed))
 
     def end(self) -> None:
         """Goes back to the best weights."""
@@ -191,10 +223,9 @@ class _Run:
             source, self._source = self._source, None
         else:
             source = loaders.each(self.loader)
-        done = len(self.sizes)
         return tqdm(
-            itertools.islice(source, done, None),
-            initial=done,
+            itertools.islice(source, self.batch, None),
+            initial=self.batch,
             total=len(self.loader) if isinstance(self.loader, Sized) else None,
             desc=f"epoch {self.epoch}",
             unit="batch",
@@ -204,6 +235,8 @@ class _Run:
 
     def _mean_losses(self) -> dict[str, float]:
         """The mean of each loss over the utterances of the epoch."""
+        if not self.losses:
+            raise NonFiniteError(f"every micro-batch of epoch {self.epoch} was skipped")
         means = np.average(torch.stack(self.losses).double().cpu().numpy(), axis=0, weights=self.sizes)
         if not np.isfinite(means).all():
             raise NonFiniteError(f"the training loss of epoch {self.epoch} is not finite: {means.tolist()}")
@@ -257,6 +290,7 @@ class _Run:
         losses = torch.tensor(position.losses, dtype=torch.float64, device=self.model.device)
         self.losses = list(losses.reshape(-1, len(PARTS)))
         self.sizes = list(position.sizes)
+        self.batch = position.batch
         self.seconds = position.seconds
 
     def _save(self, checkpoints: Checkpoints) -> None:
@@ -268,7 +302,7 @@ class _Run:
                 identity=self._identity,
                 counters=counters,
                 epoch=self.epoch,
-                batch=len(self.sizes),
+                batch=self.batch,
                 losses=losses,
                 sizes=self.sizes,
                 seconds=self.seconds,

@@ -24,8 +24,8 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::State`] before an epoch has begun, [`Error::Batch`] where the batch can't be used,
-    /// [`Error::NonFinite`] for a loss that is not finite (on the CPU, where looking costs nothing). Weights,
-    /// pseudo-labels and accumulated gradients are as before then.
+    /// [`Error::NonFinite`] for a loss or a gradient that is not finite (on the CPU, where looking costs little).
+    /// Weights and pseudo-labels are as before then; so are accumulated gradients where it was the loss.
     pub fn train_step(&mut self, batch: &Batch) -> Result<Tensor> {
         self.prepare_step(batch)?;
         let losses = self.compute_step(batch)?;
@@ -80,6 +80,15 @@ impl Trainer {
             let _ = self.params.grad.zero_();
             self.run_mut()?.pending = 0;
             panic!("backward failed: {error}");
+        }
+        if !on_device && !self.params.gradients_are_finite() {
+            let _ = self.params.grad.zero_();
+            self.run_mut()?.pending = 0;
+            return Err(Error::NonFinite(
+                "a gradient of this batch is not finite; the step was not applied, and what its window of \
+                 micro-batches had gathered is dropped."
+                    .into(),
+            ));
         }
 
         let _no_grad = tch::no_grad_guard();
