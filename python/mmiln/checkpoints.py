@@ -25,7 +25,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from .errors import CheckpointError, StateError
+from .errors import CheckpointError, StateError, WeightsError
 
 KEPT: Final = 2
 TENSORS: Final = "state.safetensors"
@@ -208,7 +208,6 @@ class Checkpoints:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], Position]:
-    from .errors import WeightsError
     from .text_encoder import read_safetensors
 
     try:

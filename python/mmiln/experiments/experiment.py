@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 import pydantic
 from pydantic import Field, field_validator, model_validator
@@ -117,7 +117,30 @@ def _short(value: Any) -> str:
     return re.sub(r"[^\w.+-]", "_", str(value))
 
 
-class Experiment(Plain):
+class Described(Plain):
+    """What a TOML file or a dictionary describes."""
+
+    @classmethod
+    def of(cls, description: Mapping[str, Any]) -> Self:
+        """From plain data.
+
+        Raises:
+            ConfigError: An unknown key, a wrong value; says where.
+        """
+        return validated(cls, description, f"the {cls.__name__.lower()}")
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """From a TOML file, whose name is the default of ``name``.
+
+        Raises:
+            MissingFileError: There is no such file.
+            ConfigError: It is no TOML, or describes something else.
+        """
+        return validated(cls, read_toml(path), str(path))
+
+
+class Experiment(Described):
     """Datasets x models x grid x seeds, all trained by one protocol.
 
     Attributes:
@@ -161,25 +184,6 @@ class Experiment(Plain):
             if len(set(map(str, several))) < len(several):
                 raise ValueError(f"{name or 'the list'} names the same twice: {list(several)}")
         return value
-
-    @classmethod
-    def of(cls, description: Mapping[str, Any]) -> Experiment:
-        """An experiment from plain data.
-
-        Raises:
-            ConfigError: An unknown key, a wrong value; says where.
-        """
-        return validated(cls, description, "the experiment")
-
-    @classmethod
-    def read(cls, path: str | Path) -> Experiment:
-        """An experiment from a TOML file; the name of the file is the default of ``name``.
-
-        Raises:
-            MissingFileError: There is no such file.
-            ConfigError: It is no TOML or describes no experiment.
-        """
-        return validated(cls, read_toml(path), str(path))
 
     @classmethod
     def of_folder(cls, folder: Path) -> Experiment:

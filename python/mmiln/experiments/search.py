@@ -16,7 +16,7 @@ from ..config import Config
 from ..errors import ConfigError, ExperimentError, MissingFileError, StateError
 from ..pretrained import write
 from ..runs import Plain, Record
-from .experiment import Experiment, Name, Seed, Source, read_toml, validated
+from .experiment import Described, Experiment, Name, Seed, Source
 from .pool import Failure, Job, Pool
 from .progress import Display
 
@@ -60,7 +60,7 @@ class Range(Plain):
         return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
 
-class Search(Plain):
+class Search(Described):
     """What is searched: a space of fields for one model on one data set.
 
     Attributes:
@@ -82,25 +82,6 @@ class Search(Plain):
     settings: dict[str, Any] = Field(default_factory=dict)
     trials: Annotated[int, Field(ge=1)] = 50
     seed: Seed = 0
-
-    @classmethod
-    def of(cls, description: Mapping[str, Any]) -> Search:
-        """A search from plain data.
-
-        Raises:
-            ConfigError: An unknown key, a wrong value; says where.
-        """
-        return validated(cls, description, "the search")
-
-    @classmethod
-    def read(cls, path: str | Path) -> Search:
-        """A search from a TOML file.
-
-        Raises:
-            MissingFileError: There is no such file.
-            ConfigError: It is no TOML or describes no search.
-        """
-        return validated(cls, read_toml(path), str(path))
 
     def experiment(self, point: Mapping[str, Any]) -> Experiment:
         """The runs of one trial."""
