@@ -7,6 +7,7 @@
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/Tensor.h>
 #include <c10/core/Allocator.h>
+#include <pthread.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -93,10 +94,18 @@ struct Pool final : c10::Allocator {
   void copy_data(void* to, const void* from, size_t count) const override { std::memcpy(to, from, count); }
 };
 
+Pool* new_pool();
+
 // Never destroyed: tensors may outlive everything else.
 Pool& pool() {
-  static Pool* pool = new Pool;
+  static Pool* pool = new_pool();
   return *pool;
+}
+
+// A process may be forked while one of its threads allocates: the child must not find the lock taken for ever.
+Pool* new_pool() {
+  pthread_atfork([] { pool().mutex.lock(); }, [] { pool().mutex.unlock(); }, [] { pool().mutex.unlock(); });
+  return new Pool;
 }
 
 void Pool::give_back(void* context) {

@@ -210,11 +210,6 @@ impl Params {
         found
     }
 
-    /// Whether every accumulated gradient is a number; a sum tells, in which none cancels.
-    pub fn gradients_are_finite(&self) -> bool {
-        self.grad.sum(Kind::Double).double_value(&[]).is_finite()
-    }
-
     /// First and length of each trained group's run in flat storage.
     pub fn ranges(&self) -> Vec<(Group, i64, i64)> {
         Group::TRAINED

@@ -175,6 +175,7 @@ impl Ulgm {
             y_m: step.y_m,
             spaces: &std::iter::once(multimodal).chain(unimodal).collect::<Vec<_>>(),
             epoch: clock.epoch(),
+            unless: clock.fault(),
             bound: self.bound,
             exclude_zero: self.exclude_zero,
         });

@@ -1,5 +1,6 @@
 """Losses and gradients that are not finite: told, skipped on request, never applied. Odd statistics."""
 
+import json
 import math
 from typing import Any
 
@@ -82,6 +83,55 @@ def test_a_gradient_alone_is_not_applied():
     assert "a gradient of this batch is not finite; the step was not applied" in text
     assert "Values and losses are finite, gradients are not of: heads.multimodal.linear3.weight" in text
     assert weights(model) == before
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "name", ["audio.lstm.weight_ih_l0", "heads.multimodal.linear3.bias", "text.conv.weight"]
+)
+@pytest.mark.parametrize("place", [0, -1])
+def test_one_number_is_enough(value, name, place):
+    check_one_number(value, name, place)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_number_among_many_is_enough(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        check_one_number(math.nan, "heads.multimodal.linear3.bias", -1, d_model=96, num_heads=4)
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_one_number(value: float, name: str, place: int, device: str = "cpu", **changes: Any) -> None:
+    model = build(device=device, **({"accumulate": 4} | changes))
+    packed = model._pack(batch(0))
+    core = model._core
+    core.begin_training(3, json.dumps(model.config.train))
+    core.begin_epoch(1)
+    core.train_step(packed)
+    assert core.undone_steps() == 0
+    before = weights(model)
+    state, counters = core.training_state()
+    state[f"gradients.{name}"].view(-1)[place] = value
+    core.load_training_state(state, counters)
+    try:
+        core.train_step(packed)
+        core.train_step(packed)
+        core.end_epoch()
+        outcome = str(core.undone_steps())  # on a card, which says so when asked
+    except NonFiniteError as error:
+        outcome = str(error)
+    assert outcome == "2" or outcome.startswith("a gradient of this batch is not finite")
+    assert json.loads(core.training_state()[1])["step"] == 1
+    assert not any(grad.any() for n, grad in core.training_state()[0].items() if n.startswith("gradients."))
+    assert weights(model) == before
+    core.train_step(packed)
+    core.end_epoch()
+    assert core.undone_steps() == 0
+    assert weights(model) != before
+    assert all(torch.isfinite(weight).all() for weight in model.state_dict().values())
 
 
 def test_skipped_batches_leave_no_trace_but_a_warning():

@@ -1,9 +1,6 @@
-"""What the Rust core needs of torch: the version that it was compiled against, and a neutral state."""
+"""What the Rust core needs of torch: the version that it was compiled against."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
@@ -20,19 +17,3 @@ def check() -> None:
             f"this mmiln was built for torch {BUILT_FOR} and can't run with torch {installed}: "
             f"install it with `pip install torch=={BUILT_FOR}`, or an mmiln built for yours"
         )
-
-
-@contextmanager
-def neutral() -> Iterator[None]:
-    """The state that the core computes in, whatever the caller's thread is set to.
-
-    Under a caller's ``inference_mode`` weights could not be trained, under ``autocast`` numbers would
-    change. The core enters this around every call.
-    """
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        torch.autocast("cpu", enabled=False),
-        torch.autocast("cuda", enabled=False),
-    ):
-        yield

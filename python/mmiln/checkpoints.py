@@ -131,12 +131,15 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 self._lock.acquire()
+                for path in self.folder.glob(f"*{WRITING}"):
+                    shutil.rmtree(path)
             except Timeout:
                 raise StateError(
                     f"another run keeps its checkpoints in {self.folder}: name another folder"
                 ) from None
-            for path in self.folder.glob(f"*{WRITING}"):
-                shutil.rmtree(path)
+            except BaseException:
+                self._lock.release()
+                raise
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,13 @@ class Model:
         self._encoder = None if text_encoder is None else find_text_encoder(text_encoder)
         self._built: Core | None = None
         self._final_widths: dict[str, int] = {}
+        self._make_locks()
         self._check()
+
+    def _make_locks(self) -> None:
+        """Locks of this object's own: one for who trains it, one for who gives it weights."""
+        self._training = threading.Lock()
+        self._building = threading.Lock()
 
     # Parameters, as scikit-learn has them
 
@@ -215,31 +222,36 @@ class Model:
             resume: ``"auto"`` goes on where there is a checkpoint, ``True`` demands one, ``False`` that there
                 is none. ``"adopt"`` goes on also with other rates, decays, patience, device, version.
             nonfinite: What becomes of a batch whose loss or gradient is not finite: ``"raise"``, or
-                ``"skip"`` it with a warning; no step is made either way. On a card it is noticed at the end
-                of the epoch.
+                ``"skip"`` it with a warning; no step is made either way. A card is asked every sixteenth
+                micro-batch, with ``"skip"`` after each; what follows the first such batch is not applied.
 
         Raises:
             BatchError: A batch can't be used.
             CheckpointError: The folder can't be written to, or no checkpoint in it is whole.
-            StateError: Dataset indices or the size of the training set can't be known, or the checkpoints are
-                of another run; lists what differs.
+            StateError: Dataset indices or the size of the training set can't be known; or the checkpoints are
+                of another run, and what differs; or the model is being trained already.
             NonFiniteError: A loss or a gradient is NaN or infinite; names utterances and the first layer.
         """
+        if self._training.locked():
+            raise StateError(
+                "this model is being trained already, by another thread or by the fit() whose callback "
+                "this is: train a copy, copy.deepcopy(model)"
+            )
         config = self.config.train
-        return training.fit(
-            self,
-            loaders.for_training(loader, config["batch_size"], config["seed"]),
-            valid,
-            epochs=epochs,
-            patience=config["patience"] if patience is None else patience,
-            callbacks=callbacks,
-            progress=progress,
-            checkpoints=None
-            if checkpoint_dir is None
-            else Checkpoints(Path(checkpoint_dir), checkpoint_every),
-            resume=resume,
-            nonfinite=nonfinite,
-        )
+        checkpoints = None if checkpoint_dir is None else Checkpoints(Path(checkpoint_dir), checkpoint_every)
+        with self._training:
+            return training.fit(
+                self,
+                loaders.for_training(loader, config["batch_size"], config["seed"]),
+                valid,
+                epochs=epochs,
+                patience=config["patience"] if patience is None else patience,
+                callbacks=callbacks,
+                progress=progress,
+                checkpoints=checkpoints,
+                resume=resume,
+                nonfinite=nonfinite,
+            )
 
     def predict(self, loader: loaders.Loader) -> Predictions:
         """Scores of all utterances, in dataset order where batches carry ``index``.
@@ -401,11 +413,13 @@ class Model:
     def __getstate__(self) -> dict[str, Any]:
         """Arguments, weights and ``history_``; what a run keeps beside them (pseudo-labels) stays behind."""
         weights = None if self._built is None else {n: t.cpu() for n, t in self.state_dict().items()}
-        return vars(self) | {"_built": weights}
+        locks = ("_training", "_building")
+        return {n: v for n, v in vars(self).items() if n not in locks} | {"_built": weights}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         weights = state["_built"]
         vars(self).update(state | {"_built": None})
+        self._make_locks()
         if weights is not None:
             self._build(self._final_widths, weights=weights)
 
@@ -459,23 +473,26 @@ class Model:
         return widths
 
     def _build(self, widths: dict[str, int], *, weights: Mapping[str, Tensor] | None = None) -> Core:
-        """Creates the core; a text encoder's weights come with ``weights``, else from its directory."""
-        config = Config.resolve(self.preset, {**self.fields, **widths, "seed": self.seed})
-        encoder = self._encoder
-        core = Core(
-            json.dumps(config.model),
-            None if encoder is None else json.dumps(encoder.config),
-            seed=config.train["seed"],
-            device=self.device,
-            dtype=self.dtype,
-            precision=self.precision,
-        )
-        if weights is not None:
-            core.load_state_dict(dict(weights), "")
-        elif encoder is not None:
-            core.load_state_dict(encoder.weights(), "text.bert.")
-        self._built, self._final_widths = core, widths
-        return core
+        """Creates the core, once; a text encoder's weights come with ``weights``, else from its directory."""
+        with self._building:
+            if self._built is not None:  # another thread came first
+                return self._built
+            config = Config.resolve(self.preset, {**self.fields, **widths, "seed": self.seed})
+            encoder = self._encoder
+            core = Core(
+                json.dumps(config.model),
+                None if encoder is None else json.dumps(encoder.config),
+                seed=config.train["seed"],
+                device=self.device,
+                dtype=self.dtype,
+                precision=self.precision,
+            )
+            if weights is not None:
+                core.load_state_dict(dict(weights), "")
+            elif encoder is not None:
+                core.load_state_dict(encoder.weights(), "text.bert.")
+            self._built, self._final_widths = core, widths
+            return core
 
 
 def _joined(name: str, parts: list[Any], dtype: type) -> npt.NDArray[Any] | None:

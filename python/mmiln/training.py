@@ -38,6 +38,7 @@ PARTS = ("task", "sim", "diff", "total")
 
 Resume = bool | Literal["auto", "adopt"]
 NonFinite = Literal["raise", "skip"]
+LOOK_EVERY: Final = 16  # micro-batches
 RESUME: Final = ("auto", "adopt", True, False)
 
 
@@ -79,8 +80,6 @@ def fit(
             raise ConfigError(f"{name} must be at least 1, got {number!r}")
     if nonfinite not in ("raise", "skip"):
         raise ConfigError(f'nonfinite must be "raise" or "skip", got {nonfinite!r}')
-    if nonfinite == "skip" and model.device != "cpu":
-        raise ConfigError('nonfinite="skip" needs device="cpu": on a card no step waits for its loss')
     stopping = EarlyStopping(patience)
     run = _Run(model, loader, valid, epochs, stopping, callbacks, progress, checkpoints, nonfinite)
     with checkpoints or nullcontext():
@@ -124,6 +123,9 @@ class _Run:
         self.progress = progress
         self.checkpoints = checkpoints
         self.nonfinite = nonfinite
+        # On a card no step waits for its numbers; what is to be skipped must be known before the next.
+        self.look_every = 1 if nonfinite == "skip" else LOOK_EVERY
+        self._recent: deque[Any] = deque(maxlen=self.look_every)
         self.history = History()
         self.epoch = 1  # the one under way
         self.batch = 0  # how many of its micro-batches are done
@@ -170,11 +172,14 @@ class _Run:
         model._core.begin_epoch(epoch)
         for packed in packed_ahead(self._batches(), self._pack, model.device):
             self._train_batch(packed, self._raw.popleft())
+            if self.batch % self.look_every == 0:
+                self._look()
             for callback in self.callbacks:
                 callback.on_batch_end(model, epoch, self.batch)
             if self.checkpoints is not None and self.checkpoints.due:
                 self.seconds = time.perf_counter() - started
                 self._save(self.checkpoints)
+        self._look()
         model._core.end_epoch()
         logs = self._mean_losses()
         if self.nonfinite == "skip":
@@ -200,18 +205,34 @@ class _Run:
         return self.model._pack(batch)
 
     def _train_batch(self, packed: Batch, batch: Any) -> None:
-        """One step; where its loss or gradient is not finite, what is known of the reason."""
+        """One step; on the CPU, whether it was finite."""
         self.batch += 1
+        self._recent.append(batch)
         try:
             losses = self.step(packed)
         except NonFiniteError as error:
-            text = f"epoch {self.epoch}, micro-batch {self.batch}: {error} {explain(self.model, batch)}"
-            if self.nonfinite == "raise":
-                raise NonFiniteError(text) from None
-            warnings.warn(f"skipped: {text}", RuntimeWarning, stacklevel=2)
+            self._refuse(str(error), 1)
             return
         self.losses.append(losses)
         self.sizes.append(len(packed))
+
+    def _look(self) -> None:
+        """On a card: whether the steps since the last look were finite, and so applied."""
+        if undone := self.model._core.undone_steps():
+            del self.losses[-undone:], self.sizes[-undone:]
+            self._refuse(
+                "the loss or a gradient of this batch is not finite; the step was not applied.", undone
+            )
+
+    def _refuse(self, what: str, undone: int) -> None:
+        """Says which batch could not be trained on, the first of the last ``undone``."""
+        number = self.batch - undone + 1
+        text = (
+            f"epoch {self.epoch}, micro-batch {number}: {what} {explain(self.model, self._recent[-undone])}"
+        )
+        if self.nonfinite == "raise":
+            raise NonFiniteError(text) from None
+        warnings.warn(f"skipped: {text}", RuntimeWarning, stacklevel=2)
 
     def end(self) -> None:
         """Goes back to the best weights."""
@@ -238,8 +259,6 @@ class _Run:
         if not self.losses:
             raise NonFiniteError(f"every micro-batch of epoch {self.epoch} was skipped")
         means = np.average(torch.stack(self.losses).double().cpu().numpy(), axis=0, weights=self.sizes)
-        if not np.isfinite(means).all():
-            raise NonFiniteError(f"the training loss of epoch {self.epoch} is not finite: {means.tolist()}")
         return {f"train_{name}": float(value) for name, value in zip(PARTS, means, strict=True)}
 
     # Checkpoints
@@ -294,6 +313,7 @@ class _Run:
         self.seconds = position.seconds
 
     def _save(self, checkpoints: Checkpoints) -> None:
+        self._look()
         tensors, counters = self.model._core.training_state()
         losses = torch.stack(self.losses).double().tolist() if self.losses else []
         checkpoints.save(

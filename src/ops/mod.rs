@@ -14,6 +14,7 @@ pub mod cuda;
 pub mod dropout;
 pub mod embedding;
 pub mod feed_forward;
+pub mod finite;
 pub mod gated_norm;
 pub mod gemm;
 pub mod linear;

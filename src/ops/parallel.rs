@@ -12,7 +12,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use rayon::ThreadPool;
@@ -71,6 +71,39 @@ struct Team {
     /// How many jobs there have been.
     published: AtomicUsize,
     jobs: Mutex<Vec<Arc<Job>>>,
+}
+
+type Teams = (u32, BTreeMap<usize, Arc<Team>>);
+
+/// The teams by number of threads, and the process that made them: threads do not survive a fork.
+static TEAMS: Mutex<Teams> = Mutex::new((0, BTreeMap::new()));
+
+thread_local! {
+    static HELD: Cell<Option<MutexGuard<'static, Teams>>> = const { Cell::new(None) };
+}
+
+/// Keeps a child from finding [`TEAMS`] locked for ever, as it would if its parent was forked while a thread had
+/// it: who forks holds the lock meanwhile.
+fn mind_forks() {
+    extern "C" fn before() {
+        HELD.set(Some(lock(&TEAMS)));
+    }
+    extern "C" fn after() {
+        HELD.take();
+    }
+    static ONCE: Once = Once::new();
+    // SAFETY: the handlers stay where they are as long as the process lasts, and do not unwind.
+    ONCE.call_once(|| unsafe {
+        pthread_atfork(Some(before), Some(after), Some(after));
+    });
+}
+
+unsafe extern "C" {
+    fn pthread_atfork(
+        prepare: Option<extern "C" fn()>,
+        parent: Option<extern "C" fn()>,
+        child: Option<extern "C" fn()>,
+    ) -> i32;
 }
 
 /// Pieces of work that whoever comes first takes.
@@ -148,9 +181,9 @@ impl Team {
         Some(Self { pool, helpers, awake, published, jobs: Mutex::new(vec![]) })
     }
 
-    /// The teams by number of threads, and the process that made them: threads do not survive a fork.
+    /// The team of so many threads, the caller's among them.
     fn of(threads: usize) -> Option<Arc<Self>> {
-        static TEAMS: Mutex<(u32, BTreeMap<usize, Arc<Team>>)> = Mutex::new((0, BTreeMap::new()));
+        mind_forks();
         let mut teams = lock(&TEAMS);
         let process = std::process::id();
         if teams.0 != process {

@@ -1,7 +1,9 @@
 //! `_core.Core`: the trainer behind one lock.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
@@ -22,7 +24,12 @@ use crate::train::Trainer;
 #[pyclass(module = "mmiln._core", frozen)]
 pub struct Core {
     trainer: Mutex<Trainer>,
+    /// The process that took the lock last.
+    holder: AtomicU32,
 }
+
+/// How long a thread may take from having the lock to saying so.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A tensor, or one tensor an utterance.
 enum Value {
@@ -53,13 +60,13 @@ impl Core {
                 parse_device(device)?,
                 parse_precision(precision)?,
             )?;
-            Ok(Self { trainer: Mutex::new(trainer) })
+            Ok(Self { trainer: Mutex::new(trainer), holder: AtomicU32::new(std::process::id()) })
         })
     }
 
     /// Scores, `(B,)`.
     fn scores(&self, py: Python<'_>, batch: &PyBatch) -> PyResult<PyTensor> {
-        entry::run(py, || Ok(PyTensor(self.lock().forward(&batch.0, Wanted::Score)?.score().shallow_clone())))
+        entry::run(py, || Ok(PyTensor(self.lock()?.forward(&batch.0, Wanted::Score)?.score().shallow_clone())))
     }
 
     /// Everything a forward pass computes, by the names of section 11.
@@ -70,7 +77,7 @@ impl Core {
         intermediates: bool,
     ) -> PyResult<Bound<'py, PyDict>> {
         let values =
-            entry::run(py, || Ok(named(&self.lock().forward(&batch.0, Wanted::Everything)?, intermediates)))?;
+            entry::run(py, || Ok(named(&self.lock()?.forward(&batch.0, Wanted::Everything)?, intermediates)))?;
         let dict = PyDict::new(py);
         for (name, value) in values {
             match value {
@@ -86,73 +93,78 @@ impl Core {
 
     /// task, sim, diff, total without dropout, scalars.
     fn losses<'py>(&self, py: Python<'py>, batch: &PyBatch) -> PyResult<Bound<'py, PyDict>> {
-        let losses = entry::run(py, || self.lock().losses(&batch.0))?;
+        let losses = entry::run(py, || self.lock()?.losses(&batch.0))?;
         tensor_dict(py, NAMES.map(str::to_owned).into_iter().zip(losses.unbind(0)))
     }
 
     /// Gradients of the total loss without dropout, by parameter name.
     fn gradients<'py>(&self, py: Python<'py>, batch: &PyBatch) -> PyResult<Bound<'py, PyDict>> {
-        let gradients = entry::run(py, || self.lock().gradients(&batch.0))?;
+        let gradients = entry::run(py, || self.lock()?.gradients(&batch.0))?;
         tensor_dict(py, gradients)
     }
 
     /// Whether training needs dataset indices and the number of samples.
     fn keeps_pseudo_labels(&self, py: Python<'_>) -> PyResult<bool> {
-        entry::run(py, || Ok(self.lock().keeps_pseudo_labels()))
+        entry::run(py, || Ok(self.lock()?.keeps_pseudo_labels()))
     }
 
     fn begin_training(&self, py: Python<'_>, samples: Option<i64>, train: &str) -> PyResult<()> {
-        entry::run(py, || self.lock().begin_training(samples, entry::from_json(train)?))
+        entry::run(py, || self.lock()?.begin_training(samples, entry::from_json(train)?))
     }
 
     fn begin_epoch(&self, py: Python<'_>, epoch: i64) -> PyResult<()> {
-        entry::run(py, || self.lock().begin_epoch(epoch))
+        entry::run(py, || self.lock()?.begin_epoch(epoch))
     }
 
     /// task, sim, diff, total of one micro-batch, `(4,)`, on the device.
     fn train_step(&self, py: Python<'_>, batch: &PyBatch) -> PyResult<PyTensor> {
-        entry::run(py, || Ok(PyTensor(self.lock().train_step(&batch.0)?)))
+        entry::run(py, || Ok(PyTensor(self.lock()?.train_step(&batch.0)?)))
     }
 
     /// The three parts of a step by themselves: what the host does before, the launches, what it counts after.
     fn prepare_step(&self, py: Python<'_>, batch: &PyBatch) -> PyResult<()> {
-        entry::run(py, || self.lock().prepare_step(&batch.0))
+        entry::run(py, || self.lock()?.prepare_step(&batch.0))
     }
 
     fn compute_step(&self, py: Python<'_>, batch: &PyBatch) -> PyResult<PyTensor> {
-        entry::run(py, || Ok(PyTensor(self.lock().compute_step(&batch.0)?)))
+        entry::run(py, || Ok(PyTensor(self.lock()?.compute_step(&batch.0)?)))
     }
 
     fn finish_step(&self, py: Python<'_>) -> PyResult<()> {
-        entry::run(py, || self.lock().finish_step())
+        entry::run(py, || self.lock()?.finish_step())
     }
 
     /// Whether the optimiser steps at the end of the coming step.
     fn step_is_last_of_window(&self, py: Python<'_>) -> PyResult<bool> {
-        entry::run(py, || self.lock().last_of_window())
+        entry::run(py, || self.lock()?.last_of_window())
     }
 
     /// Why launches of steps can't be captured and repeated.
     fn not_capturable(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
-        entry::run(py, || Ok(self.lock().not_capturable()))
+        entry::run(py, || Ok(self.lock()?.not_capturable()))
+    }
+
+    /// On a device: how many of the last steps were not applied, as the first of them was not finite.
+    fn undone_steps(&self, py: Python<'_>) -> PyResult<u32> {
+        entry::run(py, || self.lock()?.undone_steps())
     }
 
     fn end_epoch(&self, py: Python<'_>) -> PyResult<()> {
-        entry::run(py, || self.lock().end_epoch())
+        entry::run(py, || self.lock()?.end_epoch())
     }
 
     fn keep_best(&self, py: Python<'_>) -> PyResult<()> {
-        entry::run(py, || self.lock().keep_best())
+        entry::run(py, || self.lock()?.keep_best())
     }
 
     fn restore_best(&self, py: Python<'_>) -> PyResult<()> {
-        entry::run(py, || self.lock().restore_best())
+        entry::run(py, || self.lock()?.restore_best())
     }
 
     /// All that the run depends on: tensors by name, and its counters as JSON.
     fn training_state<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyDict>, String)> {
         let (state, counters) = entry::run(py, || {
-            let (state, counters) = self.lock().training_state()?;
+            let (state, counters) = self.lock()?.training_state()?;
             Ok((state, entry::to_json(&counters)))
         })?;
         Ok((tensor_dict(py, state)?, counters))
@@ -166,23 +178,23 @@ impl Core {
         counters: &str,
     ) -> PyResult<()> {
         let state = state.into_iter().map(|(name, tensor)| (name, tensor.0)).collect();
-        entry::run(py, move || self.lock().load_training_state(&state, entry::from_json(counters)?))
+        entry::run(py, move || self.lock()?.load_training_state(&state, entry::from_json(counters)?))
     }
 
     /// Pseudo-labels by modality and dataset index; `None` where no run keeps any.
     fn pseudo_labels<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let labels = entry::run(py, || Ok(self.lock().pseudo_labels()))?;
+        let labels = entry::run(py, || Ok(self.lock()?.pseudo_labels()))?;
         labels.map(|all| tensor_dict(py, all.into_iter().map(|(m, t)| (m.name().to_owned(), t)))).transpose()
     }
 
     /// Names of the weights that are not trained.
     fn frozen(&self, py: Python<'_>) -> PyResult<Vec<String>> {
-        entry::run(py, || Ok(self.lock().frozen()))
+        entry::run(py, || Ok(self.lock()?.frozen()))
     }
 
     /// A copy of every weight by name.
     fn state_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let state = entry::run(py, || Ok(self.lock().state_dict()))?;
+        let state = entry::run(py, || Ok(self.lock()?.state_dict()))?;
         tensor_dict(py, state)
     }
 
@@ -194,14 +206,39 @@ impl Core {
         prefix: &str,
     ) -> PyResult<()> {
         let state = state.into_iter().map(|(name, tensor)| (name, tensor.0)).collect();
-        entry::run(py, move || self.lock().load_state_dict(&state, prefix))
+        entry::run(py, move || self.lock()?.load_state_dict(&state, prefix))
     }
 }
 
 impl Core {
-    /// A call that panicked left the trainer whole: weights change in the last stage of a step only.
-    fn lock(&self) -> MutexGuard<'_, Trainer> {
-        self.trainer.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits for its turn. A call that panicked left the trainer whole: weights change in the last stage of a step
+    /// only.
+    ///
+    /// # Errors
+    /// [`Error::State`] in a process that was forked while another thread had the lock, which is not there to give
+    /// it back.
+    fn lock(&self) -> Result<MutexGuard<'_, Trainer>> {
+        let (process, started) = (std::process::id(), Instant::now());
+        let guard = loop {
+            match self.trainer.try_lock() {
+                Ok(guard) => break guard,
+                Err(TryLockError::Poisoned(error)) => break error.into_inner(),
+                Err(TryLockError::WouldBlock) if self.holder.load(Ordering::Relaxed) == process => {
+                    break self.trainer.lock().unwrap_or_else(PoisonError::into_inner);
+                }
+                // Either that, or a thread of this process has taken it just now and not said so yet.
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
+            }
+            if started.elapsed() > PATIENCE {
+                return Err(Error::State(
+                    "this process was forked while another thread of its parent used the model: load or copy the \
+                     model here, or start processes by \"spawn\""
+                        .into(),
+                ));
+            }
+        };
+        self.holder.store(process, Ordering::Relaxed);
+        Ok(guard)
     }
 }
 

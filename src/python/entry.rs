@@ -1,6 +1,7 @@
 //! The one way from Python into the core: neutral torch, release the GIL, stop panics, map errors.
 
 use std::any::Any;
+use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError};
@@ -22,14 +23,37 @@ pub fn silence_caught_panics() {
     }));
 }
 
-/// Runs `f` without the GIL, in `mmiln._torch.neutral`; its error, or a panic, becomes an exception of
+/// Runs `f` without the GIL, in a neutral state of torch; its error, or a panic, becomes an exception of
 /// `mmiln.errors`.
 pub fn run<T: Send>(py: Python<'_>, f: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
-    let neutral = py.import("mmiln._torch")?.call_method0("neutral")?;
-    neutral.call_method0("__enter__")?;
-    let outcome = run_as_is(py, || kernels_alone(f));
-    neutral.call_method1("__exit__", (py.None(), py.None(), py.None()))?;
-    outcome
+    run_as_is(py, || {
+        let _neutral = Neutral::enter();
+        kernels_alone(f)
+    })
+}
+
+/// Gradients on, inference mode and autocast off, on this thread as long as this lasts. Not by way of Python,
+/// where Ctrl-C could come in between.
+struct Neutral(*mut c_void);
+
+impl Neutral {
+    fn enter() -> Self {
+        // SAFETY: takes nothing; what it returns is given back once, below.
+        Self(unsafe { mmiln_neutral_enter() })
+    }
+}
+
+impl Drop for Neutral {
+    fn drop(&mut self) {
+        // SAFETY: made by `mmiln_neutral_enter` on this thread, as a raw pointer is not sent to another.
+        unsafe { mmiln_neutral_leave(self.0) };
+    }
+}
+
+// csrc/neutral.cpp
+unsafe extern "C" {
+    fn mmiln_neutral_enter() -> *mut c_void;
+    fn mmiln_neutral_leave(neutral: *mut c_void);
 }
 
 /// The same in the caller's own state of torch, whose gradient mode decides whether there is a graph.

@@ -562,6 +562,7 @@ fn adam_(
         let settings = Settings {
             t: step,
             t_at: Pointer::NULL,
+            unless: Pointer::NULL,
             rate: lr,
             decay: weight_decay,
             how,

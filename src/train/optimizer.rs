@@ -42,10 +42,8 @@ impl Optimizer {
                 copy: params.half.as_ref().map(part),
             };
             let (rate, decay) = rates(group, config);
-            (
-                slice,
-                Settings { t, t_at: clock.optimizer_step(), rate, decay, how, scale, after: After::Clear },
-            )
+            let (t_at, unless) = (clock.optimizer_step(), clock.fault());
+            (slice, Settings { t, t_at, unless, rate, decay, how, scale, after: After::Clear })
         });
         adam(&slices.collect::<Vec<_>>());
     }

@@ -7,6 +7,8 @@ use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::loss::Losses;
 use crate::model::Wanted;
+use crate::ops::cuda::runs_on;
+use crate::ops::finite;
 use crate::rng::{Key, Noise, step_key};
 use crate::ulgm::Step;
 
@@ -24,8 +26,9 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::State`] before an epoch has begun, [`Error::Batch`] where the batch can't be used,
-    /// [`Error::NonFinite`] for a loss or a gradient that is not finite (on the CPU, where looking costs little).
-    /// Weights and pseudo-labels are as before then; so are accumulated gradients where it was the loss.
+    /// [`Error::NonFinite`] for a loss or a gradient that is not finite: weights and pseudo-labels are as before
+    /// then, and so are accumulated gradients where it was the loss. On a device nobody waits to hear of it; ask
+    /// [`Trainer::undone_steps`] from time to time.
     pub fn train_step(&mut self, batch: &Batch) -> Result<Tensor> {
         self.prepare_step(batch)?;
         let losses = self.compute_step(batch)?;
@@ -81,7 +84,10 @@ impl Trainer {
             self.run_mut()?.pending = 0;
             panic!("backward failed: {error}");
         }
-        if !on_device && !self.params.gradients_are_finite() {
+        let run = self.run.as_ref().expect("checked above");
+        if on_device {
+            finite::cuda::note(&[&self.params.grad, &losses.values], &run.clock);
+        } else if !finite::all_finite(&self.params.grad) {
             let _ = self.params.grad.zero_();
             self.run_mut()?.pending = 0;
             return Err(Error::NonFinite(
@@ -134,6 +140,23 @@ impl Trainer {
         self.model.looks_up_features().then_some("a frozen text encoder looks its features up on the host")
     }
 
+    /// On a device: how many of the last steps were not applied, as the loss or a gradient of the first of them was
+    /// not finite. The run is as before that one from now on, but that what its window had gathered is dropped.
+    ///
+    /// # Errors
+    /// [`Error::State`] where no run was started.
+    pub fn undone_steps(&mut self) -> Result<u32> {
+        let on_device = runs_on(self.device);
+        let run = self.run_mut()?;
+        let Some(fault) = on_device.then(|| run.clock.take_fault()).flatten() else { return Ok(0) };
+        let undone = run.step - (fault.step - 1);
+        run.step -= undone;
+        run.optimizer.steps = fault.optimizer_step - 1;
+        run.pending = 0;
+        let _ = self.params.grad.zero_();
+        Ok(undone)
+    }
+
     /// Ends an epoch: an incomplete window is stepped, not dropped.
     ///
     /// # Errors
@@ -157,6 +180,6 @@ impl Run {
 
     fn set_clock(&self) {
         let key = step_key(self.config.seed, self.step);
-        self.clock.set(key, self.epoch, i64::from(self.optimizer.steps + 1));
+        self.clock.set(key, self.epoch, i64::from(self.optimizer.steps + 1), i64::from(self.step + 1));
     }
 }

@@ -6,6 +6,7 @@ struct Adam {
   unsigned short* copy;   // (count): bfloat16 of the new weights, or null
   const long long* t_at;  // where the number of the step stands, or null:
   long long t;
+  const long long* unless;  // nothing is done unless this is null, or zero stands there
   double rate, decay, scale;
   long long count;
   int decoupled, clear;
@@ -65,6 +66,7 @@ __device__ bool aligned(const void* p, int to) { return (size_t)p % to == 0; }
 // Elements four at a time where the arrays allow it, what is before and after them one at a time.
 extern "C" __global__ void adam(const Many<Adam> calls) {
   const Adam& c = calls.at[blockIdx.z];
+  if (c.unless && *c.unless) return;
   __shared__ Constants shared;
   if (threadIdx.x == 0) shared = constants(c);
   __syncthreads();

@@ -50,6 +50,8 @@ pub struct Settings {
     pub t: i32,
     /// On a device: where that number stands; null for `t`.
     pub t_at: Pointer,
+    /// On a device: nothing is done unless the number that stands there is zero; null for always.
+    pub unless: Pointer,
     pub rate: f64,
     pub decay: f64,
     pub how: Decay,

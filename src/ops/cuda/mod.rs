@@ -41,6 +41,7 @@ pub const SOURCES: &[Source] = &[
     super::conv1d::cuda::SOURCE,
     super::dropout::cuda::SOURCE,
     super::embedding::cuda::SOURCE,
+    super::finite::cuda::SOURCE,
     super::gated_norm::cuda::SOURCE,
     super::linear::cuda::SOURCE,
     super::lstm::cuda::SOURCE,

@@ -86,7 +86,7 @@ struct Step {
   real* centres;          // working memory: (2, width), where width is the sum of all dims
   real* labels;           // (count, batch)
   int* moves;             // (count, batch)
-  const long long* epoch;
+  const long long *epoch, *unless;  // nothing is done unless the latter is null, or zero stands there
   double bound;
   int batch, count, width, exclude_zero;
 };
@@ -108,6 +108,7 @@ __device__ void update(double& sum, int own, int move, real before, real after) 
 // column, through the batch in its order.
 extern "C" __global__ void ulgm_step(const Many<Step> calls) {
   const Step& c = calls.at[blockIdx.z];
+  if (c.unless && *c.unless) return;
   const int lane = threadIdx.x % WARP;
   const long long epoch = *c.epoch;
 

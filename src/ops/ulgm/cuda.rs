@@ -123,6 +123,8 @@ pub struct Step<'a> {
     pub spaces: &'a [(Space<'a>, &'a Tensor)],
     /// Where the number of the epoch stands.
     pub epoch: Pointer,
+    /// Nothing is done unless the number that stands there is zero; null for always.
+    pub unless: Pointer,
     pub bound: f64,
     pub exclude_zero: bool,
 }
@@ -149,6 +151,7 @@ struct StepAt {
     labels: Pointer,
     moves: Pointer,
     epoch: Pointer,
+    unless: Pointer,
     bound: f64,
     batch: i32,
     count: i32,
@@ -185,6 +188,7 @@ pub fn step(step: &Step) {
         labels: Pointer::to(&labels),
         moves: Pointer::to(&moves),
         epoch: step.epoch,
+        unless: step.unless,
         bound: step.bound,
         batch: batch as i32,
         count: count as i32,

@@ -1,0 +1,35 @@
+//! Launches of `cuda.cu`.
+
+use tch::Tensor;
+
+use crate::clock::Clock;
+use crate::ops::cuda::{Current, Grid, Kernel, Pointer, Source, launch};
+use crate::ops::profile::Record;
+
+pub const SOURCE: Source = Source { name: "finite", text: include_str!("cuda.cu") };
+const NOTE: Kernel = Kernel { source: SOURCE, name: "note_not_finite" };
+const THREADS: usize = 256;
+/// Numbers that a thread looks at, at least, and blocks of a tensor at most: some for each multiprocessor.
+const EACH: usize = 4;
+const BLOCKS: usize = 1024;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Arguments {
+    numbers: Pointer,
+    clock: Pointer,
+    count: i64,
+}
+
+/// Notes in the clock, if none was noted before, that its step is not finite: a number of these tensors is not.
+pub fn note(tensors: &[&Tensor], clock: &Clock) {
+    let _current = Current::of(tensors[0].device());
+    let _record = Record::forward(c"Finite");
+    let calls: Vec<Arguments> = tensors
+        .iter()
+        .map(|x| Arguments { numbers: Pointer::to(x), clock: clock.all(), count: x.numel() as i64 })
+        .collect();
+    launch(NOTE, tensors[0], &calls, |call| {
+        Grid::line((call.count as usize).div_ceil(EACH * THREADS).min(BLOCKS), THREADS)
+    });
+}
