@@ -412,7 +412,8 @@ class Model:
 
     def __getstate__(self) -> dict[str, Any]:
         """Arguments, weights and ``history_``; what a run keeps beside them (pseudo-labels) stays behind."""
-        weights = None if self._built is None else {n: t.cpu() for n, t in self.state_dict().items()}
+        # As arrays: torch hands tensors to another process by file descriptors, too many of them.
+        weights = None if self._built is None else {n: t.cpu().numpy() for n, t in self.state_dict().items()}
         locks = ("_training", "_building")
         return {n: v for n, v in vars(self).items() if n not in locks} | {"_built": weights}
 
@@ -421,7 +422,8 @@ class Model:
         vars(self).update(state | {"_built": None})
         self._make_locks()
         if weights is not None:
-            self._build(self._final_widths, weights=weights)
+            tensors = {name: batches.tensor(name, weight) for name, weight in weights.items()}
+            self._build(self._final_widths, weights=tensors)
 
     # The core
 

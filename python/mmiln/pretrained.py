@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ._signals import ctrl_c_waits
 from .errors import ConfigError, MissingFileError
 
 # What config.json holds beside model_type, and of which kind.
@@ -93,8 +94,9 @@ def save(
             shutil.copyfile(file, staging / file.name)
         (staging / "README.md").write_text(card, encoding="utf-8")
         (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        for file in staging.iterdir():
-            file.replace(directory / file.name)
+        with ctrl_c_waits():
+            for file in staging.iterdir():
+                file.replace(directory / file.name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

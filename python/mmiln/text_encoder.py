@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._signals import ctrl_c_waits
 from .errors import ConfigError, MissingFileError, WeightsError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
@@ -162,7 +163,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        with ctrl_c_waits():  # safetensors would say that the file is damaged
+            return load_file(path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} can't be read as safetensors: {error}") from error
 
