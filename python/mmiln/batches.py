@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,7 @@ def pack(
     """
     batch = check_keys(batch)
     side = batch.get("padding_side", "right")
-    if side not in ("right", "left"):
+    if not isinstance(side, str) or side not in ("right", "left"):
         raise BatchError(f'padding_side must be "right" or "left", got {side!r}')
     parts: dict[str, Any] = {"padding_side": side}
     tokens = _tokens(batch, encoder) if "text" in uses and encoder is not None else None
@@ -118,14 +119,34 @@ def pack(
         parts["labels"] = tensor("labels", labels)
     if batch.get("index") is not None:
         parts["index"] = whole_numbers("index", batch["index"])
-    return _core.Batch(device=device, dtype=dtype, **parts)
+    packed = _core.Batch(device=device, dtype=dtype, **parts)
+    names(batch, len(packed))
+    return packed
+
+
+def names(batch: Mapping[str, Any], size: int) -> list[str] | None:
+    """What the utterances of a batch of this size are called, if anything.
+
+    Raises:
+        BatchError: It is not one name an utterance.
+    """
+    given = batch.get("id")
+    if given is None:
+        return None
+    if isinstance(given, (np.ndarray, Tensor)) and given.ndim == 1:
+        given = given.tolist()
+    if not isinstance(given, (list, tuple)) or len(given) != size:
+        raise BatchError(f"id must be a list of {size} names, one an utterance; got {reprlib.repr(given)}")
+    return [str(name) for name in given]
 
 
 def tensor(name: str, value: Any) -> Tensor:
     """A CPU tensor of numbers that shares memory where it can."""
     if isinstance(value, Tensor):
-        if value.is_complex() or value.dtype == torch.bool:
+        if value.is_complex() or value.dtype == torch.bool or value.is_quantized:
             raise BatchError(f"{name} must hold real numbers, got {value.dtype}")
+        if value.layout != torch.strided or value.is_meta or value.is_nested:
+            raise BatchError(f"{name} must be a dense tensor, got one of {value.layout} on {value.device}")
         return value.detach().cpu()
     try:
         array = np.asarray(value)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from torch import Tensor
 from torch.utils.data import Subset
 
 from . import batches
@@ -41,7 +43,7 @@ def for_reading(data: Loader, batch_size: int) -> Iterable[Any]:
 def _iterable(data: Loader, batch_size: int, shuffle_seed: int | None) -> Iterable[Any]:
     if isinstance(data, Split):
         return data.loader(batch_size, shuffle=shuffle_seed is not None, seed=shuffle_seed or 0)
-    if isinstance(data, (str, bytes, Mapping)) or not isinstance(data, Iterable):
+    if isinstance(data, (str, bytes, Mapping, np.ndarray, Tensor)) or not isinstance(data, Iterable):
         raise BatchError(
             "a loader must be an iterable of batches: a mmiln.data.Split, a torch DataLoader, MMSA's "
             f"loader or a list of batches; got {type(data).__name__}"

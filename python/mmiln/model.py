@@ -263,12 +263,12 @@ class Model:
         for batch in loaders.each(loaders.for_reading(loader, self.config.train["batch_size"])):
             packed = self._pack(batch)
             scores.append(self._core.scores(packed).float().cpu().numpy())
-            names.append(batch.get("id"))
+            names.append(batches.names(batch, len(packed)))
             indices.append(batch.get("index"))
             label = batch.get("labels")
             labels.append(label.get("M") if isinstance(label, Mapping) else label)
         score = np.concatenate(scores)
-        id_ = None if any(n is None for n in names) else [str(name) for part in names for name in part]
+        id_ = None if any(n is None for n in names) else [name for part in names for name in part]
         index = _joined("index", indices, np.int64)
         label = _joined("labels", labels, np.float32)
         if index is not None:
