@@ -13,6 +13,12 @@ fn main() {
         .include(include)
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
         .warnings(false) // of torch's headers
-        .files(["csrc/autograd_node.cpp", "csrc/device.cpp", "csrc/neutral.cpp", "csrc/pool.cpp", "csrc/profile.cpp"])
+        .files([
+            "csrc/autograd_node.cpp",
+            "csrc/device.cpp",
+            "csrc/neutral.cpp",
+            "csrc/pool.cpp",
+            "csrc/profile.cpp",
+        ])
         .compile("mmiln_torch");
 }

@@ -26,7 +26,7 @@ pub struct Layout {
     device: OnceLock<Tensor>,
 }
 
-// Sound: the tensor is never written once it is there, and libtorch may read one from any number of threads.
+// SAFETY: the tensor is never written once it is there, and libtorch may read one from any number of threads.
 unsafe impl Sync for Layout {}
 
 impl Layout {

@@ -80,7 +80,7 @@ pub struct Index {
     pub on_device: Option<Tensor>,
 }
 
-// Sound: a batch's tensors are never written after `pack`, and libtorch may read one tensor from any
+// SAFETY: a batch's tensors are never written after `pack`, and libtorch may read one tensor from any
 // number of threads.
 unsafe impl Sync for Batch {}
 

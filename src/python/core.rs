@@ -66,7 +66,9 @@ impl Core {
 
     /// Scores, `(B,)`.
     fn scores(&self, py: Python<'_>, batch: &PyBatch) -> PyResult<PyTensor> {
-        entry::run(py, || Ok(PyTensor(self.lock()?.forward(&batch.0, Wanted::Score)?.score().shallow_clone())))
+        entry::run(py, || {
+            Ok(PyTensor(self.lock()?.forward(&batch.0, Wanted::Score)?.score().shallow_clone()))
+        })
     }
 
     /// Everything a forward pass computes, by the names of section 11.
@@ -76,8 +78,9 @@ impl Core {
         batch: &PyBatch,
         intermediates: bool,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let values =
-            entry::run(py, || Ok(named(&self.lock()?.forward(&batch.0, Wanted::Everything)?, intermediates)))?;
+        let values = entry::run(py, || {
+            Ok(named(&self.lock()?.forward(&batch.0, Wanted::Everything)?, intermediates))
+        })?;
         let dict = PyDict::new(py);
         for (name, value) in values {
             match value {

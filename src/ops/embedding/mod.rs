@@ -35,7 +35,7 @@ pub struct Tokens {
     device: OnceLock<Tensor>,
 }
 
-// Sound: the tensor is never written once it is there, and libtorch may read one from any number of threads.
+// SAFETY: the tensor is never written once it is there, and libtorch may read one from any number of threads.
 unsafe impl Sync for Tokens {}
 
 impl Tokens {

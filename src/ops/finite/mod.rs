@@ -26,7 +26,7 @@ fn of<T: Real>(x: &[T]) -> bool {
     parallel::install(x.len(), || {
         parallel::each(pieces.len(), |i| {
             let mut sum = T::ZERO;
-            differences(pieces[i], &mut sum);
+            zeros(pieces[i], &mut sum);
             if sum != T::ZERO {
                 all.store(false, Ordering::Relaxed);
             }
@@ -36,19 +36,19 @@ fn of<T: Real>(x: &[T]) -> bool {
 }
 
 kernel! {
-    /// Adds each number's difference from itself to `sum`, which stays zero where all are finite, else becomes NaN.
-    fn differences<'a, 'b, T>(_simd; x: &'a [T], sum: &'b mut T) {
+    /// Adds zero times each number to `sum`, which stays zero where all are finite, else becomes NaN.
+    fn zeros<'a, 'b, T>(_simd; x: &'a [T], sum: &'b mut T) {
         const LANES: usize = 64;
         let mut sums = [T::ZERO; LANES];
         let chunks = x.chunks_exact(LANES);
         let rest = chunks.remainder();
         for chunk in chunks {
             for (sum, x) in sums.iter_mut().zip(chunk) {
-                *sum += *x - *x;
+                *sum += *x * T::ZERO;
             }
         }
         for (sum, x) in sums.iter_mut().zip(rest) {
-            *sum += *x - *x;
+            *sum += *x * T::ZERO;
         }
         for part in sums {
             *sum += part;

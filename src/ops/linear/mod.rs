@@ -34,7 +34,7 @@ struct LinearOp {
     half: Option<Tensor>,
 }
 
-// Sound: libtorch may read one tensor from any number of threads.
+// SAFETY: libtorch may read one tensor from any number of threads.
 unsafe impl Sync for LinearOp {}
 
 /// act(x W^T + b).
