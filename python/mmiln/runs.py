@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 import numpy as np
 import pydantic
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
 RECORD: Final = "run.json"
 PREDICTIONS: Final = "predictions.csv"
+
+_REPORTED: Final = {
+    "config": ("patience",),
+    "code": ("version", "digest"),
+    "machine": ("torch", "processor", "device"),
+}
 
 Numbers = dict[str, float | None]  # a measure without a value is null in JSON
 
@@ -81,7 +87,7 @@ class Record(Plain):
     row: Row
     dataset_name: str
     fingerprint: str
-    sizes: dict[str, int]
+    sizes: dict[str, Annotated[int, pydantic.Field(ge=1)]]
     seed: int
     fold: int | None = None
     protocol: Protocol
@@ -97,6 +103,18 @@ class Record(Plain):
     seconds: float
     peak_memory_mib: float
     finished: datetime
+
+    @pydantic.model_validator(mode="after")
+    def _whole(self) -> Self:
+        """What reports are made of is there."""
+        if not self.history.get("seconds"):
+            raise ValueError("history lacks seconds")
+        for name, keys in _REPORTED.items():
+            if missing := [key for key in keys if key not in getattr(self, name)]:
+                raise ValueError(f"{name} lacks {', '.join(missing)}")
+        if not {"valid", "test"} & self.sizes.keys():
+            raise ValueError("sizes lacks valid and test")
+        return self
 
     @classmethod
     def read(cls, folder: Path) -> Record:
