@@ -93,7 +93,7 @@ class Position(_Plain):
     losses: list[tuple[float, float, float, float]]
     sizes: list[_Count]
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    history: dict[str, list[float | None]]
+    history: dict[str, list[pydantic.FiniteFloat | None]]
     best_epoch: _Count | None
     random: Random
 
