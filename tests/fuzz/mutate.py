@@ -1,4 +1,4 @@
-"""Damages files: by their tokens, by their bytes, by parts of another file."""
+"""Damages files, by their tokens and by their bytes."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def _read_content(folder: Path, option: int) -> object:
 
 
 def _model() -> list[Files]:
-    return [_files(CORPUS / "model") | _files(CORPUS / "vocabulary") | _files(CORPUS / "model")]
+    return [_files(CORPUS / "model")]
 
 
 def _read_model(folder: Path, option: int) -> object:
