@@ -35,6 +35,7 @@ _REPORTED: Final = {
     "machine": ("torch", "processor", "device"),
 }
 
+_Count = Annotated[int, pydantic.Field(ge=0, lt=2**63)]
 Numbers = dict[str, float | None]  # a measure without a value is null in JSON
 
 
@@ -87,7 +88,7 @@ class Record(Plain):
     row: Row
     dataset_name: str
     fingerprint: str
-    sizes: dict[str, Annotated[int, pydantic.Field(ge=1)]]
+    sizes: dict[str, Annotated[_Count, pydantic.Field(ge=1)]]
     seed: int
     fold: int | None = None
     protocol: Protocol
@@ -96,10 +97,10 @@ class Record(Plain):
     text_encoder: str | None
     code: dict[str, str]
     machine: dict[str, str | int]
-    best_epoch: int
+    best_epoch: _Count
     history: dict[str, list[float | None]]
     metrics: dict[str, Numbers]
-    parameters: int
+    parameters: _Count
     seconds: float
     peak_memory_mib: float
     finished: datetime

@@ -343,6 +343,8 @@ def results(tmp_path: Path) -> Path:
         lambda record: record["history"].update(seconds=[]),
         lambda record: record["sizes"].update(test=0),
         lambda record: record.update(sizes={}),
+        lambda record: record.update(best_epoch=10**400),
+        lambda record: record.update(parameters=10**400),
     ],
 )
 def test_a_record_that_is_not_whole(change: Callable[[dict[str, Any]], object], results: Path) -> None:
