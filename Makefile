@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 RUST := Cargo.toml Cargo.lock build.rs $(shell find src csrc -type f)
 
-.PHONY: demo test test-slow bench notebooks lint format wheel wheel-check gpu-check build lock clean
+.PHONY: demo test test-slow fuzz bench notebooks lint format wheel wheel-check gpu-check build lock clean
 
 demo: build
 	mmiln demo
@@ -28,6 +28,10 @@ test: build
 test-slow: build
 	pytest -q -m slow
 	pytest -q --emulate-cuda tests/gpu
+
+# Hostile and broken files for everything that reads files; each run has others.
+fuzz: build
+	pytest -q --fuzz 100000 tests/fuzz
 
 # The tables of the README and of benchmarks/README.md.
 bench: build

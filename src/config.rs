@@ -172,6 +172,7 @@ impl ModelConfig {
             [("text_dim", self.text_dim), ("audio_dim", self.audio_dim), ("vision_dim", self.vision_dim)]
         {
             require(value >= 0, name, "a width, or 0 to leave the modality out", value)?;
+            require_possible(name, value)?;
         }
         for (name, value) in [
             ("d_model", self.d_model),
@@ -184,6 +185,7 @@ impl ModelConfig {
             ("vision_features", self.vision_features),
         ] {
             require(value >= 1, name, "at least 1", value)?;
+            require_possible(name, value)?;
         }
         for (name, value) in [
             ("text_kernel", self.text_kernel),
@@ -191,6 +193,7 @@ impl ModelConfig {
             ("vision_kernel", self.vision_kernel),
         ] {
             require(value >= 1 && value % 2 == 1, name, "odd, so that the length stays the same", value)?;
+            require_possible(name, value)?;
         }
         for (name, value) in [
             ("multimodal_dropout", self.multimodal_dropout),
@@ -253,6 +256,14 @@ impl TrainConfig {
         }
         Ok(())
     }
+}
+
+/// Refuses a size so large that the product of a weight's three would not fit an `i64`.
+///
+/// # Errors
+/// [`Error::Config`] that names the field.
+pub fn require_possible(name: &str, size: i64) -> Result<()> {
+    require(size <= 1_000_000, name, "at most a million", size)
 }
 
 fn require(ok: bool, name: &str, expected: &str, got: impl std::fmt::Display) -> Result<()> {

@@ -20,6 +20,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run every operation by the kernels for CUDA, compiled for the CPU (tests/cuda/shim.h)",
     )
+    parser.addoption(
+        "--fuzz",
+        type=int,
+        metavar="N",
+        help="give each reader of tests/fuzz so many damaged files, others in every run",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

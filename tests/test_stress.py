@@ -70,15 +70,15 @@ JUNK: list[Any] = [
 ]  # fmt: skip
 KEYS = [*GOOD[2], *GOOD[0], "text_bert", "raw_text", "nonsense", 5, None]
 FIELDS: dict[str, list[Any]] = {
-    "num_layers": [1, 2, 0, -1, 1.5, "1", None],
-    "d_model": [8, 4, 0, 7, math.nan],
+    "num_layers": [1, 2, 0, -1, 10**9, 1.5, "1", None],
+    "d_model": [8, 4, 0, 7, 10**6, 10**12, math.nan],
     "num_heads": [2, 3, 0],
     "alpha": [0.0, 0.1, -1.0, math.inf, "a"],
     "accumulate": [1, 2, 0, 10**12],
     "lr_other": [1e-3, 0.0, -1.0, math.nan, 1e30],
     "attn_dropout": [0.0, 0.5, 1.0, 2.0],
-    "audio_dim": [5, 0, 6, -1, None],
-    "text_dim": [7, 0, None],
+    "audio_dim": [5, 0, 6, -1, 10**12, None],
+    "text_dim": [7, 0, 10**12, None],
     "variant": ["full", "nothing"],
     "dtype": ["float32", "float64", "float16"],
     "device": ["cpu", "cuda:99", "tpu", 3],

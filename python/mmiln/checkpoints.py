@@ -17,15 +17,17 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 import pydantic
 import torch
 from filelock import FileLock, Timeout
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from .errors import CheckpointError, StateError, WeightsError
+from .errors import CheckpointError, StateError
+from .reading import read_json
 
 KEPT: Final = 2
 TENSORS: Final = "state.safetensors"
@@ -35,10 +37,40 @@ WRITING: Final = ".writing"  # ends the name of one that is not whole yet
 _NAME: Final = re.compile(r"checkpoint-\d{6}-\d{9}")
 _LOADER, _TORCH = "random.loader", "random.torch"
 
-Random = dict[str, Any]  # states of Python's and numpy's generators, as JSON holds them
+_Word = Annotated[int, Field(ge=0, lt=2**32)]
+_Count = Annotated[int, Field(ge=1, lt=2**31)]
 
 
-class Position(pydantic.BaseModel):
+class _Plain(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+class Random(_Plain):
+    """States of numpy's and Python's global generators.
+
+    numpy checks none of this itself, and would read beyond its state.
+    """
+
+    numpy: tuple[
+        Literal["MT19937"],
+        Annotated[list[_Word], Field(min_length=624, max_length=624)],
+        Annotated[int, Field(ge=0, le=624)],
+        Literal[0, 1],
+        float,
+    ]
+    python: tuple[
+        Literal[3], Annotated[list[_Word], Field(min_length=625, max_length=625)], pydantic.FiniteFloat | None
+    ]
+
+    @field_validator("python")
+    @classmethod
+    def _place(cls, python: tuple[int, list[int], float | None]) -> tuple[int, list[int], float | None]:
+        if python[1][-1] > 624:
+            raise ValueError("the place is beyond the state")
+        return python
+
+
+class Position(_Plain):
     """Where a run is, beside its tensors.
 
     Attributes:
@@ -53,19 +85,28 @@ class Position(pydantic.BaseModel):
         random: States of Python's and numpy's global generators when the epoch began.
     """
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
-
     format: Literal[1] = 1
     identity: dict[str, Any]
     counters: str
-    epoch: int
-    batch: int
+    epoch: Annotated[int, Field(ge=1, lt=10**6)]
+    batch: Annotated[int, Field(ge=0, lt=10**9)]
     losses: list[tuple[float, float, float, float]]
-    sizes: list[int]
-    seconds: float
-    history: dict[str, list[float | None]]
-    best_epoch: int | None
+    sizes: list[_Count]
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    history: dict[str, list[pydantic.FiniteFloat | None]]
+    best_epoch: _Count | None
     random: Random
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if len(self.losses) != len(self.sizes) or len(self.sizes) > self.batch:
+            raise ValueError("losses, sizes and the number of micro-batches do not agree")
+        if any(len(values) >= self.epoch for values in self.history.values()):
+            raise ValueError("the history goes beyond the epoch")
+        measured = self.history.get("valid_mae", [])
+        if self.best_epoch is not None and None in (measured[self.best_epoch - 1 :] or [None])[:1]:
+            raise ValueError("the best epoch was not measured")
+        return self
 
 
 class Streams:
@@ -88,21 +129,30 @@ class Streams:
         name, keys, place, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002
         return cls(
             tensors,
-            {
-                "numpy": [name, np.asarray(keys).tolist(), place, has_gauss, gauss],
-                "python": random.getstate(),
-            },
+            Random.model_validate(
+                {
+                    "numpy": (name, np.asarray(keys).tolist(), place, has_gauss, gauss),
+                    "python": random.getstate(),
+                }
+            ),
         )
 
     def put_back(self, loader: Iterable[Any]) -> None:
-        """Sets the generators to these states."""
-        torch.set_rng_state(self.tensors[_TORCH])
+        """Sets the generators to these states.
+
+        Raises:
+            CheckpointError: Those of torch are none.
+        """
         generator = getattr(loader, "generator", None)
-        if isinstance(generator, torch.Generator) and _LOADER in self.tensors:
-            generator.set_state(self.tensors[_LOADER])
-        name, keys, place, has_gauss, gauss = self.random["numpy"]
+        try:
+            torch.set_rng_state(self.tensors[_TORCH])
+            if isinstance(generator, torch.Generator) and _LOADER in self.tensors:
+                generator.set_state(self.tensors[_LOADER])
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise CheckpointError(f"the checkpoint has no states of torch's generators: {error}") from None
+        name, keys, place, has_gauss, gauss = self.random.numpy
         np.random.set_state((name, np.array(keys, np.uint32), place, has_gauss, gauss))  # noqa: NPY002
-        version, internal, gauss_next = self.random["python"]
+        version, internal, gauss_next = self.random.python
         random.setstate((version, tuple(internal), gauss_next))
 
 
@@ -214,12 +264,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Position]:
     from .text_encoder import read_safetensors
 
     try:
-        description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
+        description = read_json(path / DESCRIPTION)
         sha256 = description.pop("sha256")
         if _sha256(path / TENSORS) != sha256:
             raise CheckpointError(f"{path / TENSORS} is not what was written (its SHA-256 differs)")
         return read_safetensors(path / TENSORS), Position.model_validate(description)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, WeightsError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} is no whole checkpoint: {error}") from None

@@ -9,6 +9,9 @@ from typing import Any
 
 from . import _core
 from .errors import ConfigError
+from .sizes import least_weights
+
+MAX_WEIGHTS = 10**9  # beside a text encoder's
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Config:
         """
         if not isinstance(preset, str):
             raise ConfigError(f"preset must be a name, one of {', '.join(_core.PRESETS)}; got {preset!r}")
+        if preset not in _core.PRESETS:
+            raise ConfigError(f'unknown preset "{preset}": expected one of {", ".join(_core.PRESETS)}')
         model, train = (json.loads(part) for part in _core.preset_json(preset))
         for name, value in overrides.items():
             part = model if name in model else train if name in train else None
@@ -45,6 +50,10 @@ class Config:
     def check(self) -> None:
         """Raises :class:`ConfigError` where the core would not take the fields."""
         _core.check_config(json.dumps(self.model), json.dumps(self.train))
+        if (count := least_weights(self.model)) > MAX_WEIGHTS:
+            raise ConfigError(
+                f"a model of these sizes has at least {count:.0e} weights; {MAX_WEIGHTS:.0e} is the most"
+            )
 
     def with_widths(self, widths: dict[str, int]) -> Config:
         """With ``text_dim``, ``audio_dim``, ``vision_dim`` set."""

@@ -22,6 +22,7 @@ from .errors import BatchError, ConfigError, StateError, WeightsError
 from .history import History
 from .metrics import Metrics
 from .predictions import Predictions
+from .sizes import least_encoder_weights, least_weights
 from .summary import Summary
 from .text_encoder import find_text_encoder, read_safetensors
 
@@ -268,7 +269,8 @@ class Model:
             label = batch.get("labels")
             labels.append(label.get("M") if isinstance(label, Mapping) else label)
         score = np.concatenate(scores)
-        id_ = None if any(n is None for n in names) else [name for part in names for name in part]
+        named = [name for part in names if part is not None for name in part]
+        id_ = named if len(named) == len(score) else None
         index = _joined("index", indices, np.int64)
         label = _joined("labels", labels, np.float32)
         if index is not None:
@@ -401,6 +403,7 @@ class Model:
         directory = Path(directory)
         saved = pretrained.read_config(directory)
         fields = saved["model"] | saved["train"]
+        Config.resolve(saved["preset"], fields)  # refuses what is no field, but an argument of this class
         encoder = None if saved["text_encoder"] is None else directory
         own = {"device": device, "dtype": saved["dtype"], "precision": precision}
         model = cls(saved["preset"], text_encoder=encoder, **own, **fields)
@@ -481,6 +484,19 @@ class Model:
                 return self._built
             config = Config.resolve(self.preset, {**self.fields, **widths, "seed": self.seed})
             encoder = self._encoder
+            whole = weights is not None
+            if encoder is not None and weights is None:
+                weights = encoder.weights()
+            if weights is not None:
+                claimed = least_weights(config.model) if whole else 0
+                claimed += 0 if encoder is None else least_encoder_weights(encoder.config)
+                held = sum(tensor.numel() for tensor in weights.values())
+                # Before memory is asked for; the core, which names all that does not fit, gets what is small.
+                if claimed > 2 * held + 10**6:
+                    raise WeightsError(
+                        f"config.json describes {claimed:,} weights or more, but model.safetensors "
+                        f"holds {held:,}"
+                    )
             core = Core(
                 json.dumps(config.model),
                 None if encoder is None else json.dumps(encoder.config),
@@ -490,9 +506,7 @@ class Model:
                 precision=self.precision,
             )
             if weights is not None:
-                core.load_state_dict(dict(weights), "")
-            elif encoder is not None:
-                core.load_state_dict(encoder.weights(), "text.bert.")
+                core.load_state_dict(dict(weights), "" if whole else "text.bert.")
             self._built, self._final_widths = core, widths
             return core
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ._signals import ctrl_c_waits
 from .errors import ConfigError, MissingFileError
+from .reading import read_json
 
 # What config.json holds beside model_type, and of which kind.
 FIELDS: dict[str, tuple[type, ...]] = {
@@ -113,19 +114,16 @@ def read_config(directory: Path) -> dict[str, Any]:
             raise MissingFileError(
                 f"{path} is not there: a saved model is a directory with config.json and model.safetensors"
             )
-    try:
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{directory / 'config.json'} can't be read as JSON: {error}") from error
+    config = read_json(directory / "config.json")
     if not isinstance(config, dict) or config.get("model_type") != "mmiln":
         raise ConfigError(f"{directory / 'config.json'} is not that of a saved mmiln model")
     for name, kinds in FIELDS.items():
-        if not isinstance(config.get(name), kinds):
+        if name not in config or not isinstance(config[name], kinds):
             raise ConfigError(
                 f"{directory / 'config.json'} is not that of a saved mmiln model: "
                 f"{name!r} is missing or of another kind"
             )
     for name in ("text_dim", "audio_dim", "vision_dim"):
-        if not isinstance(config["model"].get(name), int):
+        if type(config["model"].get(name)) is not int:
             raise ConfigError(f"{directory / 'config.json'}: {name!r} must be a whole number")
     return config

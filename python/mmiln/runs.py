@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 import numpy as np
 import pydantic
@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 RECORD: Final = "run.json"
 PREDICTIONS: Final = "predictions.csv"
 
+_REPORTED: Final = {
+    "config": ("patience",),
+    "code": ("version", "digest"),
+    "machine": ("torch", "processor", "device"),
+}
+
+_Count = Annotated[int, pydantic.Field(ge=0, lt=2**63)]
 Numbers = dict[str, float | None]  # a measure without a value is null in JSON
 
 
@@ -81,7 +88,7 @@ class Record(Plain):
     row: Row
     dataset_name: str
     fingerprint: str
-    sizes: dict[str, int]
+    sizes: dict[str, Annotated[_Count, pydantic.Field(ge=1)]]
     seed: int
     fold: int | None = None
     protocol: Protocol
@@ -90,13 +97,25 @@ class Record(Plain):
     text_encoder: str | None
     code: dict[str, str]
     machine: dict[str, str | int]
-    best_epoch: int
+    best_epoch: _Count
     history: dict[str, list[float | None]]
     metrics: dict[str, Numbers]
-    parameters: int
+    parameters: _Count
     seconds: float
     peak_memory_mib: float
     finished: datetime
+
+    @pydantic.model_validator(mode="after")
+    def _whole(self) -> Self:
+        """What reports are made of is there."""
+        if not self.history.get("seconds"):
+            raise ValueError("history lacks seconds")
+        for name, keys in _REPORTED.items():
+            if missing := [key for key in keys if key not in getattr(self, name)]:
+                raise ValueError(f"{name} lacks {', '.join(missing)}")
+        if not {"valid", "test"} & self.sizes.keys():
+            raise ValueError("sizes lacks valid and test")
+        return self
 
     @classmethod
     def read(cls, folder: Path) -> Record:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from functools import cache, cached_property
 from pathlib import Path
@@ -14,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ._signals import ctrl_c_waits
-from .errors import ConfigError, MissingFileError, WeightsError
+from .errors import ConfigError, MissingFileError, MmilnError, WeightsError
+from .reading import read_json
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
 # Defaults of Hugging Face's BertConfig, for fields that older files leave out.
@@ -26,6 +26,15 @@ DEFAULTS = {
     "attention_probs_dropout_prob": 0.1,
     "max_position_embeddings": 512,
 }
+SIZES = (
+    "hidden_size",
+    "vocab_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+)
 
 
 class TextEncoder:
@@ -44,7 +53,11 @@ class TextEncoder:
         self.directory = directory
         config = _read_config(directory)
         self._of_mmiln = config.get("model_type") == "mmiln"
-        self.config = _check((config.get("text_encoder") or {}) if self._of_mmiln else config)
+        if self._of_mmiln:
+            config = config.get("text_encoder") or {}
+        if not isinstance(config, dict):
+            raise ConfigError(f"{directory / 'config.json'}: 'text_encoder' is of another kind")
+        self.config = _check(config)
 
     @property
     def width(self) -> int:
@@ -87,34 +100,42 @@ class TextEncoder:
 
     @cached_property
     def _tokenizer(self) -> Any:
+        tokenizer = self._read_tokenizer()
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(self.config["max_position_embeddings"])
+        return tokenizer
+
+    def _read_tokenizer(self) -> Any:
         from tokenizers import BertWordPieceTokenizer, Tokenizer
 
         if (self.directory / "tokenizer.json").is_file():
-            tokenizer = Tokenizer.from_file(str(self.directory / "tokenizer.json"))
-        elif (self.directory / "vocab.txt").is_file():
+            return Tokenizer.from_file(str(self.directory / "tokenizer.json"))
+        if (self.directory / "vocab.txt").is_file():
             path = self.directory / "tokenizer_config.json"
-            settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            settings = read_json(path) if path.is_file() else {}
+            if not isinstance(settings, dict):
+                raise ConfigError(f"{path} must hold a JSON object")
             lower = settings.get("do_lower_case", True)
-            tokenizer = BertWordPieceTokenizer(str(self.directory / "vocab.txt"), lowercase=lower)
-        else:
-            raise MissingFileError(
-                f"raw_text needs a tokenizer: {self.directory} has neither tokenizer.json nor vocab.txt. "
-                "Add one, or give text_bert"
-            )
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(int(self.config["max_position_embeddings"]))
-        return tokenizer
+            return BertWordPieceTokenizer(str(self.directory / "vocab.txt"), lowercase=lower)
+        raise MissingFileError(
+            f"raw_text needs a tokenizer: {self.directory} has neither tokenizer.json nor vocab.txt. "
+            "Add one, or give text_bert"
+        )
 
     def tokenize(self, sentences: list[str]) -> list[Tensor]:
         """One (3, T) tensor a sentence: ids with [CLS] and [SEP], mask, segments.
 
         Raises:
             MissingFileError: There is no tokenizer.
+            ConfigError: There is one that can't be used.
         """
-        return [
-            torch.from_numpy(np.array([encoding.ids, encoding.attention_mask, encoding.type_ids]))
-            for encoding in self._tokenizer.encode_batch(sentences)
-        ]
+        try:
+            encodings = self._tokenizer.encode_batch(sentences)
+        except MmilnError:
+            raise
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise ConfigError(f"the tokenizer in {self.directory} can't be used: {error}") from error
+        return [torch.from_numpy(np.array([e.ids, e.attention_mask, e.type_ids])) for e in encodings]
 
     def tokenizer_files(self) -> list[Path]:
         """The files that :meth:`tokenize` reads."""
@@ -132,9 +153,16 @@ def find_text_encoder(name: str | Path) -> TextEncoder:
 
     Raises:
         MissingFileError: It is neither a directory nor to be had from the hub.
+        ConfigError: It is no name, or not that of a BERT encoder.
     """
-    path = Path(name).expanduser()
-    if path.is_dir():
+    if not isinstance(name, (str, Path)):
+        raise ConfigError(f"text_encoder must be a directory or a hub name, got {name!r}")
+    try:
+        path = Path(name).expanduser()
+        there = path.is_dir()
+    except (OSError, RuntimeError) as error:  # a name that is too long, the home of nobody
+        raise MissingFileError(f"text_encoder: there is no such directory: {error}") from None
+    if there:
         return TextEncoder(path)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(name)) or str(name).startswith("."):
         raise MissingFileError(f"text_encoder: there is no directory {path}")
@@ -183,10 +211,7 @@ def _read_config(directory: Path) -> dict[str, Any]:
     path = directory / "config.json"
     if not path.is_file():
         raise MissingFileError(f"the text encoder's directory {directory} has no config.json")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} can't be read as JSON: {error}") from error
+    config = read_json(path)
     if not isinstance(config, dict):
         raise ConfigError(f"{path} must hold a JSON object")
     return config
@@ -202,10 +227,12 @@ def _check(config: dict[str, Any]) -> dict[str, Any]:
         )
     if config.get("is_decoder"):
         raise ConfigError("text_encoder must be an encoder, got a BERT decoder (is_decoder)")
-    for name in ("hidden_size", "vocab_size"):
-        if not isinstance(config.get(name), int):
+    config = {**DEFAULTS, **config}
+    for name in SIZES:
+        size = config.get(name)
+        if type(size) is not int or not 1 <= size < 2**31:
             raise ConfigError(
-                f"text_encoder: {name} in config.json must be a whole number, got {config.get(name)!r}: "
-                "is it that of a BERT model?"
+                f"text_encoder: {name} in config.json must be a whole number, at least 1, "
+                f"got {size!r:.100}: is it that of a BERT model?"
             )
-    return DEFAULTS | config
+    return config

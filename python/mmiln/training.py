@@ -258,7 +258,11 @@ class _Run:
         """The mean of each loss over the utterances of the epoch."""
         if not self.losses:
             raise NonFiniteError(f"every micro-batch of epoch {self.epoch} was skipped")
-        means = np.average(torch.stack(self.losses).double().cpu().numpy(), axis=0, weights=self.sizes)
+        losses = torch.stack(self.losses).double().cpu().numpy()
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused in a sentence
+            means = np.average(losses, axis=0, weights=self.sizes)
+        if not np.isfinite(means).all():
+            raise NonFiniteError(f"the training loss of epoch {self.epoch} is not finite: {means.tolist()}")
         return {f"train_{name}": float(value) for name, value in zip(PARTS, means, strict=True)}
 
     # Checkpoints
@@ -295,6 +299,12 @@ class _Run:
         """Puts core, measures and random streams where a checkpoint was taken."""
         assert self.checkpoints is not None
         check_same(position.identity, self._identity, self.checkpoints.folder, adopt=adopt)
+        measured = len(position.history.get("valid_mae", ()))
+        if measured != (0 if self.valid is None else position.epoch - 1):
+            raise StateError(
+                f"the checkpoints in {self.checkpoints.folder} are of a run that measured {measured} of its "
+                f"{position.epoch - 1} epochs on a validation part: give valid as it was, or another folder"
+            )
         random = {name: tensors.pop(name) for name in list(tensors) if name.startswith("random.")}
         self.model._core.load_training_state(tensors, position.counters)
         self._streams = Streams(random, position.random)

@@ -104,7 +104,7 @@ fn explain(py: Python<'_>, panic: &(dyn Any + Send)) -> PyErr {
     if message.contains("out of memory") || message.contains("can't allocate memory") {
         let first = message.lines().next().unwrap_or_default();
         return PyMemoryError::new_err(format!(
-            "not enough memory for this batch ({first}); use a smaller batch_size"
+            "not enough memory ({first}); use a smaller batch_size or a smaller model"
         ));
     }
     if message.starts_with("CUDA") || message.contains("CUDA error") {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::{Run, Trainer, no_run};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::params::refused;
 use crate::ulgm::Ulgm;
 
@@ -22,6 +22,21 @@ pub struct Counters {
     pub pending: i64,
     /// Steps of the optimiser so far.
     pub optimizer_steps: i32,
+}
+
+impl Counters {
+    fn check(&self, accumulate: i64) -> Result<()> {
+        let Self { epoch, step, pending, optimizer_steps } = *self;
+        let far = i32::MAX / 2; // leaves room to count on
+        if (0..far.into()).contains(&epoch)
+            && step < far.cast_unsigned()
+            && (0..accumulate).contains(&pending)
+            && (0..far).contains(&optimizer_steps)
+        {
+            return Ok(());
+        }
+        Err(Error::State(format!("no run of accumulate={accumulate} comes to {self:?}")))
+    }
 }
 
 /// Prefix of the weights that [`Trainer::keep_best`] remembered, which a run may lack.
@@ -49,7 +64,7 @@ impl Trainer {
     /// Puts a run that was just started where [`Trainer::training_state`] was taken; all of it or nothing.
     ///
     /// # Errors
-    /// [`Error::State`] where no run was started, [`Error::Weights`] that lists what does not fit.
+    /// [`Error::State`] where no run was started or the counters are of none, [`Error::Weights`] that lists what does not fit.
     pub fn load_training_state(
         &mut self,
         state: &BTreeMap<String, Tensor>,
@@ -60,6 +75,7 @@ impl Trainer {
         let best = state.keys().any(|name| name.starts_with(BEST)).then(|| self.params.flat.zeros_like());
         places.extend(best.iter().flat_map(|best| self.by_name(BEST, best)));
         check(&places, state)?;
+        counters.check(run.config.accumulate)?;
         for (name, place) in &mut places {
             place.copy_(&state[name]);
         }

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from mmiln.data.ragged import Floats, Ints
+from mmiln.data.ragged import Floats, Ints, single
 from mmiln.data.report import Report
 from mmiln.errors import DataError
 
@@ -59,9 +59,12 @@ class Split(TorchDataset[Item]):
     vision: list[Floats] | None = None
 
     def __post_init__(self) -> None:
-        self.labels = np.asarray(self.labels, np.float32)
+        self.labels = single(self.labels)
         if not self.id:
             raise DataError("expected at least one utterance in a split, got none")
+        for text in (*self.id, *(self.raw_text or ())):
+            if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise DataError(f"expected ids and raw_text to be text, got half a character in {text!r}")
         counts = {"id": len(self.id), "labels": len(self.labels)}
         counts |= {name: len(getattr(self, name)) for name in self.fields}
         if len(set(counts.values())) > 1:
@@ -171,7 +174,7 @@ class Split(TorchDataset[Item]):
 
 
 def _checked_frames(name: str, ids: Sequence[str], frames: list[Any]) -> list[Floats]:
-    arrays = [np.ascontiguousarray(f, np.float32) for f in frames]
+    arrays = [single(f) for f in frames]
     width = arrays[0].shape[-1] if arrays[0].ndim else 0
     for utterance, array in zip(ids, arrays, strict=True):
         if array.ndim != 2 or array.shape[0] < 1 or array.shape[1] != width or width < 1:

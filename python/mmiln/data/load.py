@@ -47,7 +47,11 @@ def load(
         ConfigError: ``nonfinite`` is unknown.
     """
     path = Path(path)
-    if path.is_dir():
+    try:
+        folder = path.is_dir()
+    except OSError as error:  # as of a name that is too long
+        raise MissingFileError(f"expected a data set, but there is none: {error}") from None
+    if folder:
         dataset = read_misa(_folder(path, test), name=path.name, seed=seed)
     else:
         dataset = _file(path, seed, test)

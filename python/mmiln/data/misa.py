@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmiln.data.dataset import Dataset, Split
-from mmiln.data.ragged import Floats, place, take
+from mmiln.data.ragged import Floats, place, reals, single, take
 from mmiln.data.report import Report
 from mmiln.errors import DataError
 
@@ -96,12 +96,12 @@ class _Sample(NamedTuple):
 
 
 def _parse(sample: Any) -> _Sample:
-    """Take one sample apart. Raises TypeError or ValueError where it is of another form."""
+    """Take one sample apart. Raises TypeError, ValueError or OverflowError where it is of another form."""
     features, label, name = sample
     if type(features) not in (tuple, list) or len(features) not in (4, 6):
         raise ValueError
     vision, audio = np.asarray(features[1]), np.asarray(features[2])
-    scores = np.asarray(label, np.float64).reshape(-1)
+    scores = reals(label).reshape(-1)
     if not scores.size or any(a.ndim != 2 or a.dtype.kind not in "fiub" for a in (vision, audio)):
         raise ValueError
     lengths = [np.asarray(n, np.int64).item() for n in features[4:]] or [len(vision), len(audio)]
@@ -118,7 +118,7 @@ def _read_part(part: str, content: Sequence[Any], report: Report) -> Split:
     for position, sample in enumerate(content):
         try:
             samples.append(_parse(sample))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise DataError(
                 f"{part}: expected samples ((word ids, vision (T, w), audio (T, w), words), label, "
                 f"id), perhaps with the lengths of vision and audio after words; sample {position} "
@@ -130,7 +130,7 @@ def _read_part(part: str, content: Sequence[Any], report: Report) -> Split:
     try:
         return Split(
             [sample.name for sample in samples],
-            np.array([sample.scores[0] for sample in samples], np.float32),
+            single([sample.scores[0] for sample in samples]),
             raw_text=[" ".join(sample.words) for sample in samples],
             audio=[_true_frames(s.name, s.audio, s.lengths[1]) for s in samples],
             vision=[_true_frames(s.name, s.vision, s.lengths[0]) for s in samples],

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmiln.data.dataset import FIELDS, MODALITIES, Dataset, Split
-from mmiln.data.ragged import Floats, Ints, content_bounds, place, take
+from mmiln.data.ragged import Floats, Ints, content_bounds, place, reals, single, take
 from mmiln.data.report import Report
 from mmiln.errors import DataError
 
@@ -65,7 +65,7 @@ class _Reader:
     def split(self) -> Split:
         present = [key for key in FIELDS if self._fields.get(key) is not None]
         if not present:
-            raise self._error(f"expected any of {FIELDS}, got {sorted(self._fields)}")
+            raise self._error(f"expected any of {FIELDS}, got {sorted(map(str, self._fields))}")
         self._check_counts(present)
         self._ids = self._strings("id")
         labels = self._numbers("regression_labels")
@@ -81,7 +81,7 @@ class _Reader:
             if modality in present:
                 values[modality] = self._frames(modality, mask if modality == "text" else None)
         try:
-            return Split(self._ids, labels.reshape(-1).astype(np.float32), **values)
+            return Split(self._ids, single(labels.reshape(-1)), **values)
         except DataError as error:
             raise self._error(str(error)) from None
 
@@ -90,7 +90,7 @@ class _Reader:
 
     def _need(self, key: str) -> Any:
         if self._fields.get(key) is None:
-            raise self._error(f"expected a field {key!r}, got {sorted(self._fields)}")
+            raise self._error(f"expected a field {key!r}, got {sorted(map(str, self._fields))}")
         return self._fields[key]
 
     def _check_counts(self, present: list[str]) -> None:
@@ -106,8 +106,11 @@ class _Reader:
             raise self._error("expected at least one utterance, got none")
 
     def _strings(self, key: str) -> list[str]:
+        values = self._need(key)
+        if not isinstance(values, list | tuple) and np.ndim(values) == 0:
+            raise self._error(f"expected {key!r} to be a list, got {type(values).__name__}")
         # Entries may be str, bytes, or arrays of one of them.
-        entries = (np.asarray(e, object).reshape(-1) for e in self._need(key))
+        entries = (np.asarray(e, object).reshape(-1) for e in values)
         flat = [e[0] if len(e) == 1 else None for e in entries]
         decoded = [e.decode("latin1") if isinstance(e, bytes) else e for e in flat]
         if not all(isinstance(e, str) for e in decoded):
@@ -116,8 +119,8 @@ class _Reader:
 
     def _numbers(self, key: str) -> npt.NDArray[np.float64]:
         try:
-            return np.asarray(self._need(key), np.float64)
-        except (TypeError, ValueError):
+            return reals(self._need(key))
+        except (TypeError, ValueError, OverflowError):
             raise self._error(f"expected {key} to be one number for each utterance") from None
 
     def _array(self, key: str, shape: str) -> npt.NDArray[Any]:
@@ -133,7 +136,9 @@ class _Reader:
     def _tokens(self) -> tuple[list[Ints], tuple[Ints, Ints, int]]:
         """True tokens, and where they were: starts, lengths, width."""
         tokens = self._array("text_bert", "(N, 3, T)")
-        if tokens.shape[1] != 3 or not np.array_equal(tokens, np.rint(tokens)):
+        values = tokens.astype(np.float64)
+        whole = (values == np.rint(values)) & (np.abs(values) < 2**31)
+        if tokens.shape[1] != 3 or not whole.all():
             raise self._error(
                 "expected text_bert to hold whole numbers of shape (N, 3, T): ids, mask, segments; "
                 f"got {tokens.shape} {tokens.dtype}"

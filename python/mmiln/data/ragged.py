@@ -22,6 +22,20 @@ class Placement(NamedTuple):
     noisy: int
 
 
+def reals(values: Any) -> npt.NDArray[np.float64]:
+    """Numbers as float64. Raises TypeError, ValueError or OverflowError where they are none, or complex."""
+    array = np.asarray(values)
+    if array.dtype.kind == "c":
+        raise TypeError
+    return array.astype(np.float64)
+
+
+def single(values: npt.ArrayLike) -> Floats:
+    """Numbers as float32 in one piece; those that are too large become infinite."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(values, np.float32)
+
+
 def content_bounds(frames: npt.NDArray[Any]) -> tuple[Ints, Ints]:
     """First row with content and the one after the last, of (N, W, w) frames: two (N,) arrays.
 

@@ -81,10 +81,11 @@ class Standardizer:
 
     def _scaled(self, name: str, ids: list[str], frames: list[Floats]) -> list[Floats]:
         mean, std = self.mean[name], self.std[name]
-        scale = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
+        with np.errstate(over="ignore"):
+            scale = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
         result = []
         for utterance, array in zip(ids, frames, strict=True):
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):
                 scaled = ((array - mean) * scale).astype(np.float32)
             if not np.isfinite(scaled).all():
                 column = int(np.nonzero(~np.isfinite(scaled))[1][0])
@@ -118,8 +119,12 @@ class Standardizer:
         names = [name for name in _SCALED if f"{name}.mean" in arrays]
         if set(arrays) != {f"{name}.{what}" for name in names for what in ("mean", "std")}:
             raise DataError(f"expected mean and std of audio and vision, got {sorted(arrays)}")
-        mean = {name: arrays[f"{name}.mean"].astype(np.float64) for name in names}
-        return cls(mean, {name: arrays[f"{name}.std"].astype(np.float64) for name in names})
+        for name, array in arrays.items():
+            fits = array.ndim == 1 and array.shape == arrays[f"{name.partition('.')[0]}.mean"].shape
+            if not fits or array.dtype != np.float64 or not np.isfinite(array).all():
+                raise DataError(f"expected {name} to be a row of finite float64 numbers in {FILE}")
+        mean = {name: arrays[f"{name}.mean"] for name in names}
+        return cls(mean, {name: arrays[f"{name}.std"] for name in names})
 
 
 def standardized(dataset: Dataset) -> Dataset:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import json
+import math
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Final, Literal, Self, TypeVar
 import pydantic
 from pydantic import Field, field_validator, model_validator
 
+from .. import reading
 from ..config import Config
 from ..data import Dataset, fold, load, standardized, synthetic
 from ..errors import ConfigError, DataError, MissingFileError
@@ -25,10 +25,15 @@ from .models import MODELS, Entry
 DESCRIPTION: Final = "experiment.json"  # within an experiment's folder
 SEEDS: Final = (1111, 1112, 1113, 1114, 1115)
 
+MAX_RUNS: Final = 10_000  # of an experiment: the product of a few short lists goes beyond all bounds
+MAX_SYNTHETIC: Final = 100_000  # utterances of a part
+MAX_NAME: Final = 200  # bytes of a file's name, of the 255 that file systems take
+
 # Part of a path's name; no separator, no hidden file.
-Name = Annotated[str, Field(pattern=r"^[\w+-][\w.+ -]*$")]
+Name = Annotated[str, Field(pattern=r"^[\w+-][\w.+ -]*$", max_length=MAX_NAME // 4)]
 T = TypeVar("T", bound=Plain)
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Field(le=MAX_SYNTHETIC)]
 
 
 class Source(Plain):
@@ -45,12 +50,12 @@ class Source(Plain):
 
     path: str
     standardize: bool = False
-    folds: Annotated[int, Field(ge=3)] | None = None
+    folds: Annotated[int, Field(ge=3, le=MAX_RUNS)] | None = None
     published: Literal["mosi", "mosei"] | None = None
-    n_train: int | None = None
-    n_valid: int | None = None
-    n_test: int | None = None
-    seed: int | None = None
+    n_train: Count | None = None
+    n_valid: Count | None = None
+    n_test: Count | None = None
+    seed: Seed | None = None
 
     @model_validator(mode="after")
     def _only_synthetic_data_has_sizes(self) -> Source:
@@ -181,9 +186,21 @@ class Experiment(Described):
     @classmethod
     def _different(cls, value: Any) -> Any:
         for name, several in value.items() if isinstance(value, dict) else [("", value)]:
-            if len(set(map(str, several))) < len(several):
+            if len(set(map(_short, several))) < len(several):
                 raise ValueError(f"{name or 'the list'} names the same twice: {list(several)}")
         return value
+
+    @model_validator(mode="after")
+    def _can_be_run(self) -> Self:
+        """Before there is a list of all runs, or a folder for each."""
+        points = math.prod(map(len, self.grid.values())) * len(self.models) * len(self.seeds)
+        runs = points * sum(source.folds or 1 for source in self.datasets.values())
+        if runs > MAX_RUNS:
+            raise ValueError(f"more than {MAX_RUNS:,} runs are described")
+        longest = (max(map(len, map(str.encode, map(_short, values)))) for values in self.grid.values())
+        if sum(longest) + len(",=".join(self.grid).encode()) > MAX_NAME:
+            raise ValueError("grid: names and values are too long to name a folder by")
+        return self
 
     @classmethod
     def of_folder(cls, folder: Path) -> Experiment:
@@ -194,13 +211,9 @@ class Experiment(Described):
             ConfigError: Its description is damaged.
         """
         path = folder / DESCRIPTION
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise MissingFileError(f"no experiment was run in {folder}: it has no {DESCRIPTION}") from None
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} can't be read as JSON: {error}") from None
-        return validated(cls, content, str(path))
+        if not path.is_file():
+            raise MissingFileError(f"no experiment was run in {folder}: it has no {DESCRIPTION}")
+        return validated(cls, reading.read_json(path), str(path))
 
     def tasks(self) -> Iterator[Task]:
         """Every run, seeds outermost within a dataset, so that all rows fill at the same pace."""
@@ -280,13 +293,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         ConfigError: It is no TOML.
     """
     path = Path(path)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MissingFileError(f"there is no file {path}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} can't be read as TOML: {error}") from None
-    return {"name": path.stem, **content}
+    return {"name": path.stem, **reading.read_toml(path)}
 
 
 def validated(kind: type[T], description: Mapping[str, Any], what: str) -> T:
@@ -296,7 +303,7 @@ def validated(kind: type[T], description: Mapping[str, Any], what: str) -> T:
         ConfigError: Names every key that is unknown, missing or of a wrong value.
     """
     try:
-        return kind.model_validate(dict(description))
+        return kind.model_validate(dict(description) if isinstance(description, Mapping) else description)
     except pydantic.ValidationError as error:
         faults = []
         for fault in error.errors():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -387,7 +388,7 @@ def _cost(dataset: str, rows: dict[Row, Group]) -> Table:
             _label(group),
             f"{group.records[0].parameters:,}",
             f"{np.mean(best):.1f} of {np.mean(epochs):.1f}",
-            f"{np.median(seconds):.2f}",
+            f"{np.median(seconds):.2f}" if seconds else "–",
             f"{np.mean([record.seconds for record in group.records]):.0f}",
             f"{max(record.peak_memory_mib for record in group.records):,.0f}",
         )
@@ -410,7 +411,8 @@ def _lines(depths: dict[Row, Group]) -> dict[str, dict[int, dict[str, list[float
 
 
 def _figure_name(dataset: str) -> str:
-    return f"figure4-{dataset}"
+    # The name comes from files, and figures stay in their folder.
+    return "figure4-" + re.sub(r"[^\w.+ -]", "_", dataset)[:50]
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -77,7 +77,9 @@ def _predictions(run: Finished, part: str) -> dict[str, tuple[float, float]]:
     path = run.folder / PREDICTIONS
     try:
         frame = pd.read_csv(path, dtype={"id": str, "part": str}, keep_default_na=False, na_values=[""])
-        frame = frame[frame["part"] == part]
+        frame = frame[frame["part"] == part].astype({"label": float, "score": float})
+        if not np.isfinite(frame[["label", "score"]]).all(axis=None):
+            raise ValueError("labels and scores must be finite numbers")
         again = frame.groupby("id").cumcount()  # an id may occur more than once
         names = [f"{name} #{n}" if n else name for name, n in zip(frame["id"], again, strict=True)]
         scores = zip(frame["label"], frame["score"], strict=True)

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from ..config import Config
 from ..errors import ConfigError, ExperimentError, MissingFileError, StateError
 from ..pretrained import write
+from ..reading import read_json
 from ..runs import Plain, Record
 from .experiment import Described, Experiment, Name, Seed, Source
 from .pool import Failure, Job, Pool
@@ -186,7 +187,9 @@ def _same_search(search: Search, folder: Path) -> None:
     path = folder / DESCRIPTION
     now = search.model_dump(mode="json")
     if path.is_file():
-        was = json.loads(path.read_text(encoding="utf-8"))
+        was = read_json(path)
+        if not isinstance(was, dict):
+            raise ConfigError(f"{path} is not the description of a search")
         differing = [name for name in now if name != "trials" and was.get(name) != now[name]]
         if differing:
             raise StateError(

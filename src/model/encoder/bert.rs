@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use tch::Tensor;
 
-use crate::config::FreezeText;
+use crate::config::{FreezeText, require_possible};
 use crate::error::{Error, Result};
 use crate::model::layers::linear;
 use crate::ops::attention::{Attention, Qkv, attention};
@@ -76,6 +76,7 @@ impl BertConfig {
             if size < 1 {
                 return Err(Error::Config(format!("text encoder: {name} must be at least 1, got {size}")));
             }
+            require_possible(name, size)?;
         }
         if self.hidden_size % self.num_attention_heads != 0 {
             return Err(Error::Config(format!(

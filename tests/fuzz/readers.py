@@ -1,0 +1,233 @@
+"""Everything that reads files: what a valid case is made of, and how it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+import mmiln
+from mmiln.data import Split, Standardizer
+from mmiln.experiments import Experiment, Report, Search
+from mmiln.text_encoder import TextEncoder
+
+from . import make_corpus
+from .formats import CONTENT, PICKLE, SAFETENSORS, Format, text
+from .mutate import Files
+
+CORPUS = make_corpus.CORPUS
+_CONFIG = text(
+    "model_type mmiln bert preset mosi-mmsa dtype float64 model train text_encoder text_dim vision_dim "
+    "d_model num_layers freeze_text embeddings variant no_mfm no_gate_fusion hidden_size vocab_size "
+    "num_hidden_layers intermediate_size max_position_embeddings is_decoder position_embedding_type"
+)
+_TOML = text(
+    "path synthetic data.pkl datasets folds seeds models grid settings space low high step log choices "
+    "device text_encoder dtype precision bf16 text_dim name seed",
+    toml=True,
+)
+# What counts in a checkpoint is JSON within JSON.
+_STATE = text(
+    "identity counters epoch batch losses sizes seconds history valid_mae best_epoch random numpy python",
+    '{"epoch": -1, "step": 0, "pending": 0, "optimizer_steps": 0}',
+    '{"epoch": 2, "step": 4294967295, "pending": 9, "optimizer_steps": 2147483647}',
+    '{"epoch": 9223372036854775808, "step": 0, "pending": -1, "optimizer_steps": -2147483648}',
+)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One way in.
+
+    Attributes:
+        cases: Valid files to begin with.
+        formats: By file name, which files are damaged and what they are made of.
+        read: Reads the files in a folder, in one of several ways.
+        mend: Makes files fit each other again after they were damaged.
+    """
+
+    cases: Callable[[], list[Files]]
+    formats: dict[str, Format]
+    read: Callable[[Path, int], object]
+    mend: Callable[[Files], Files] = lambda files: files
+
+
+def _files(folder: Path) -> Files:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+# Datasets
+
+
+def _datasets() -> list[Files]:
+    return [{"data.pkl": data} for data in _files(CORPUS / "dataset").values()]
+
+
+def _read_dataset(folder: Path, option: int) -> object:
+    how = ("zero", "mean", "raise", "zero")[option % 4]
+    dataset = mmiln.data.load(folder / "data.pkl", nonfinite=how, standardize=option >= 4, test=option != 3)
+    return dataset.fingerprint(), dataset.train[0], dataset.report.notes
+
+
+def _contents() -> list[Files]:
+    """The same as text, so that values are damaged and not the pickle around them."""
+    return [
+        {"content.json": json.dumps(content, default=_plain).encode()}
+        for content in (make_corpus.mmsa(), make_corpus.misa(lengths=True), make_corpus.misa(lengths=False))
+    ]
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.ndarray):
+        return {"array": value.tolist(), "dtype": value.dtype.str.lstrip("<=|")}
+    return value.decode() if isinstance(value, bytes) else value.item()
+
+
+def _array(content: dict[str, object]) -> object:
+    if content.keys() == {"array", "dtype"} and re.fullmatch(r"[a-zA-Z]\d*", str(content["dtype"])):
+        return np.array(content["array"], content["dtype"])
+    return content
+
+
+def _read_content(folder: Path, option: int) -> object:
+    try:
+        content = json.loads((folder / "content.json").read_text("utf-8"), object_hook=_array)
+        data = pickle.dumps(content, 2 + option % 4)
+    except Exception:  # no content at all
+        return None
+    (folder / "data.pkl").write_bytes(data)
+    return _read_dataset(folder, option)
+
+
+# Saved models, their encoders and tokenizers
+
+
+def _model() -> list[Files]:
+    return [_files(CORPUS / "model")]
+
+
+def _read_model(folder: Path, option: int) -> object:
+    model = mmiln.Model.from_pretrained(folder)
+    return repr(model), model.summary(), model.get_params()
+
+
+def _encoder() -> list[Files]:
+    return [_files(CORPUS / "encoder")]
+
+
+def _read_encoder(folder: Path, option: int) -> object:
+    freeze = (False, True, 1, "embeddings")[option % 4]
+    model = mmiln.Model("mosi", text_encoder=folder, freeze_text=freeze, **make_corpus.SMALL)
+    return model.text_encoder_fingerprint(), model.summary()
+
+
+def _read_tokens(folder: Path, option: int) -> object:
+    return TextEncoder(folder).tokenize(["good bad so", "", "goodly " * 9])
+
+
+# Descriptions of experiments
+
+
+def _descriptions() -> list[Files]:
+    return [{"experiment.toml": (CORPUS / "experiment.toml").read_bytes()}]
+
+
+def _read_experiment(folder: Path, option: int) -> object:
+    experiment = Experiment.read(folder / "experiment.toml")
+    experiment.check()
+    for task in experiment.tasks():
+        place = (folder / task.folder).resolve()
+        assert place.is_relative_to(folder.resolve()), f"{task.folder} leaves the experiment's folder"
+        assert all(len(part) < 256 for part in place.parts), f"{task.folder} can't be a path"
+    copy = folder / "experiment.json"
+    copy.write_text(json.dumps(experiment.model_dump(mode="json")), encoding="utf-8")
+    assert Experiment.of_folder(folder) == experiment
+    return experiment
+
+
+def _searches() -> list[Files]:
+    return [{"search.toml": (CORPUS / "search.toml").read_bytes()}]
+
+
+def _read_search(folder: Path, option: int) -> object:
+    search = Search.read(folder / "search.toml")
+    search.check()
+    return search
+
+
+# Checkpoints
+
+
+@cache
+def _checkpoints() -> list[Files]:
+    with tempfile.TemporaryDirectory() as temporary:
+        make_corpus.checkpoint(Path(temporary))
+        (folder,) = (path for path in Path(temporary).iterdir() if path.is_dir())
+        return [_files(folder)]
+
+
+def _resume(folder: Path, option: int) -> object:
+    run = folder / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.copytree(folder, run / "checkpoint-000002-000000001", ignore=shutil.ignore_patterns("run"))
+    return make_corpus.control().fit(
+        [make_corpus.batch()] * 2, [make_corpus.batch()], epochs=2, progress=False, checkpoint_dir=run,
+        resume="adopt" if option % 2 else True,
+    )  # fmt: skip
+
+
+def _with_checksum(files: Files) -> Files:
+    digest = hashlib.sha256(files["state.safetensors"]).hexdigest().encode()
+    return files | {"state.json": re.sub(rb'"[0-9a-f]{64}"', b'"' + digest + b'"', files["state.json"])}
+
+
+# Results
+
+
+def _results() -> list[Files]:
+    return [_files(CORPUS / "results")]
+
+
+def _read_results(folder: Path, option: int) -> object:
+    report = Report.read(folder)
+    return report.to_markdown(), report.to_latex(), report.to_pandas()
+
+
+def _read_standardizer(folder: Path, option: int) -> object:
+    scaler = Standardizer.load(folder)
+    return scaler.constant, scaler.transform(Split(["a"], np.zeros(1), audio=[np.ones((2, 1))]))
+
+
+READERS = {
+    "dataset": Reader(_datasets, {"data.pkl": PICKLE}, _read_dataset),
+    "content": Reader(_contents, {"content.json": CONTENT}, _read_content),
+    "config": Reader(_model, {"config.json": _CONFIG}, _read_model),
+    "experiment": Reader(_descriptions, {"experiment.toml": _TOML}, _read_experiment),
+    "search": Reader(_searches, {"search.toml": _TOML}, _read_search),
+    "model": Reader(_model, {"model.safetensors": SAFETENSORS}, _read_model),
+    "encoder": Reader(_encoder, {"config.json": _CONFIG, "model.safetensors": SAFETENSORS}, _read_encoder),
+    "tokenizer": Reader(
+        lambda: [_files(CORPUS / "tokenizer")],
+        {"config.json": _CONFIG, "tokenizer.json": text("WordPiece BPE Unigram type [UNK]")},
+        _read_tokens,
+    ),
+    "vocabulary": Reader(
+        lambda: [_files(CORPUS / "vocabulary")],
+        {"tokenizer_config.json": text("do_lower_case"), "vocab.txt": text("[PAD] [UNK]")},
+        _read_tokens,
+    ),
+    "checkpoint": Reader(
+        _checkpoints, {"state.json": _STATE, "state.safetensors": SAFETENSORS}, _resume, _with_checksum
+    ),
+    "results": Reader(_results, {"run.json": text(), "predictions.csv": text()}, _read_results),
+    "standardizer": Reader(_results, {"standardizer.safetensors": SAFETENSORS}, _read_standardizer),
+}
