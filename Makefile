@@ -4,9 +4,11 @@
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 WHEEL_VENV := $(CURDIR)/target/wheel-venv
+LOWEST_VENV := $(CURDIR)/target/lowest-venv
+TOOLS := $(CURDIR)/target/tools
 
 export VIRTUAL_ENV := $(VENV)
-export PATH := $(VENV)/bin:$(PATH)
+export PATH := $(VENV)/bin:$(TOOLS)/bin:$(PATH)
 # torch-sys links against the torch that is installed in the environment.
 export LIBTORCH_USE_PYTORCH := 1
 # No path of the building machine in what is built.
@@ -14,9 +16,13 @@ export RUSTFLAGS := --remap-path-prefix=$(HOME)/.cargo/registry/src= --remap-pat
 export CXXFLAGS := -ffile-prefix-map=$(CURDIR)/=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# The core's unsafe helpers by themselves.
+UNSAFE := --manifest-path tests/unsafe/Cargo.toml
+
 RUST := Cargo.toml Cargo.lock build.rs $(shell find src csrc -type f)
 
-.PHONY: demo test test-slow fuzz bench notebooks lint format wheel wheel-check gpu-check build lock clean
+.PHONY: demo test test-slow test-lowest fuzz sanitize bench notebooks lint audit format wheel wheel-check gpu-check \
+	build lock clean
 
 demo: build
 	mmiln demo
@@ -24,14 +30,31 @@ demo: build
 test: build
 	pytest -q
 
-# What the default run leaves out, and the tests for a card by the same kernels compiled for the CPU.
+# What the default run leaves out, the core's unsafe helpers by themselves, and the tests for a card by the same
+# kernels compiled for the CPU.
 test-slow: build
 	pytest -q -m slow
+	cargo test -q --locked $(UNSAFE) --target-dir target/unsafe
 	pytest -q --emulate-cuda tests/gpu
+
+# With the lowest versions that pyproject.toml allows; requirements.lock holds the highest. Old releases warn of
+# much that is no concern of ours, and have no wheels for later Pythons.
+ifeq ($(shell $(PYTHON) -c 'import sys; print(sys.version_info < (3, 13))'),True)
+test-lowest: build $(LOWEST_VENV)/installed
+	$(LOWEST_VENV)/bin/python -m pytest -q --override-ini filterwarnings=default \
+		--ignore tests/cuda --ignore tests/gpu
+else
+test-lowest:
+	@echo "not tested: the lowest versions have no wheels for Python 3.13 and later"
+endif
 
 # Hostile and broken files for everything that reads files; each run has others.
 fuzz: build
 	pytest -q --fuzz 100000 tests/fuzz
+
+# Under miri and AddressSanitizer; needs rustup's nightly with miri and rust-src.
+sanitize: build
+	.ci/sanitize
 
 # The tables of the README and of benchmarks/README.md.
 bench: build
@@ -40,16 +63,28 @@ bench: build
 notebooks: build
 	pytest -q --nbmake --override-ini testpaths=notebooks --override-ini addopts= notebooks
 
-lint: build
+lint: build $(TOOLS)/bin/cargo-deny
 	cargo fmt --check
+	cargo fmt --check $(UNSAFE)
 	cargo clippy --release --locked -- -D warnings
+	cargo clippy -q --locked --tests $(UNSAFE) --target-dir target/unsafe -- -D warnings
 	ruff check .
 	ruff format --check .
 	mypy
 	python -m mypy.stubtest mmiln._core
+	cargo deny --offline --locked check licenses bans sources
+	pip-licenses > /dev/null
+
+# Known faults of what we depend on; asks PyPI and RustSec.
+audit: build $(TOOLS)/bin/cargo-deny
+	cargo deny --locked check advisories
+	$(PYTHON) -m venv target/audit-venv
+	target/audit-venv/bin/pip install -q pip-audit
+	target/audit-venv/bin/pip-audit --no-deps --disable-pip -r requirements.lock
 
 format:
 	cargo fmt
+	cargo fmt $(UNSAFE)
 	ruff format .
 	ruff check --fix .
 
@@ -83,12 +118,25 @@ $(VENV)/installed: requirements.lock
 	pip install -q -r requirements.lock
 	@touch $@
 
-# Renews requirements.lock from pyproject.toml.
+# Over the environment's own, which has torch already.
+PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
+$(LOWEST_VENV)/installed: requirements.lowest $(VENV)/installed
+	$(PYTHON) -m venv --clear $(LOWEST_VENV)
+	(python -c '$(PURELIB)'; echo $(CURDIR)/python) > $$($(LOWEST_VENV)/bin/python -c '$(PURELIB)')/over.pth
+	$(LOWEST_VENV)/bin/pip install -q --no-deps -r requirements.lowest
+	@touch $@
+
+$(TOOLS)/bin/cargo-deny:
+	cargo install -q --locked --root $(TOOLS) cargo-deny@0.20.2
+
+# Renews requirements.lock and requirements.lowest from pyproject.toml.
+UV_COMPILE := target/lock-venv/bin/uv pip compile -q pyproject.toml --all-extras --universal --python-version 3.11 \
+	--no-header --no-annotate --upgrade
 lock:
 	$(PYTHON) -m venv target/lock-venv
 	target/lock-venv/bin/pip install -q uv
-	target/lock-venv/bin/uv pip compile -q pyproject.toml --all-extras --universal --python-version 3.11 \
-		--no-header --no-annotate --upgrade --output-file requirements.lock
+	$(UV_COMPILE) --output-file requirements.lock
+	$(UV_COMPILE) --resolution lowest-direct --output-file requirements.lowest
 
 clean:
 	rm -rf target dist $(VENV) runs

@@ -37,9 +37,8 @@ pub fn uniform(seed: u64, name: &str, count: usize, bound: f64) -> Vec<f64> {
     let stream = hash(name);
     let mut out = Vec::new();
     // An allocation that fails would end the process; a panic becomes Python's `MemoryError`.
-    if out.try_reserve_exact(count + 1).is_err() {
-        panic!("can't allocate memory: {count} numbers for {name}");
-    }
+    let reserved = out.try_reserve_exact(count + 1);
+    assert!(reserved.is_ok(), "can't allocate memory: {count} numbers for {name}");
     for block in 0..count.div_ceil(2) as u64 {
         let w = philox(seed, [block as u32, (block >> 32) as u32, stream as u32, (stream >> 32) as u32]);
         for pair in [[w[0], w[1]], [w[2], w[3]]] {

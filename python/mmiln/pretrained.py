@@ -64,14 +64,15 @@ def card(model: str, modalities: list[str], config: dict[str, Any], weights: dic
 def write(path: Path, fill: Callable[[Path], object]) -> None:
     """Writes a file whole or not at all: ``fill`` gets a temporary path beside it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        fill(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with ctrl_c_waits():
+        try:
+            fill(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def save(
@@ -87,19 +88,19 @@ def save(
 
     config = {"model_type": "mmiln", "mmiln_version": version("mmiln"), **config}
     staging = directory / f".{os.getpid()}.{threading.get_ident()}.saving"
-    staging.mkdir(parents=True)
-    try:
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
-        write(staging / "model.safetensors", lambda path: save_file(tensors, path, {"format": "pt"}))
-        for file in tokenizer:
-            shutil.copyfile(file, staging / file.name)
-        (staging / "README.md").write_text(card, encoding="utf-8")
-        (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        with ctrl_c_waits():
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
+    with ctrl_c_waits():
+        staging.mkdir(parents=True)
+        try:
+            write(staging / "model.safetensors", lambda path: save_file(tensors, path, {"format": "pt"}))
+            for file in tokenizer:
+                shutil.copyfile(file, staging / file.name)
+            (staging / "README.md").write_text(card, encoding="utf-8")
+            (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
             for file in staging.iterdir():
                 file.replace(directory / file.name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def read_config(directory: Path) -> dict[str, Any]:

@@ -94,11 +94,12 @@ impl<T: Real> WithSimd for Product<'_, T> {
                     // SAFETY: within the rows and columns that `product_at` has checked.
                     unsafe {
                         let tile = Tile {
-                            a: a.data.as_ptr().add(row * a.row_stride + first * a.column_stride),
+                            a: a.data.as_ptr().wrapping_add(row * a.row_stride + first * a.column_stride),
                             a_row: a.row_stride,
                             a_column: a.column_stride,
                             depth,
-                            b: b.data.as_ptr().add(first * b.row_stride + column),
+                            // Where there is no depth there is no number to point to.
+                            b: b.data.as_ptr().wrapping_add(first * b.row_stride + column),
                             b_row: b.row_stride,
                             b_len: b.data.len().saturating_sub(first * b.row_stride + column),
                             c: c.add(row * stride + column),

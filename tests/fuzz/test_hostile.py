@@ -85,7 +85,7 @@ SIZES = ("text_dim", "audio_dim", "d_model", "num_layers", "audio_hidden", "mult
 @pytest.mark.parametrize("size", [TRILLION, 2**63 - 1])
 @pytest.mark.parametrize("name", SIZES)
 def test_a_model_of_a_trillion_is_refused(name: str, size: int) -> None:
-    with pytest.raises(ConfigError, match="weights|at most a million"):
+    with pytest.raises(ConfigError, match=r"weights|at most a million"):
         mmiln.Model(**make_corpus.SMALL | {"text_dim": 2, "vision_dim": 1, name: size})
 
 

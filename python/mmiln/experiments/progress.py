@@ -42,7 +42,8 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if not self._progress.disable:  # older releases of rich would print an empty line
+            self._progress.stop()
 
     def on_event(self, job: Job, event: dict[str, Any]) -> None:
         """Takes note of what a worker says."""

@@ -1,0 +1,70 @@
+//! Jobs that several threads do.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::numeric::{Scratch, Shared};
+use crate::ops::parallel::{both, each, each_of, install, kernels_alone};
+
+const LARGE: usize = 1 << 14;
+
+#[test]
+fn every_piece_is_done_once() {
+    for count in [0, 1, 2, 3, 17] {
+        let mut done = vec![0; count];
+        install(LARGE, || each_of(&mut done, |done| *done += 1));
+        assert!(done.iter().all(|&done| done == 1));
+    }
+}
+
+#[test]
+fn parts_of_one_slice() {
+    let mut data = vec![0; 30];
+    let shared = Shared::new(&mut data);
+    install(LARGE, || {
+        each(10, |i| {
+            let mut scratch = Scratch::<f64>::zeros(5 + i);
+            scratch[i] = 1.0;
+            // SAFETY: parts of three, one after the other.
+            unsafe { shared.part(3 * i, 3) }.fill(i);
+        });
+    });
+    assert!(data.iter().enumerate().all(|(i, &x)| x == i / 3));
+}
+
+#[test]
+fn jobs_within_jobs_and_beside_each_other() {
+    let count = AtomicUsize::new(0);
+    let more = || {
+        install(LARGE, || {
+            each(4, |_| {
+                both(
+                    || each(2, |_| _ = count.fetch_add(1, Ordering::Relaxed)),
+                    || _ = count.fetch_add(1, Ordering::Relaxed),
+                );
+            });
+        });
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(more);
+        kernels_alone(more);
+    });
+    assert_eq!(count.into_inner(), 24);
+}
+
+#[test]
+fn a_panic_comes_back_and_leaves_the_team_able_to_work() {
+    for bad in [0, 3, 7] {
+        let done = AtomicUsize::new(0);
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            install(LARGE, || {
+                each(8, |i| {
+                    assert_ne!(i, bad, "as wanted");
+                    done.fetch_add(1, Ordering::Relaxed);
+                });
+            });
+        }));
+        assert!(outcome.is_err() && done.into_inner() < 8);
+    }
+    every_piece_is_done_once();
+}
