@@ -149,7 +149,7 @@ def test_run(mmiln_regression):
 
 @pytest.fixture
 def project(pytester, monkeypatch):
-    # A file of the same size that was written within the same second would be taken for the one compiled before.
+    # A file of the same size, written within the same second, would be taken for the one compiled before.
     monkeypatch.setattr("sys.dont_write_bytecode", True)
     pytester.makeconftest('pytest_plugins = ["mmiln.testing"]')
 
