@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from benchmarks.gpu import card, ops, step
 from benchmarks.peer import Peer, Trainer, targets
 
-from mmiln.training import PARTS
+PARTS = mmiln.Model.LOSSES
 
 DIMS = {"text_dim": 7, "audio_dim": 5, "vision_dim": 6}
 LENGTHS = {"text": [4, 1, 7], "audio": [5, 1, 9], "vision": [3, 6, 1]}

@@ -19,6 +19,15 @@ def test_example_runs(tmp_path, monkeypatch, capsys):
     assert "MAE" in capsys.readouterr().out
 
 
+def test_the_example_of_a_baseline_runs(capsys):
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names = {"__name__": "example"}
+    exec(compile(example, "CONTRIBUTING.md", "exec"), names)
+    assert names["model"].history_.epochs == 2
+    assert "MAE" in capsys.readouterr().out
+
+
 def test_commands_are_first_and_exist():
     first = TEXT.index("```")
     assert TEXT.index("make demo") < TEXT.index("```", first + 3)

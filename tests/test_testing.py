@@ -148,9 +148,7 @@ def test_run(mmiln_regression):
 
 
 @pytest.fixture
-def project(pytester, monkeypatch):
-    # A file of the same size, written within the same second, would be taken for the one compiled before.
-    monkeypatch.setattr("sys.dont_write_bytecode", True)
+def project(pytester):
     pytester.makeconftest('pytest_plugins = ["mmiln.testing"]')
 
     def run(*arguments, loss=1.0, score=0.25, seconds=0.1, options=""):

@@ -19,7 +19,8 @@ from . import _torch, errors  # torch first: the core links against its librarie
 
 _torch.check()
 
-from . import data, functional  # noqa: E402
+from . import baselines, data, functional  # noqa: E402
+from .auto import load_pretrained  # noqa: E402
 from .callbacks import Callback  # noqa: E402
 from .history import History  # noqa: E402
 from .metrics import Metrics  # noqa: E402
@@ -37,10 +38,12 @@ __all__ = [
     "Metrics",
     "Model",
     "Predictions",
+    "baselines",
     "data",
     "errors",
     "experiments",
     "functional",
+    "load_pretrained",
     "testing",
 ]
 

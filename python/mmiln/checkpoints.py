@@ -90,7 +90,7 @@ class Position(_Plain):
     counters: str
     epoch: Annotated[int, Field(ge=1, lt=10**6)]
     batch: Annotated[int, Field(ge=0, lt=10**9)]
-    losses: list[tuple[float, float, float, float]]
+    losses: list[list[float]]
     sizes: list[_Count]
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     history: dict[str, list[pydantic.FiniteFloat | None]]

@@ -22,12 +22,13 @@ def explain(model: Model, batch: Mapping[str, Any]) -> str:
     Runs the batch again without dropout: with the weights and pseudo-labels as they are, nothing is changed.
     """
     try:
-        return f"Utterances: {_utterances(batch)}. {_first_bad(model, batch)}"
+        return f"Utterances: {utterances(batch)}. {_first_bad(model, batch)}"
     except MmilnError as error:  # the batch can't even be run again
-        return f"Utterances: {_utterances(batch)}. {error}"
+        return f"Utterances: {utterances(batch)}. {error}"
 
 
-def _utterances(batch: Mapping[str, Any]) -> str:
+def utterances(batch: Mapping[str, Any]) -> str:
+    """The names of a batch's utterances, or their positions."""
     names = batch.get("id") if batch.get("id") is not None else batch.get("index")
     if names is None:
         return "without id or index"
@@ -51,14 +52,14 @@ def _first_bad(model: Model, batch: Mapping[str, Any]) -> str:
         losses = model.losses(batch)
         if bad := [name for name, value in losses.items() if not _finite(value)]:
             scores = {n: value for n, value in values.items() if n.startswith("y_")}
-            told = ", ".join(f"{n} in {_range(value)}" for n, value in scores.items())
+            told = ", ".join(f"{n} in {ranges(value)}" for n, value in scores.items())
             return f"Every layer's values are finite, the loss {bad[0]} is not: {told}"
         gradients = model.gradients(batch)
         if bad := [name for name, value in gradients.items() if not _finite(value)]:
             more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
             return f"Values and losses are finite, gradients are not of: {', '.join(bad[:SHOWN])}{more}"
     name = max((n for n in values if not n.startswith("F_")), key=lambda n: _largest(values[n]))
-    largest = _range(values[name])
+    largest = ranges(values[name])
     return f"Without dropout everything is finite; the largest values are those of {name}, in {largest}"
 
 
@@ -85,23 +86,23 @@ def _inputs(
         prefix, modalities = f"fusion.{layer}.{stream}.", stream.split("_")
         before = f"fusion.{int(layer) - 1}.{stream}.output"
         if before in values:
-            found.append(f"{before} in {_range(values[before])}")
+            found.append(f"{before} in {ranges(values[before])}")
             modalities = []
     else:
         head = name.removeprefix("control.").partition("_")[2] or name
         prefix, modalities = f"heads.{head}.", []
         last = sorted((n for n in values if n.endswith(".output")), key=lambda n: int(n.split(".")[1]))
-        found += [f"{n} in {_range(values[n])}" for n in last[-4:]]
+        found += [f"{n} in {ranges(values[n])}" for n in last[-4:]]
     for modality in modalities:
         for field in (modality, "text_bert") if modality == "text" else (modality,):
             if batch.get(field) is not None and field != "text_bert":
-                found.append(f"{field} frames in {_range(batch[field])}")
+                found.append(f"{field} frames in {ranges(batch[field])}")
         encoder = [weight for n, weight in weights.items() if n.startswith(f"{modality}.")]
         if encoder:
-            found.append(f"weights of {modality} in {_range(encoder)}")
+            found.append(f"weights of {modality} in {ranges(encoder)}")
     own = [weight for n, weight in weights.items() if n.startswith(prefix)]
     if own:
-        found.append(f"weights of {prefix.rstrip('.')} in {_range(own)}")
+        found.append(f"weights of {prefix.rstrip('.')} in {ranges(own)}")
     return found
 
 
@@ -118,7 +119,8 @@ def _largest(value: Any) -> float:
     return max(float(part.abs().max()) for part in _tensors(value) if part.numel())
 
 
-def _range(value: Any) -> str:
+def ranges(value: Any) -> str:
+    """The least and the largest number of some tensors, and how many are none."""
     flat = torch.cat([part.cpu() for part in _tensors(value)])
     bad = int((~flat.isfinite()).sum())
     good = flat[flat.isfinite()]

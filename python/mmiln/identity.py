@@ -15,13 +15,13 @@ from .errors import StateError
 from .loaders import Loader
 
 if TYPE_CHECKING:
-    from .model import Model
+    from .estimator import Estimator
 
 # What may change within a run, on request: the path from there on is another, but a sound one.
-ADOPTABLE: Final = ("train.lr_", "train.decay_", "train.patience", "device", "mmiln", "torch")
+ADOPTABLE: Final = ("train.lr", "train.decay", "train.patience", "device", "mmiln", "torch")
 
 
-def identity(model: Model, loader: Iterable[Any], valid: Loader, samples: int | None) -> dict[str, Any]:
+def identity(model: Estimator, loader: Iterable[Any], valid: Loader, samples: int | None) -> dict[str, Any]:
     """Config, data and versions of a run, flat, by name."""
     return {
         **{f"model.{name}": value for name, value in model.config.model.items()},

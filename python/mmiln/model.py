@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from . import batches, loaders, pretrained, training
+from . import batches, diagnosis, pretrained
 from ._core import Batch, Core
 from ._device import check_device
-from .callbacks import Callback
-from .checkpoints import Checkpoints
+from ._steps import Steps, cuda_capture, packed_ahead
 from .config import Config
 from .errors import BatchError, ConfigError, StateError, WeightsError
-from .history import History
-from .metrics import Metrics
-from .predictions import Predictions
+from .estimator import Estimator
 from .sizes import least_encoder_weights, least_weights
 from .summary import Summary
 from .text_encoder import find_text_encoder, read_safetensors
@@ -30,7 +26,7 @@ WIDTHS = ("text_dim", "audio_dim", "vision_dim")
 ARGUMENTS = ("preset", "text_encoder", *WIDTHS, "device", "dtype", "precision", "seed")
 
 
-class Model:
+class Model(Estimator):
     """MMILN (Xue et al., CCL 2023): text, audio and vision of an utterance in, a score in [-3, 3] out.
 
     Args:
@@ -66,7 +62,7 @@ class Model:
     Model('mosi', text_dim=8, vision_dim=0, num_layers=2)
     """
 
-    history_: History
+    LOSSES = ("task", "sim", "diff", "total")
 
     def __init__(
         self,
@@ -97,11 +93,6 @@ class Model:
         self._final_widths: dict[str, int] = {}
         self._make_locks()
         self._check()
-
-    def _make_locks(self) -> None:
-        """Locks of this object's own: one for who trains it, one for who gives it weights."""
-        self._training = threading.Lock()
-        self._building = threading.Lock()
 
     # Parameters, as scikit-learn has them
 
@@ -186,110 +177,7 @@ class Model:
         """
         return Summary.of(self.state_dict(), self._core.frozen())
 
-    # Training and prediction
-
-    def fit(
-        self,
-        loader: loaders.Loader,
-        valid: loaders.Loader = None,
-        *,
-        epochs: int = 50,
-        patience: int | None = None,
-        callbacks: Sequence[Callback] = (),
-        progress: bool = True,
-        checkpoint_dir: str | Path | None = None,
-        checkpoint_every: float = 60.0,
-        resume: training.Resume = "auto",
-        nonfinite: training.NonFinite = "raise",
-    ) -> History:
-        """Trains from the present weights: a new run with fresh moments and pseudo-labels.
-
-        With ``valid``, stops once its MAE has not fallen for ``patience`` epochs and goes back to the best
-        epoch's weights. Ctrl-C stops between two steps and leaves the weights of the last one.
-
-        Args:
-            loader: A :class:`mmiln.data.Split` (shuffled), a torch DataLoader, MMSA's loader, or a list of
-                batches. Batches hold ``text`` or ``text_bert`` or ``raw_text``, ``audio``, ``vision``,
-                lengths where they are padded, ``labels`` and ``index``.
-            valid: The same, without need of ``index``; read in its own order.
-            epochs: At most so many passes.
-            patience: Replaces the field of the same name for this run.
-            callbacks: Called along the way.
-            progress: Whether to show bars.
-            checkpoint_dir: A folder of this run alone, where all that it depends on is kept; it goes on from
-                there to the same bits. The order of the loader is kept where it comes from a ``generator`` of
-                the loader's or from the global ones of torch, numpy or Python.
-            checkpoint_every: At most so many seconds are lost; 0 keeps every micro-batch.
-            resume: ``"auto"`` goes on where there is a checkpoint, ``True`` demands one, ``False`` that there
-                is none. ``"adopt"`` goes on also with other rates, decays, patience, device, version.
-            nonfinite: What becomes of a batch whose loss or gradient is not finite: ``"raise"``, or
-                ``"skip"`` it with a warning; no step is made either way. A card is asked every sixteenth
-                micro-batch, with ``"skip"`` after each; what follows the first such batch is not applied.
-
-        Raises:
-            BatchError: A batch can't be used.
-            CheckpointError: The folder can't be written to, or no checkpoint in it is whole.
-            StateError: Dataset indices or the size of the training set can't be known; or the checkpoints are
-                of another run, and what differs; or the model is being trained already.
-            NonFiniteError: A loss or a gradient is NaN or infinite; names utterances and the first layer.
-        """
-        if self._training.locked():
-            raise StateError(
-                "this model is being trained already, by another thread or by the fit() whose callback "
-                "this is: train a copy, copy.deepcopy(model)"
-            )
-        config = self.config.train
-        checkpoints = None if checkpoint_dir is None else Checkpoints(Path(checkpoint_dir), checkpoint_every)
-        with self._training:
-            return training.fit(
-                self,
-                loaders.for_training(loader, config["batch_size"], config["seed"]),
-                valid,
-                epochs=epochs,
-                patience=config["patience"] if patience is None else patience,
-                callbacks=callbacks,
-                progress=progress,
-                checkpoints=checkpoints,
-                resume=resume,
-                nonfinite=nonfinite,
-            )
-
-    def predict(self, loader: loaders.Loader) -> Predictions:
-        """Scores of all utterances, in dataset order where batches carry ``index``.
-
-        Raises:
-            BatchError: A batch can't be used, or there is none.
-        """
-        scores, names, indices, labels = [], [], [], []
-        for batch in loaders.each(loaders.for_reading(loader, self.config.train["batch_size"])):
-            packed = self._pack(batch)
-            scores.append(self._core.scores(packed).float().cpu().numpy())
-            names.append(batches.names(batch, len(packed)))
-            indices.append(batch.get("index"))
-            label = batch.get("labels")
-            labels.append(label.get("M") if isinstance(label, Mapping) else label)
-        score = np.concatenate(scores)
-        named = [name for part in names if part is not None for name in part]
-        id_ = named if len(named) == len(score) else None
-        index = _joined("index", indices, np.int64)
-        label = _joined("labels", labels, np.float32)
-        if index is not None:
-            order = np.argsort(index, kind="stable")
-            score, index = score[order], index[order]
-            id_ = None if id_ is None else [id_[i] for i in order]
-            label = None if label is None else label[order]
-        return Predictions(score, id_, index, label)
-
-    def evaluate(self, loader: loaders.Loader) -> Metrics:
-        """Measures over all utterances of a loader with labels.
-
-        Raises:
-            BatchError: A batch has no labels or can't be used, or there is none.
-        """
-        predictions = self.predict(loader)
-        if predictions.label is None:
-            raise BatchError("evaluation needs labels in every batch")
-        return Metrics.of(predictions.label, predictions.score)
+    # What is inside
 
     def forward(
         self, batch: Mapping[str, Any], intermediates: bool = False
@@ -339,14 +227,6 @@ class Model:
         return {name: values.float().cpu().numpy() for name, values in labels.items()}
 
     # Weights
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """A copy of every weight by name, in PyTorch's layouts.
-
-        Raises:
-            StateError: The widths are not known before the first batch.
-        """
-        return self._core.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Sets every weight, or none.
@@ -446,6 +326,17 @@ class Model:
             return self._build(self._widths())
         return self._built
 
+    def _packed(self, source: Iterable[Any]) -> Iterator[Batch]:
+        return packed_ahead(source, self._pack, self.device)
+
+    def _step(self) -> Callable[[Batch], Tensor]:
+        if self.device == "cpu":
+            return self._core.train_step
+        return Steps(self._core, cuda_capture(self.device))
+
+    def _explain(self, batch: Mapping[str, Any]) -> str:
+        return diagnosis.explain(self, batch)
+
     def _pack(self, batch: object) -> Batch:
         widths = self._final_widths or self._widths_with(batch)
         packed = batches.pack(
@@ -509,10 +400,3 @@ class Model:
                 core.load_state_dict(dict(weights), "" if whole else "text.bert.")
             self._built, self._final_widths = core, widths
             return core
-
-
-def _joined(name: str, parts: list[Any], dtype: type) -> npt.NDArray[Any] | None:
-    """The parts of all batches as one array; ``None`` where one batch has none."""
-    if any(part is None for part in parts):
-        return None
-    return np.concatenate([batches.tensor(name, part).reshape(-1).numpy() for part in parts]).astype(dtype)

@@ -103,6 +103,15 @@ def save(
             shutil.rmtree(staging, ignore_errors=True)
 
 
+def check_there(directory: Path) -> None:
+    """Raises :class:`MissingFileError` where a file that a saved model must hold is not there."""
+    for path in (directory, directory / "config.json", directory / "model.safetensors"):
+        if not path.exists():
+            raise MissingFileError(
+                f"{path} is not there: a saved model is a directory with config.json and model.safetensors"
+            )
+
+
 def read_config(directory: Path) -> dict[str, Any]:
     """The ``config.json`` of a saved model.
 
@@ -110,11 +119,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         MissingFileError: The directory or a file that it must hold is not there.
         ConfigError: It is not that of an mmiln model.
     """
-    for path in (directory, directory / "config.json", directory / "model.safetensors"):
-        if not path.exists():
-            raise MissingFileError(
-                f"{path} is not there: a saved model is a directory with config.json and model.safetensors"
-            )
+    check_there(directory)
     config = read_json(directory / "config.json")
     if not isinstance(config, dict) or config.get("model_type") != "mmiln":
         raise ConfigError(f"{directory / 'config.json'} is not that of a saved mmiln model")

@@ -18,9 +18,9 @@ from . import plotting, pretrained, provenance
 from .callbacks import Callback
 from .data import Dataset, Split
 from .errors import DataError, StateError
+from .estimator import Estimator
 from .history import History
 from .metrics import Metrics
-from .model import Model
 from .training import Resume
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Record(Plain):
 class Run:
     """One trained model and what it measured with the weights that validation chose."""
 
-    model: Model
+    model: Estimator
     history: History
     metrics: dict[str, Metrics]
     record: Record
@@ -151,7 +151,7 @@ class Run:
 
 def train(
     dataset: Dataset,
-    model: Model,
+    model: Estimator,
     folder: Path,
     *,
     epochs: int,
@@ -216,7 +216,7 @@ def train(
         history.plot(curve.subplots())
         write(folder / "learning_curve.png", lambda path: curve.savefig(path, format="png", dpi=150))
     record = Record(
-        row=row or Row(model=model.config.model["variant"]),
+        row=row or Row(model=model.config.model.get("variant", "baseline")),
         dataset_name=name or dataset.name,
         fingerprint=fingerprint,
         sizes={name: len(part) for name, part in dataset.splits.items()},
@@ -259,7 +259,7 @@ def _frame(parts: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(parts, names=["part"]).reset_index("part").reset_index(drop=True)
 
 
-def _write_pseudo_labels(model: Model, split: Split, folder: Path) -> None:
+def _write_pseudo_labels(model: Estimator, split: Split, folder: Path) -> None:
     try:
         labels = model.pseudo_labels
     except StateError:  # a model of one modality has none

@@ -30,12 +30,12 @@ class Summary:
         untrained: Counter[str] = Counter()
         for name, tensor in state.items():
             names = name.split(".")
-            part = ".".join(names[: DEPTH[names[0]]])
+            part = ".".join(names[: DEPTH.get(names[0], 1)])
             counts[part] += tensor.numel()
             if name in frozen:
                 untrained[part] += tensor.numel()
-        order = list(DEPTH)
-        by_graph = dict(sorted(counts.items(), key=lambda item: order.index(item[0].split(".")[0])))
+        order = {name: place for place, name in enumerate(DEPTH)}
+        by_graph = dict(sorted(counts.items(), key=lambda item: order.get(item[0].split(".")[0], 0)))
         return cls(by_graph, dict(untrained))
 
     @property

@@ -36,6 +36,9 @@ SIZES = (
     "type_vocab_size",
 )
 
+# Models of ours by model_type, and how the names of their text encoder's weights begin.
+SAVED = {"mmiln": "text.bert.", "mmiln-baseline": "bert."}
+
 
 class TextEncoder:
     """A BERT on disk: its configuration, weights and tokenizer, each read when it is needed.
@@ -52,8 +55,9 @@ class TextEncoder:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         config = _read_config(directory)
-        self._of_mmiln = config.get("model_type") == "mmiln"
-        if self._of_mmiln:
+        kind = config.get("model_type")
+        self._prefix = SAVED.get(kind) if isinstance(kind, str) else None
+        if self._prefix is not None:
             config = config.get("text_encoder") or {}
         if not isinstance(config, dict):
             raise ConfigError(f"{directory / 'config.json'}: 'text_encoder' is of another kind")
@@ -88,8 +92,9 @@ class TextEncoder:
                 )
             raise MissingFileError(f"the text encoder's directory {self.directory} has no model.safetensors")
         tensors = read_safetensors(path)
-        if self._of_mmiln:
-            return {name: tensor for name, tensor in tensors.items() if name.startswith("text.bert.")}
+        if (prefix := self._prefix) is not None:
+            held = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+            return {f"text.bert.{name.removeprefix(prefix)}": tensor for name, tensor in held.items()}
         return {f"text.bert.{_bare(n)}": tensor for n, tensor in tensors.items() if _is_encoder(n)}
 
     def fingerprint(self) -> str:

@@ -19,10 +19,8 @@ from tqdm import TqdmWarning
 
 from . import loaders
 from ._core import Batch
-from ._steps import Steps, cuda_capture, packed_ahead
 from .callbacks import Callback
 from .checkpoints import Checkpoints, Position, Streams
-from .diagnosis import explain
 from .errors import CheckpointError, ConfigError, NonFiniteError, StateError
 from .history import History
 from .identity import check_same, identity
@@ -32,9 +30,7 @@ with warnings.catch_warnings(action="ignore", category=TqdmWarning):
     from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
-    from .model import Model
-
-PARTS = ("task", "sim", "diff", "total")
+    from .estimator import Estimator
 
 Resume = bool | Literal["auto", "adopt"]
 NonFinite = Literal["raise", "skip"]
@@ -62,7 +58,7 @@ class EarlyStopping:
 
 
 def fit(
-    model: Model,
+    model: Estimator,
     loader: Iterable[Any],
     valid: loaders.Loader,
     *,
@@ -104,7 +100,7 @@ class _Run:
 
     def __init__(
         self,
-        model: Model,
+        model: Estimator,
         loader: Iterable[Any],
         valid: loaders.Loader,
         epochs: int,
@@ -152,9 +148,7 @@ class _Run:
             self._source = itertools.chain([head], source)
         else:
             self._go_on(*kept, adopt=resume == "adopt")
-        self.step: Callable[[Batch], Tensor] = model._core.train_step
-        if model.device != "cpu":
-            self.step = Steps(model._core, cuda_capture(model.device))
+        self.step: Callable[[Batch], Tensor] = model._step()
         model.history_ = self.history
 
     @property
@@ -170,7 +164,7 @@ class _Run:
         for callback in self.callbacks:
             callback.on_epoch_begin(model, epoch)
         model._core.begin_epoch(epoch)
-        for packed in packed_ahead(self._batches(), self._pack, model.device):
+        for packed in model._packed(map(self._note, self._batches())):
             self._train_batch(packed, self._raw.popleft())
             if self.batch % self.look_every == 0:
                 self._look()
@@ -200,9 +194,9 @@ class _Run:
             self._save(self.checkpoints)
         return logs
 
-    def _pack(self, batch: Any) -> Batch:
+    def _note(self, batch: Any) -> Any:
         self._raw.append(batch)
-        return self.model._pack(batch)
+        return batch
 
     def _train_batch(self, packed: Batch, batch: Any) -> None:
         """One step; on the CPU, whether it was finite."""
@@ -228,7 +222,7 @@ class _Run:
         """Says which batch could not be trained on, the first of the last ``undone``."""
         number = self.batch - undone + 1
         text = (
-            f"epoch {self.epoch}, micro-batch {number}: {what} {explain(self.model, self._recent[-undone])}"
+            f"epoch {self.epoch}, micro-batch {number}: {what} {self.model._explain(self._recent[-undone])}"
         )
         if self.nonfinite == "raise":
             raise NonFiniteError(text) from None
@@ -263,7 +257,8 @@ class _Run:
             means = np.average(losses, axis=0, weights=self.sizes)
         if not np.isfinite(means).all():
             raise NonFiniteError(f"the training loss of epoch {self.epoch} is not finite: {means.tolist()}")
-        return {f"train_{name}": float(value) for name, value in zip(PARTS, means, strict=True)}
+        names = self.model.LOSSES
+        return {f"train_{name}": float(value) for name, value in zip(names, means, strict=True)}
 
     # Checkpoints
 
@@ -299,6 +294,11 @@ class _Run:
         """Puts core, measures and random streams where a checkpoint was taken."""
         assert self.checkpoints is not None
         check_same(position.identity, self._identity, self.checkpoints.folder, adopt=adopt)
+        if any(len(losses) != len(self.model.LOSSES) for losses in position.losses):
+            raise CheckpointError(
+                f"the checkpoints in {self.checkpoints.folder} do not hold the losses "
+                f"{', '.join(self.model.LOSSES)} of each micro-batch"
+            )
         measured = len(position.history.get("valid_mae", ()))
         if measured != (0 if self.valid is None else position.epoch - 1):
             raise StateError(
@@ -317,7 +317,7 @@ class _Run:
             self.stopping.best = self.history["valid_mae"][position.best_epoch - 1]
         self.epoch = position.epoch
         losses = torch.tensor(position.losses, dtype=torch.float64, device=self.model.device)
-        self.losses = list(losses.reshape(-1, len(PARTS)))
+        self.losses = list(losses.reshape(-1, len(self.model.LOSSES)))
         self.sizes = list(position.sizes)
         self.batch = position.batch
         self.seconds = position.seconds

@@ -235,6 +235,32 @@ impl Batch {
         [&[self.size as i64], &text[..], &part(self.audio.as_ref()), &part(self.vision.as_ref()), &given]
             .concat()
     }
+
+    /// What is packed, by name: frames or tokens `(sum T, 2)` (word and segment), `*_lengths`, `labels`, `index`.
+    pub fn parts(&self) -> Vec<(String, Tensor)> {
+        let mut parts = Vec::new();
+        let mut push = |name: &str, packed: Tensor, layout: &Layout| {
+            parts.push((format!("{name}_lengths"), Tensor::from_slice(&layout.lengths)));
+            parts.push((name.to_owned(), packed.narrow(0, 0, layout.total)));
+        };
+        match &self.text {
+            Some(Text::Tokens { tokens, layout, .. }) => {
+                let read = tokens.places.iter().flat_map(|&[word, _, segment]| [word as i64, segment as i64]);
+                push("tokens", Tensor::from_slice(&read.collect::<Vec<_>>()).view([-1, 2]), layout);
+            }
+            Some(Text::Features(frames)) => push("text", frames.frames.shallow_clone(), &frames.layout),
+            None => {}
+        }
+        for (name, frames) in [("audio", &self.audio), ("vision", &self.vision)] {
+            if let Some(frames) = frames {
+                push(name, frames.frames.shallow_clone(), &frames.layout);
+            }
+        }
+        parts.extend(self.labels.iter().map(|labels| ("labels".to_owned(), labels.values.shallow_clone())));
+        let index = self.index.iter().map(|index| Tensor::from_slice(&index.values));
+        parts.extend(index.map(|index| ("index".to_owned(), index)));
+        parts
+    }
 }
 
 impl Index {

@@ -1,6 +1,7 @@
 //! `_core.Batch`: torch tensors in, packed frames kept.
 
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use pyo3_tch::PyTensor;
 use tch::{Device, Kind, Tensor};
 
@@ -67,6 +68,16 @@ impl PyBatch {
 
     fn __len__(&self) -> usize {
         self.0.size
+    }
+
+    /// On the CPU: what is packed, by name.
+    fn parts(&self, py: Python<'_>) -> PyResult<Py<PyDict>> {
+        let parts = entry::run(py, || Ok(self.0.parts()))?;
+        let dict = PyDict::new(py);
+        for (name, tensor) in parts {
+            dict.set_item(name, PyTensor(tensor))?;
+        }
+        Ok(dict.unbind())
     }
 
     /// Batches of which this is equal are of the same shapes.

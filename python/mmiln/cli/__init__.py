@@ -13,9 +13,11 @@ from rich.table import Table
 
 from .. import demo as demonstration
 from .. import pretrained, runs, training
+from ..auto import load_pretrained
 from ..data import Dataset, Standardizer, load, synthetic
 from ..data.standardizer import FILE as STANDARDIZER_FILE
 from ..errors import MmilnError
+from ..estimator import Estimator
 from ..metrics import Metrics, spread
 from ..model import Model
 from . import experiment
@@ -177,7 +179,7 @@ def inspect(
 ) -> None:
     """Say what a dataset or a saved model holds."""
     if (Path(path) / "config.json").is_file():
-        model = Model.from_pretrained(path)
+        model = load_pretrained(path)
         summary = model.summary()
         if json_:
             print(json.dumps({"config": model.config.to_dict(), "parameters": summary.parts}))
@@ -201,9 +203,9 @@ def _load(data: str, *, standardize: bool = False) -> Dataset:
     return synthetic() if data == "synthetic" else load(data, standardize=standardize)
 
 
-def _prepared(model: Path, data: str, split: str) -> tuple[Model, Any]:
+def _prepared(model: Path, data: str, split: str) -> tuple[Estimator, Any]:
     """A saved model and a part of a dataset, scaled as the model's training data was."""
-    loaded = Model.from_pretrained(model)
+    loaded = load_pretrained(model)
     part = runs.part_of(_load(data), split)
     if (model / STANDARDIZER_FILE).is_file():
         part = Standardizer.load(model).transform(part)

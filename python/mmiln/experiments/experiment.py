@@ -15,12 +15,14 @@ import pydantic
 from pydantic import Field, field_validator, model_validator
 
 from .. import reading
+from ..baselines import Baseline
 from ..config import Config
 from ..data import Dataset, fold, load, standardized, synthetic
 from ..errors import ConfigError, DataError, MissingFileError
+from ..estimator import Estimator
 from ..model import ARGUMENTS, Model
 from ..runs import Plain, Protocol, Row
-from .models import MODELS, Entry
+from .models import MODELS, SHARED, Entry
 
 DESCRIPTION: Final = "experiment.json"  # within an experiment's folder
 SEEDS: Final = (1111, 1112, 1113, 1114, 1115)
@@ -243,14 +245,18 @@ class Experiment(Described):
             arguments["text_encoder"] = expanded(arguments["text_encoder"])
         return arguments | {"seed": task.seed}
 
-    def model(self, task: Task) -> Model:
+    def model(self, task: Task) -> Estimator:
         """The untrained model of a task.
 
         Raises:
             ConfigError: A setting is unknown or out of range.
             MissingFileError: The text encoder is not there.
         """
-        return Model(**self.arguments(task))
+        arguments = self.arguments(task)
+        if (network := self._entry(task).network) is None:
+            return Model(**arguments)
+        preset = str(arguments["preset"]).removesuffix("-mmsa")
+        return Baseline(network, preset, **{n: v for n, v in arguments.items() if n in SHARED})
 
     def data(self, task: Task, *, test: bool = True) -> Dataset:
         """The data of a task; without ``test``, as if it had no test part.

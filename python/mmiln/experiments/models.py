@@ -1,4 +1,4 @@
-"""The models of an experiment by name: MMILN, its ablations (Table 3 of the paper), and controls.
+"""The models of an experiment by name: MMILN, its ablations (Table 3 of the paper), controls, baselines.
 
 There is no control of audio and vision together: text is the centre of MMILN and can't be left out of it.
 """
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from ..baselines import NETWORKS, Network
 from ..data.dataset import MODALITIES
 
 
@@ -20,12 +21,14 @@ class Entry(NamedTuple):
         settings: Arguments of :class:`mmiln.Model` that replace the experiment's.
         needs: Modalities that the data must have.
         shuffled_labels: Whether it is trained on permuted labels.
+        network: The baseline that it is, by name; of the experiment's settings those of :data:`SHARED` hold.
     """
 
     about: str
     settings: Mapping[str, Any] = MappingProxyType({})
     needs: tuple[str, ...] = ()
     shuffled_labels: bool = False
+    network: str | None = None
 
 
 def _of(*modalities: str) -> dict[str, Any]:
@@ -36,6 +39,11 @@ def _of(*modalities: str) -> dict[str, Any]:
 
 def _control(*modalities: str) -> Entry:
     return Entry(f"{' and '.join(modalities)} alone", _of(*modalities), needs=modalities)
+
+
+def _title(network: type[Network]) -> str:
+    """The first line of what a network says of itself."""
+    return (network.__doc__ or network.__name__).strip().split("\n")[0].rstrip(".")
 
 
 MODELS: Final[dict[str, Entry]] = {
@@ -51,4 +59,15 @@ MODELS: Final[dict[str, Entry]] = {
     "audio": _control("audio"),
     "vision": _control("vision"),
     "shuffled": Entry("MMILN trained on permuted labels: must fall to chance", shuffled_labels=True),
+    **{name: Entry(_title(network), needs=network.NEEDS, network=name) for name, network in NETWORKS.items()},
 }
+
+# Settings that mean the same to MMILN and to a baseline; rates and sizes are each publication's own.
+SHARED: Final = (
+    *(f"{name}_dim" for name in MODALITIES),
+    "text_encoder",
+    "device",
+    "dtype",
+    "patience",
+    "seed",
+)

@@ -18,7 +18,7 @@ from ..callbacks import Callback
 from ..errors import MmilnError
 
 if TYPE_CHECKING:
-    from ..model import Model
+    from ..estimator import Estimator
 
 
 class Report(Callback):
@@ -31,7 +31,7 @@ class Report(Callback):
         """Writes one event."""
         print(json.dumps(event), file=self.out, flush=True)
 
-    def on_epoch_end(self, model: Model, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, model: Estimator, epoch: int, logs: dict[str, float]) -> None:
         """Its number and the measure that chooses."""
         self.say(event="epoch", epoch=epoch, mae=logs["valid_mae"])
 

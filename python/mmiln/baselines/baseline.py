@@ -1,0 +1,365 @@
+"""Baselines behind the face of :class:`mmiln.Model`: build, fit, evaluate, predict, save."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from .. import batches, pretrained
+from .._core import Batch
+from .._device import check_device
+from ..config import Config
+from ..data.dataset import MODALITIES
+from ..errors import BatchError, ConfigError, StateError, WeightsError
+from ..estimator import Estimator
+from ..reading import read_json
+from ..summary import Summary
+from ..text_encoder import TextEncoder, find_text_encoder, read_safetensors
+from . import diagnosis
+from .engine import Engine, differences, seeded
+from .network import Network
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+CARD = """---
+library_name: mmiln
+tags: [multimodal-sentiment-analysis, mmiln]
+---
+# {network}
+
+A baseline of mmiln {version}, with {parameters:,} parameters:
+
+```python
+from mmiln.baselines import Baseline
+
+predictions = Baseline.from_pretrained("<this directory>").predict(loader)
+```
+
+It was built as `{model}`. The model was made for research. Its scores say nothing reliable about a single
+person.
+"""
+
+_Width = Annotated[int, Field(ge=0, le=100_000)]
+
+
+class Saved(pydantic.BaseModel):
+    """The ``config.json`` of a saved baseline."""
+
+    model_config = pydantic.ConfigDict(frozen=True, strict=True)
+
+    model_type: Literal["mmiln-baseline"]
+    network: str
+    preset: str
+    dtype: Literal["float32", "float64"]
+    widths: dict[Literal["text", "audio", "vision"], _Width]
+    settings: dict[str, Any]
+    text_encoder: dict[str, Any] | None
+
+
+class Baseline(Estimator):
+    """A model that others published, trained and measured by the same protocol as :class:`mmiln.Model`.
+
+    Args:
+        network: A name in :data:`mmiln.baselines.NETWORKS`, such as ``"mult"``, or a :class:`Network` of your
+            own.
+        preset: ``"mosi"`` or ``"mosei"``: hyper-parameters of its own publication.
+        text_encoder: ``None`` to read text features; or a Hugging Face BERT, by directory or hub name, that
+            reads ``text_bert`` or ``raw_text`` and is fine-tuned. Needs the package ``transformers``.
+        text_dim, audio_dim, vision_dim: Widths; 0 leaves a modality out. The default is that of the first
+            batch.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``.
+        dtype: ``"float32"``, or ``"float64"`` to check numbers.
+        **fields: Any hyper-parameter of the network's ``Settings``.
+
+    Raises:
+        ConfigError: Unknown network, preset or field, wrong type or out of range.
+        MissingFileError: The text encoder is not there.
+        DeviceError: The device is not available.
+    """
+
+    precision = "float32"
+
+    def __init__(
+        self,
+        network: str | type[Network],
+        preset: str = "mosi",
+        *,
+        text_encoder: str | Path | None = None,
+        text_dim: int | None = None,
+        audio_dim: int | None = None,
+        vision_dim: int | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        **fields: Any,
+    ) -> None:
+        from . import find, name_of
+
+        self._kind = find(network)
+        self.network = name_of(self._kind)
+        self.preset = preset
+        self.text_encoder = text_encoder
+        self.text_dim = text_dim
+        self.audio_dim = audio_dim
+        self.vision_dim = vision_dim
+        self.device = device
+        self.dtype = dtype
+        self.fields = fields
+        self._encoder = None if text_encoder is None else find_text_encoder(text_encoder)
+        self._engine: Engine | None = None
+        self._final_widths: dict[str, int] = {}
+        self._make_locks()
+        if dtype not in DTYPES:
+            raise ConfigError(f'dtype must be "float32" or "float64", got {dtype!r}')
+        check_device(device)
+        self.settings = self._resolve()
+
+    @property
+    def LOSSES(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Names of the losses of a step."""
+        return self._kind.LOSSES
+
+    def _resolve(self) -> Any:
+        """The network's settings: its own, the preset's, those given."""
+        kind = self._kind
+        if self.preset not in kind.PRESETS:
+            raise ConfigError(
+                f"{self.network} has the presets {', '.join(kind.PRESETS)}, got {self.preset!r}"
+            )
+        given = {name: value for name, value in self.fields.items() if value is not None}
+        if unknown := [name for name in given if name not in kind.Settings.model_fields]:
+            raise ConfigError(
+                f"{self.network} has no field {unknown[0]!r}; known: {', '.join(kind.Settings.model_fields)}"
+            )
+        try:
+            return kind.Settings.model_validate(dict(kind.PRESETS[self.preset]) | given)
+        except pydantic.ValidationError as error:
+            told = (f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors())
+            raise ConfigError(f"{self.network}: {'; '.join(told)}") from None
+
+    def __repr__(self) -> str:
+        given = {"text_encoder": self.text_encoder, **self.fields}
+        told = [f"{name}={value!r}" for name, value in given.items() if value is not None]
+        return f"Baseline({', '.join([repr(self.network), repr(self.preset), *told])})"
+
+    @property
+    def config(self) -> Config:
+        """The network with its widths and settings, and those settings that are of training."""
+        settings = self.settings.model_dump()
+        of_training = set(Network.Settings.model_fields)
+        widths = self._final_widths or self._widths()
+        return Config(
+            {"network": self.network}
+            | {f"{name}_dim": width for name, width in widths.items()}
+            | {name: value for name, value in settings.items() if name not in of_training},
+            {name: value for name, value in settings.items() if name in of_training},
+        )
+
+    def text_encoder_fingerprint(self) -> str | None:
+        """SHA-256 (hex) of the file of weights that the text encoder began with; ``None`` without one."""
+        return None if self._encoder is None else self._encoder.fingerprint()
+
+    def summary(self) -> Summary:
+        """How many parameters each part has.
+
+        Raises:
+            StateError: The widths are not known before the first batch.
+        """
+        return Summary.of(dict(self._core.network.named_parameters()), ())
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Sets every weight, or none.
+
+        Raises:
+            WeightsError: Lists what is missing, unexpected or misshapen.
+            StateError: The widths are not known before the first batch.
+        """
+        self._core.load_state_dict(dict(state))
+
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The score ``"M"`` (B,) and the network's other outputs by name, without dropout or gradients.
+
+        Raises:
+            BatchError: The batch can't be used.
+        """
+        packed = self._pack(batch)
+        engine = self._core
+        with torch.no_grad():
+            outputs: dict[str, Tensor] = engine.network.eval()(engine.read(packed))
+        return outputs
+
+    # Files
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Writes ``config.json``, ``model.safetensors``, a model card and the tokenizer to a directory.
+
+        Raises:
+            StateError: The model has no weights yet.
+        """
+        weights = self.state_dict()
+        pretrained.save(
+            Path(directory),
+            config={
+                "model_type": "mmiln-baseline",
+                "network": self.network,
+                "preset": self.preset,
+                "dtype": self.dtype,
+                "widths": self._final_widths,
+                "settings": self.settings.model_dump(),
+                "text_encoder": None if self._encoder is None else self._encoder.config,
+            },
+            weights=weights,
+            card=CARD.format(
+                network=self._kind.__name__,
+                version=version("mmiln"),
+                parameters=sum(tensor.numel() for tensor in weights.values()),
+                model=self,
+            ),
+            tokenizer=[] if self._encoder is None else self._encoder.tokenizer_files(),
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls, directory: str | Path, *, device: str = "cpu", network: type[Network] | None = None
+    ) -> Self:
+        """A model as :meth:`save_pretrained` left it; ``network`` is named where it is one of your own.
+
+        Raises:
+            MissingFileError: A file is not there.
+            ConfigError: ``config.json`` is not that of a saved baseline.
+            WeightsError: ``model.safetensors`` is damaged or does not fit.
+        """
+        directory = Path(directory)
+        pretrained.check_there(directory)
+        try:
+            saved = Saved.model_validate(read_json(directory / "config.json"))
+        except pydantic.ValidationError as error:
+            told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise ConfigError(
+                f"{directory / 'config.json'} is not that of a saved baseline: {told}"
+            ) from None
+        encoder = None if saved.text_encoder is None else directory
+        given: dict[str, Any] = {"text_encoder": encoder, "device": device, "dtype": saved.dtype}
+        widths = {f"{name}_dim": saved.widths.get(name, 0) for name in MODALITIES}
+        model = cls(network or saved.network, saved.preset, **given, **(widths | saved.settings))
+        model._build(
+            {str(name): width for name, width in saved.widths.items()},
+            weights=read_safetensors(directory / "model.safetensors"),
+        )
+        return model
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Arguments, weights and ``history_``."""
+        weights = None
+        if self._engine is not None:
+            weights = {name: tensor.cpu().numpy() for name, tensor in self.state_dict().items()}
+        kept = {n: v for n, v in vars(self).items() if n not in ("_training", "_building", "_engine")}
+        return kept | {"_weights": weights}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        weights = state.pop("_weights")
+        vars(self).update(state | {"_engine": None})
+        self._make_locks()
+        if weights is not None:
+            tensors = {name: batches.tensor(name, weight) for name, weight in weights.items()}
+            self._build(self._final_widths, weights=tensors)
+
+    # The network
+
+    @property
+    def _core(self) -> Engine:
+        if self._engine is None:
+            widths = self._widths()
+            if unknown := [name for name in MODALITIES if name not in widths]:
+                told = ", ".join(f"{name}_dim" for name in unknown)
+                raise StateError(f"the model has no weights yet: give {told}, or let it see a batch")
+            return self._build(widths)
+        return self._engine
+
+    def _widths(self) -> dict[str, int]:
+        """The widths that are known, from the arguments or the text encoder."""
+        widths = {name: value for name in MODALITIES if (value := getattr(self, f"{name}_dim")) is not None}
+        return widths | ({} if self._encoder is None else {"text": self._encoder.width})
+
+    def _explain(self, batch: Mapping[str, Any]) -> str:
+        return diagnosis.explain(self._core, self._pack(batch), batch)
+
+    def _pack(self, batch: object) -> Batch:
+        widths = self._final_widths or batches.widths(batches.check_keys(batch)) | self._widths()
+        packed = batches.pack(
+            batch,
+            encoder=self._encoder,
+            uses=[name for name in MODALITIES if widths[name]],
+            device="cpu",  # the engine moves it
+            dtype=self.dtype,
+        )
+        if self._engine is None:
+            self._build(widths)
+        self._check(packed.parts())
+        return packed
+
+    def _check(self, parts: Mapping[str, Tensor]) -> None:
+        """Refuses frames of other widths than the network's, and lengths that it can't read."""
+        for name in MODALITIES:
+            if name in parts and parts[name].shape[1] != self._final_widths[name]:
+                raise BatchError(
+                    f"{name} must have frames of width {self._final_widths[name]}, got {parts[name].shape[1]}"
+                )
+        lengths = {
+            name: parts[f"{name}_lengths"] for name in (*MODALITIES, "tokens") if f"{name}_lengths" in parts
+        }
+        if self._kind.ALIGNED and len({tuple(each.tolist()) for each in lengths.values()}) > 1:
+            told = ", ".join(f"{name} {each.tolist()[:4]}" for name, each in lengths.items())
+            raise BatchError(
+                f"{self.network} needs word-aligned data, one frame of each modality a word; these have "
+                f"lengths {told} and so on"
+            )
+
+    def _build(self, widths: dict[str, int], *, weights: Mapping[str, Tensor] | None = None) -> Engine:
+        """Creates the network, once; a text encoder's weights come with ``weights`` or from its directory."""
+        with self._building:
+            if self._engine is not None:  # another thread came first
+                return self._engine
+            if missing := [name for name in self._kind.NEEDS if not widths.get(name)]:
+                raise BatchError(f"{self.network} needs {' and '.join(missing)}, which these data have not")
+            if weights is not None:  # what a file claims, before memory is asked for
+                with torch.device("meta"):
+                    expected = self._network(widths).to(DTYPES[self.dtype]).state_dict()
+                if faults := differences(expected, dict(weights)):
+                    raise WeightsError(f"these weights do not fit {self!r}: {'; '.join(faults[:8])}")
+            with seeded(self.settings.seed, "cpu"):
+                network = self._network(widths)
+            if weights is not None:
+                network.to(DTYPES[self.dtype]).load_state_dict(dict(weights))
+            elif self._encoder is not None and network.bert is not None:
+                own = {n.removeprefix("text.bert."): t for n, t in self._encoder.weights().items()}
+                if faults := differences(network.bert.state_dict(), own):
+                    raise WeightsError(f"the text encoder's weights do not fit: {'; '.join(faults[:8])}")
+                network.bert.load_state_dict(own)
+            self._engine, self._final_widths = Engine(network, self.device, DTYPES[self.dtype]), widths
+            return self._engine
+
+    def _network(self, widths: dict[str, int]) -> Network:
+        bert = None if self._encoder is None else bert_of(self._encoder)
+        return self._kind(self.settings, widths, bert)
+
+
+def bert_of(encoder: TextEncoder) -> nn.Module:
+    """A PyTorch BERT of an encoder's sizes, with random weights.
+
+    Raises:
+        ConfigError: The package ``transformers`` is not there.
+    """
+    try:
+        from transformers import BertConfig, BertModel
+    except ImportError:
+        raise ConfigError(
+            'a baseline with text_encoder= needs the package transformers: pip install "mmiln[baselines]"'
+        ) from None
+    return BertModel(BertConfig(**encoder.config), add_pooling_layer=False)

@@ -1,0 +1,98 @@
+"""What a network reads: padded frames with their true lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Frames of one modality.
+
+    Attributes:
+        frames: (B, T, w), zeros behind each utterance's end.
+        lengths: (B,) int64, at least 1.
+    """
+
+    frames: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def of(cls, packed: Tensor, lengths: Tensor) -> Sequence:
+        """From the frames of all utterances one after the other, (sum T, w)."""
+        return cls(pad_sequence(list(torch.split(packed, lengths.tolist())), batch_first=True), lengths)
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, T), true where there is a frame."""
+        steps = torch.arange(self.frames.shape[1], device=self.frames.device)
+        return steps < self.lengths[:, None]
+
+    @property
+    def first(self) -> Tensor:
+        """(B, w): the first frame of each utterance, which of a BERT is [CLS]."""
+        return self.frames[:, 0]
+
+    @property
+    def last(self) -> Tensor:
+        """(B, w): the last true frame of each utterance."""
+        return self.frames[torch.arange(len(self.frames), device=self.frames.device), self.lengths - 1]
+
+    @property
+    def mean(self) -> Tensor:
+        """(B, w): the mean of each utterance's frames."""
+        return self.frames.sum(1) / self.lengths[:, None]
+
+    def map(self, frames: Tensor) -> Sequence:
+        """Other frames of the same lengths; what stands behind the ends is made zero."""
+        return Sequence(frames * self.mask[:, :, None], self.lengths)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch of B utterances.
+
+    Attributes:
+        tokens: Of a model with a text encoder: (B, T, 2) int64, word-piece ids and segments.
+        text: Of a model without: features of each token.
+        audio, vision: Frames.
+        labels: (B,), and index: (B,) int64, positions in the training set; ``None`` where unknown.
+    """
+
+    tokens: Sequence | None = None
+    text: Sequence | None = None
+    audio: Sequence | None = None
+    vision: Sequence | None = None
+    labels: Tensor | None = None
+    index: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(next(self._sequences()).lengths)
+
+    def _sequences(self) -> Iterator[Sequence]:
+        for sequence in (self.tokens, self.text, self.audio, self.vision):
+            if sequence is not None:
+                yield sequence
+
+    def select(self, rows: Tensor) -> Inputs:
+        """Some of the utterances, by number."""
+
+        def of(sequence: Sequence | None) -> Sequence | None:
+            if sequence is None:
+                return None
+            lengths = sequence.lengths[rows]
+            return Sequence(sequence.frames[rows, : int(lengths.max())], lengths)
+
+        return Inputs(
+            of(self.tokens),
+            of(self.text),
+            of(self.audio),
+            of(self.vision),
+            None if self.labels is None else self.labels[rows],
+            None if self.index is None else self.index[rows],
+        )

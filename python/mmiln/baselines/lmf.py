@@ -1,0 +1,114 @@
+"""Low-rank Multimodal Fusion.
+
+Zhun Liu, Ying Shen, Varun Bharadhwaj Lakshminarasimhan, Paul Pu Liang, Amir Zadeh, Louis-Philippe Morency:
+Efficient Low-rank Multimodal Fusion with Modality-Specific Factors. ACL 2018, pages 2247-2256.
+
+TFN's outer product times a weight tensor W, where W is a sum of r rank-1 tensors, is
+
+    y = sum_i c_i (w_l^i . [z_l; 1]) (w_v^i . [z_v; 1]) (w_a^i . [z_a; 1]) + b
+
+with z_l, z_v and z_a as in TFN, and no outer product made. The fused vector is the score itself (width 1),
+and is not bounded. The paper's c_i are 1; its code learns them, as we do.
+
+Wrong in the paper's code and in MMSA, which took it over: the optimiser is given the parameters by position,
+``[:3]`` and ``[5:]``, so that c and b, the fourth and fifth, stay as they were drawn; and Xavier's standard
+deviation of the factors is that of one map from a modality to r numbers, smaller the higher the rank, though
+each factor is a map of its own. Here each parameter is in a group of the optimiser, and each factor is drawn
+as a map to one number. A dropout after the fusion is made there and never used: it is left out. Padding, the
+dropout of text and batches of one are as wrong as in TFN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from .inputs import Inputs
+from .network import Network, Outputs, Settings
+from .tfn import SubNet, TextNet, with_one
+
+
+class LMFSettings(Settings):
+    """Hyper-parameters of LMF.
+
+    Attributes:
+        rank: How many rank-1 tensors the weight is made of.
+        text_hidden: Width of the LSTM.
+        text_out, audio_hidden, vision_hidden: Widths of z_l, z_a and z_v.
+        text_dropout, audio_dropout, vision_dropout: Of the LSTM's last state and of the mean frames.
+        lr_factors: Learning rate of the factors w.
+        batch_size, decay: Utterances a step; L2 penalty of all.
+    """
+
+    rank: int = Field(3, ge=1)
+    text_hidden: int = Field(128, ge=1)
+    text_out: int = Field(64, ge=1)
+    audio_hidden: int = Field(16, ge=1)
+    vision_hidden: int = Field(128, ge=1)
+    text_dropout: float = Field(0.3, ge=0, lt=1)
+    audio_dropout: float = Field(0.3, ge=0, lt=1)
+    vision_dropout: float = Field(0.3, ge=0, lt=1)
+    lr_factors: float = Field(1e-3, ge=0, allow_inf_nan=False)
+    batch_size: int = Field(64, ge=1)
+    decay: float = Field(0.005, ge=0, allow_inf_nan=False)
+
+
+class LMF(Network):
+    """Low-rank Multimodal Fusion (Liu et al., 2018)."""
+
+    Settings = LMFSettings
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        # The defaults are MMSA's for MOSI: the paper's code has a search over sizes and rates, and what it
+        # chose is in a file that we have not seen.
+        "mosi": {},
+        # MMSA's for MOSEI.
+        "mosei": {
+            "rank": 4,
+            "text_dropout": 0.2,
+            "audio_dropout": 0.2,
+            "vision_dropout": 0.2,
+            "batch_size": 32,
+            "decay": 0.001,
+        },
+    }
+
+    def __init__(
+        self, settings: LMFSettings, widths: Mapping[str, int], bert: nn.Module | None = None
+    ) -> None:
+        super().__init__(settings, widths, bert)
+        s = settings
+        self.text = TextNet(widths["text"], s.text_hidden, s.text_out, s.text_dropout)
+        self.audio = SubNet(widths["audio"], s.audio_hidden, s.audio_dropout)
+        self.vision = SubNet(widths["vision"], s.vision_hidden, s.vision_dropout)
+        sizes = {"text": s.text_out, "vision": s.vision_hidden, "audio": s.audio_hidden}
+        self.factors = nn.ParameterDict(
+            # Xavier's of a map from w + 1 features to one.
+            {m: nn.Parameter(torch.randn(s.rank, w + 1) * (2 / (w + 2)) ** 0.5) for m, w in sizes.items()}
+        )
+        self.weights = nn.Parameter(nn.init.xavier_normal_(torch.empty(1, s.rank))[0])
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Inputs) -> Outputs:
+        """``M`` (B,)."""
+        assert x.audio is not None
+        assert x.vision is not None
+        z: dict[str, Tensor] = {
+            "text": self.text(self.read_text(x)),  # (B, l)
+            "vision": self.vision(x.vision),  # (B, v)
+            "audio": self.audio(x.audio),  # (B, a)
+        }
+        maps = [with_one(z[m]) @ factor.T for m, factor in self.factors.items()]  # (B, rank) each
+        return {"M": torch.stack(maps).prod(0) @ self.weights + self.bias}
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The text encoder's parameters, the factors, and all others, c and b among them."""
+        text, other = super().groups()
+        factors = list(self.factors.parameters())
+        of_factors = {id(p) for p in factors}
+        other["params"] = [p for p in other["params"] if id(p) not in of_factors]
+        s = self.settings
+        return [text, other, {"params": factors, "lr": s.lr_factors, "weight_decay": s.decay}]

@@ -1,0 +1,184 @@
+"""Multimodal Factorization Model.
+
+Tsai, Liang, Zadeh, Morency, Salakhutdinov: Learning Factorized Multimodal Representations, ICLR 2019. Each
+utterance is factorised into what predicts its label, y, and what is peculiar to a modality m:
+
+    z_y = W MFN(x_text, x_audio, x_vision) + b               the memory fusion of MFN encodes all modalities
+    z_m = W_m LSTM_m(x_m) + b_m                              an LSTM encodes each
+    f_y = G_y(z_y),  f_m = G_m(z_m)                          two linear maps, each with ReLU
+    xhat_m^t = V_m h_t + b;  h_1 = LSTM([f_y; f_m]), h_t = LSTM(h_(t-1))     a decoder, of its own output
+    yhat = D(f_y)
+
+    loss = |y - yhat| + sum_m lambda_m MSE(x_m, xhat_m) + lambda_mmd sum_z MMD(z, N(0, 1))
+    MMD(z, p) = mean k(p, p') + mean k(z, z') - 2 mean k(p, z);  k(a, b) = exp(-|a - b|^2 / d^2), d wide
+
+Left open by the paper, or wrong in public code, and what was chosen here:
+
+- The kernel, and that each factor has its own MMD: as in the authors' code, whose weights are used, and which
+  divides by d twice (the mean over d, then by d). Of one utterance each mean is of one pair.
+- The authors' code and MMSA hand Adam no learning rate: it runs at its own 1e-3 whatever is set (0.01 in the
+  setting below). Here the rate given is the rate used; the default is 1e-3, by which theirs was trained.
+- Both reconstruct padding, and encode it. Here encoders end at an utterance's true end, and the error is the
+  mean over true frames of the batch alone.
+- MMSA keeps MFN's own head, which nothing trains; here there is none. In its older settings it averages audio
+  and vision over time, as for MFN.
+- A text encoder that is fine-tuned is not trained to be easy to reconstruct: its output is a constant there.
+- The code lowers the rate tenfold after 10 epochs without a better validation loss; here it is constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+import pydantic
+import torch
+from torch import Tensor, nn
+
+from .blocks import LSTM, MLP
+from .inputs import Inputs, Sequence
+from .mfn import MemoryFusion, MemorySettings, Rate, Width
+from .network import Network, Outputs
+
+Weight = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
+
+
+class MFMSettings(MemorySettings):
+    """Hyper-parameters of MFM, and those of the memory fusion within.
+
+    Attributes:
+        z_label, z_text, z_audio, z_vision: Widths of what is encoded, z.
+        f_label, f_text, f_audio, f_vision: Widths of the factors, f.
+        label_dropout, text_dropout, audio_dropout, vision_dropout: Between z and f.
+        out_dropout: Of the head's hidden layer.
+        mmd: Weight of the sum of MMDs.
+        recon_text, recon_audio, recon_vision: Weights of the reconstruction errors.
+    """
+
+    # Of best_acc() in the authors' mfm_mosi.py; for the rate see above.
+    batch_size: int = pydantic.Field(32, ge=1)
+    lr: float = pydantic.Field(1e-3, ge=0, allow_inf_nan=False)
+    text_hidden: Width = 88
+    audio_hidden: Width = 64
+    vision_hidden: Width = 48
+    memory: Width = 64
+    attention_hidden: Width = 128
+    update_hidden: Width = 128
+    retain_hidden: Width = 128
+    take_hidden: Width = 128
+    attention_dropout: Rate = 0.5
+    update_dropout: Rate = 0.5
+    retain_dropout: Rate = 0.5
+    take_dropout: Rate = 0.5
+    z_label: Width = 32
+    z_text: Width = 32
+    z_audio: Width = 8
+    z_vision: Width = 80
+    f_label: Width = 16
+    f_text: Width = 88
+    f_audio: Width = 8
+    f_vision: Width = 8
+    label_dropout: Rate = 0.0
+    text_dropout: Rate = 0.2
+    audio_dropout: Rate = 0.2
+    vision_dropout: Rate = 0.7
+    out_dropout: Rate = 0.0
+    mmd: Weight = 1.0
+    recon_text: Weight = 1.0
+    recon_audio: Weight = 0.01
+    recon_vision: Weight = 0.5
+
+
+class Decoder(nn.Module):
+    """Factors (B, f) to so many frames (B, T, width)."""
+
+    def __init__(self, factors: int, width: int) -> None:
+        super().__init__()
+        self.cell = nn.LSTMCell(factors, factors)
+        self.out = nn.Linear(factors, width)
+
+    def forward(self, factors: Tensor, steps: int) -> Tensor:
+        h = c = torch.zeros_like(factors)
+        states: list[Tensor] = []
+        for _ in range(steps):
+            h, c = self.cell(h if states else factors, (h, c))  # (B, f)
+            states.append(h)
+        return self.out(torch.stack(states, 1))
+
+
+def mmd(z: Tensor, prior: Tensor) -> Tensor:
+    """Maximum mean discrepancy of two samples (B, d)."""
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return torch.exp(-(a[:, None] - b[None]).square().sum(2) / z.shape[1] ** 2).mean()
+
+    return kernel(prior, prior) + kernel(z, z) - 2 * kernel(prior, z)
+
+
+class MFM(Network):
+    """Multimodal Factorization Model (Tsai et al., 2019)."""
+
+    Settings = MFMSettings
+    ALIGNED = True
+    LOSSES = ("task", "recon", "mmd", "total")
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "mosi": {},
+        # The publication has no MOSEI: what MMSA found on it (config_regression.json, whose 1278 for
+        # attention_hidden we take for a slip of 128).
+        "mosei": {
+            "text_hidden": 256, "audio_hidden": 32, "vision_hidden": 256, "memory": 64,
+            "attention_hidden": 128, "update_hidden": 32, "retain_hidden": 64, "take_hidden": 128,
+            "attention_dropout": 0.5, "update_dropout": 0.7, "retain_dropout": 0.5, "take_dropout": 0.2,
+            "z_label": 32, "z_text": 256, "z_audio": 80, "z_vision": 80,
+            "f_label": 16, "f_text": 32, "f_audio": 80, "f_vision": 32,
+            "label_dropout": 0.2, "text_dropout": 0.7, "audio_dropout": 0.7, "vision_dropout": 0.7,
+            "out_dropout": 0.2, "mmd": 10.0, "recon_text": 5.0, "recon_audio": 2.0, "recon_vision": 5.0,
+            "batch_size": 64, "lr": 1e-3, "decay": 5e-4,
+        },
+    }  # fmt: skip
+
+    def __init__(
+        self, settings: MFMSettings, widths: Mapping[str, int], bert: nn.Module | None = None
+    ) -> None:
+        super().__init__(settings, widths, bert)
+        s = settings.model_dump()
+        self.fusion = MemoryFusion(settings, {m: widths[m] for m in self.NEEDS})
+        self.fused = nn.Linear(self.fusion.width, s["z_label"])
+        self.encoders = nn.ModuleDict({m: LSTM(widths[m], s[f"z_{m}"]) for m in self.NEEDS})
+        self.encoded = nn.ModuleDict({m: nn.Linear(s[f"z_{m}"], s[f"z_{m}"]) for m in self.NEEDS})
+        self.factors = nn.ModuleDict(
+            {
+                m: MLP(s[f"z_{m}"], s[f"f_{m}"], s[f"f_{m}"], dropout=s[f"{m}_dropout"])
+                for m in ("label", *self.NEEDS)
+            }
+        )
+        self.decoders = nn.ModuleDict({m: Decoder(s["f_label"] + s[f"f_{m}"], widths[m]) for m in self.NEEDS})
+        self.out = MLP(s["f_label"], s["f_label"], 1, dropout=s["out_dropout"])
+
+    def forward(self, x: Inputs) -> Outputs:
+        """``M`` (B,); ``z_<factor>`` (B, .); ``error_<modality>`` (B,): squared, summed over frames."""
+        assert x.audio is not None and x.vision is not None
+        views = {"text": self.read_text(x), "audio": x.audio, "vision": x.vision}
+        z = {"label": self.fused(self.fusion(views))}
+        for m, view in views.items():
+            z[m] = self.encoded[m](self.encoders[m](view)[1])
+        f = {name: torch.relu(self.factors[name](each)) for name, each in z.items()}
+        outputs = {"M": self.out(f["label"])[:, 0], **{f"z_{name}": each for name, each in z.items()}}
+        for m, view in views.items():
+            outputs[f"error_{m}"] = self._error(m, view, torch.cat([f["label"], f[m]], 1))
+        return outputs
+
+    def _error(self, modality: str, view: Sequence, factors: Tensor) -> Tensor:
+        made = self.decoders[modality](factors, view.frames.shape[1])  # (B, T, width)
+        error = (made - view.frames.detach()).square().mean(2)  # (B, T)
+        return (error * view.mask).sum(1)
+
+    def losses(self, outputs: Outputs, x: Inputs) -> Outputs:
+        assert x.audio is not None and x.labels is not None
+        s, frames = self.settings, x.audio.lengths.sum()  # as many of each modality
+        task = (outputs["M"] - x.labels).abs().mean()
+        errors = [getattr(s, f"recon_{m}") * outputs[f"error_{m}"].sum() / frames for m in self.NEEDS]
+        factors = [outputs[f"z_{name}"] for name in ("label", *self.NEEDS)]
+        gaps = [mmd(z, torch.randn_like(z)) for z in factors]  # the trainer seeds each step
+        recon, gap = torch.stack(errors).sum(), torch.stack(gaps).sum()
+        return {"task": task, "recon": recon, "mmd": gap, "total": task + recon + s.mmd * gap}

@@ -1,0 +1,151 @@
+"""MISA: modality-invariant and -specific representations.
+
+Hazarika, Zimmermann, Poria: MISA: Modality-Invariant and -Specific Representations for Multimodal Sentiment
+Analysis, ACM Multimedia 2020 (arXiv 2005.03545).
+
+    v_m = mean of a BERT's tokens for text; otherwise the last states of both directions of two stacked
+          bidirectional LSTMs, with a layer norm between them
+    u_m = LayerNorm(ReLU(W_m v_m + b_m))
+    h^c_m = sigmoid(W_c u_m + b_c), shared by all m;  h^p_m = sigmoid(W_p,m u_m + b_p,m), private
+    y = MLP of the six vectors, side by side, after a transformer layer over h^p_t, h^p_a, h^p_v, h^c_t, ...
+    L = L_task + alpha L_sim + beta L_diff + gamma L_recon
+    L_task  = mean (y - label)^2
+    L_sim   = mean over the three pairs m, n of CMD_5(h^c_m, h^c_n)
+    L_diff  = sum over m of D(h^p_m, h^c_m), and over the pairs of D(h^p_m, h^p_n); D: orthogonality
+    L_recon = mean over m of mean (u_m - (W_r,m (h^c_m + h^p_m) + b_r,m))^2
+
+Left open by the paper, and what is done here:
+
+- Lengths. Its code has one frame a word, and so one length. The field's toolkit (MMSA) keeps that for
+  unaligned data: it packs audio and vision with the lengths of text, so cuts them off or reads padding. Here
+  each modality has its own length.
+- The mean over a BERT's tokens is taken over padding too in its code; here over true tokens alone.
+- Given text features are read by LSTMs like audio and vision, as its code does without a BERT. Recurrent
+  states are as wide as the input there; here at most `rnn_max`, which none of the paper's own widths exceeds.
+- Its code has a second discriminator whose loss has no weight; it is left out, and so is the adversarial
+  alternative to CMD. It clips each entry of the gradient, here its norm is clipped. It goes back to the best
+  epoch once and halves the rate, and on MOSEI freezes nine layers of BERT; neither is done here.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import LSTM, cmd, orthogonality
+from .inputs import Inputs, Sequence
+from .network import Network, Outputs, Settings
+
+MODALITIES = ("text", "audio", "vision")
+
+
+class MISASettings(Settings):
+    """Hyper-parameters of MISA.
+
+    Attributes:
+        width: Of u and of all representations.
+        rnn_max: Largest width of a recurrent state; 300 is that of the paper's word vectors.
+        dropout, fusion_dropout: Within the head, and within the transformer.
+        sim, diff, recon: Weights of the losses, alpha, beta and gamma.
+    """
+
+    width: int = 128
+    rnn_max: int = 300
+    dropout: float = 0.5
+    fusion_dropout: float = 0.1
+    sim: float = 1.0
+    diff: float = 0.3
+    recon: float = 1.0
+    lr: float = 1e-4
+    lr_text: float = 1e-4
+    batch_size: int = 64
+    clip: float = 1.0
+
+
+class Recurrent(nn.Module):
+    """Two stacked bidirectional LSTMs; last states of both directions of both, (B, 4 hidden)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.lstm1 = LSTM(width, hidden, bidirectional=True)
+        self.norm = nn.LayerNorm(2 * hidden)
+        self.lstm2 = LSTM(2 * hidden, hidden, bidirectional=True)
+        for name, weight in self.named_parameters():
+            if "weight_hh" in name:
+                nn.init.orthogonal_(weight)  # as its code does
+
+    def forward(self, x: Sequence) -> Tensor:
+        out, first = self.lstm1(x)  # (B, T, 2 hidden), (B, 2 hidden)
+        _, second = self.lstm2(out.map(self.norm(out.frames)))
+        return torch.cat([first, second], 1)
+
+
+class MISA(Network):
+    """MISA (Hazarika et al., 2020)."""
+
+    Settings = MISASettings
+    LOSSES = ("task", "diff", "sim", "recon", "total")
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        # Its own code, config.py as its authors keep it in declare-lab/MSA-Robustness: 128 wide, dropout 0.5,
+        # Adam at 1e-4 for all, no decay, clip 1.0, weights 1.0, 0.3, 1.0, batch 64. Heads, width and dropout
+        # within the transformer: its models.py. Not verified: the table of the paper's appendix. The patience
+        # is ours, its code has 6 twice.
+        "mosi": {},
+        # The same code: a batch of 16.
+        "mosei": {"batch_size": 16},
+    }
+
+    def __init__(
+        self, settings: MISASettings, widths: Mapping[str, int], bert: nn.Module | None = None
+    ) -> None:
+        super().__init__(settings, widths, bert)
+        d = settings.width
+        hidden = {m: min(widths[m], settings.rnn_max) for m in MODALITIES if m != "text" or bert is None}
+        self.rnn = nn.ModuleDict({m: Recurrent(widths[m], h) for m, h in hidden.items()})
+        read = {m: 4 * hidden[m] if m in hidden else widths[m] for m in MODALITIES}
+        self.project = nn.ModuleDict(
+            {m: nn.Sequential(nn.Linear(w, d), nn.ReLU(), nn.LayerNorm(d)) for m, w in read.items()}
+        )
+        self.private = nn.ModuleDict({m: nn.Sequential(nn.Linear(d, d), nn.Sigmoid()) for m in MODALITIES})
+        self.shared = nn.Sequential(nn.Linear(d, d), nn.Sigmoid())
+        self.decode = nn.ModuleDict({m: nn.Linear(d, d) for m in MODALITIES})
+        self.fusion = nn.TransformerEncoderLayer(d, 2, 2048, settings.fusion_dropout, batch_first=True)
+        self.out = nn.Sequential(
+            nn.Linear(6 * d, 3 * d), nn.Dropout(settings.dropout), nn.ReLU(), nn.Linear(3 * d, 1)
+        )
+
+    def forward(self, x: Inputs) -> Outputs:
+        """``M`` (B,), and ``u``, ``private``, ``shared``, ``decoded`` of each modality (B, d)."""
+        assert x.audio is not None
+        assert x.vision is not None
+        read = {"text": self.read_text(x), "audio": x.audio, "vision": x.vision}
+        outputs = {}
+        for m, sequence in read.items():
+            vector = self.rnn[m](sequence) if m in self.rnn else sequence.mean  # (B, 4 hidden) or (B, w)
+            outputs[f"u_{m}"] = u = self.project[m](vector)  # (B, d)
+            outputs[f"private_{m}"], outputs[f"shared_{m}"] = self.private[m](u), self.shared(u)
+            outputs[f"decoded_{m}"] = self.decode[m](outputs[f"private_{m}"] + outputs[f"shared_{m}"])
+        six = [outputs[f"{kind}_{m}"] for kind in ("private", "shared") for m in MODALITIES]
+        fused = self.fusion(torch.stack(six, 1))  # (B, 6, d)
+        return outputs | {"M": self.out(fused.flatten(1))[:, 0]}
+
+    def losses(self, outputs: Outputs, x: Inputs) -> Outputs:
+        """The four losses, and their weighted sum."""
+        assert x.labels is not None
+        s = self.settings
+        u, private, shared, decoded = (
+            [outputs[f"{kind}_{m}"] for m in MODALITIES] for kind in ("u", "private", "shared", "decoded")
+        )
+        alike = [cmd(a, b) for a, b in itertools.combinations(shared, 2)]
+        apart = [*zip(private, shared, strict=True), *itertools.combinations(private, 2)]
+        errors = [((a - b) ** 2).mean() for a, b in zip(decoded, u, strict=True)]
+        sim = torch.stack(alike).mean()
+        diff = torch.stack([orthogonality(a, b) for a, b in apart]).sum()
+        recon = torch.stack(errors).mean()
+        task = ((outputs["M"] - x.labels) ** 2).mean()
+        total = task + s.sim * sim + s.diff * diff + s.recon * recon
+        return {"task": task, "diff": diff, "sim": sim, "recon": recon, "total": total}

@@ -1,0 +1,195 @@
+"""MMIM: MultiModal InfoMax.
+
+Han, Chen, Poria: Improving Multimodal Fusion with Hierarchical Mutual Information Maximization for Multimodal
+Sentiment Analysis, EMNLP 2021.
+
+    h_t = sentence vector; h_a, h_v = last states of LSTMs                 (encoders)
+    q(h_m | h_t) = N(mu(h_t), sigma^2(h_t)),  m in {a, v}                  (estimators)
+    L_lld = - sum_m mean log q(h_m | h_t)                                  (stage 1, trains q alone)
+    H(h_m) = 1/4 (log det Sigma+ + log det Sigma-)                         (entropy, of two Gaussians)
+    L_BA  = - sum_m (mean log q(h_m | h_t) + H(h_m))                       (Barber-Agakov bound of MI)
+    Z = tanh W2 tanh W1 [h_t; h_a; h_v],  y = w Z                          (fusion)
+    L_CPC = - sum_m mean_i log softmax_j (cos(h_m^j, G_m Z^i)) at j = i    (three modalities)
+    L = mean |yhat - y| + alpha L_CPC + beta L_BA                          (stage 2, trains all else)
+
+Sigma+ and Sigma- are the covariances of h_m of utterances with labels above and below zero, those of this
+batch and of the last one, which is remembered. Constants of log q and of H are left out.
+
+Where this differs from the public code, which the field's toolkit has as well:
+- Log q there lacks log sigma^2, so that nothing holds sigma; here the density is whole.
+- Log det there is that of a covariance as it is: minus infinity where a class has fewer members than h_m has
+  entries, NaN where it has none. Here it is that of Sigma + eps I, and sigma^2 of q is at least eps too: the
+  bound is that of h_m with noise of variance eps, and vectors that collapse to a point gain nothing.
+- The entropy there is that of a projection which no loss trains; here, as in the paper, that of h_m.
+- Its softmax runs over the Z of the batch for a fixed h_m; in the paper over the h_m^j for a fixed Z.
+- A further linear layer there follows the last states, and the toolkit's LSTMs have two directions.
+- Both stages there run over the data one after the other (of MOSEI the first over one half); here each step
+  has both, on one forward pass.
+Left open: on given text features the sentence vector is the last state of an LSTM; of a BERT it is [CLS].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .blocks import LSTM, MLP
+from .inputs import Inputs
+from .network import Network, Outputs, Settings
+
+
+class MMIMSettings(Settings):
+    """Hyper-parameters of MMIM.
+
+    Attributes:
+        lr_estimators: Learning rate of q.
+        text_hidden: Width of the LSTM over given text features.
+        audio_hidden, vision_hidden: Widths of the LSTMs.
+        fusion: Width of Z.
+        dropout: Before the fusion.
+        alpha, beta: Weights of L_CPC and of L_BA.
+        memory: Utterances that are remembered for the entropy.
+        eps: What is added to variances.
+    """
+
+    lr_estimators: float = 1e-3
+    text_hidden: int = 64
+    audio_hidden: int = 16
+    vision_hidden: int = 16
+    fusion: int = 128
+    dropout: float = 0.1
+    alpha: float = 0.1
+    beta: float = 0.1
+    memory: int = 32
+    eps: float = 1e-3
+    decay: float = 1e-4
+    decay_text: float = 1e-4
+    clip: float = 1.0
+    patience: int = 10
+
+
+class Gaussian(nn.Module):
+    """q(y | x): the mean over the batch of its log density, without the constant."""
+
+    def __init__(self, x: int, y: int, eps: float) -> None:
+        super().__init__()
+        self.mean, self.log_variance = MLP(x, y, y), MLP(x, y, y)
+        self.eps = eps
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        variance = self.log_variance(x).exp() + self.eps  # (B, y)
+        return -0.5 * ((y - self.mean(x)) ** 2 / variance + variance.log()).sum(1).mean()
+
+
+def entropy(h: Tensor, labels: Tensor, eps: float) -> Tensor:
+    """Of h (B, d), half of either class; a class with less than two members has no spread but eps."""
+    total = h.new_zeros(())
+    for chosen in (labels > 0, labels < 0):
+        weight = chosen.to(h.dtype)[:, None] / chosen.sum().clamp(min=1)  # (B, 1)
+        centred = h - (weight * h).sum(0)
+        covariance = (weight * centred).T @ centred  # (d, d)
+        total = total + torch.logdet(covariance + eps * torch.eye(h.shape[1], device=h.device, dtype=h.dtype))
+    return total / 4
+
+
+def cpc(h: Tensor, predicted: Tensor) -> Tensor:
+    """How badly what Z predicts (B, d) tells its own h from those of the batch."""
+    cosine = F.normalize(predicted, dim=1) @ F.normalize(h, dim=1).T  # (Z, h)
+    return -cosine.log_softmax(1).diagonal().mean()
+
+
+class MMIM(Network):
+    """MMIM (Han et al., 2021)."""
+
+    Settings = MMIMSettings
+    LOSSES = ("task", "cpc", "ba", "estimators", "total")
+    STAGES: ClassVar[tuple[str, ...]] = ("estimators", "total")
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        # The defaults of its public code, which are for both; the width of the LSTM over text is our choice.
+        "mosi": {},
+        "mosei": {},
+    }
+    memory_audio: Tensor
+    memory_vision: Tensor
+    memory_labels: Tensor
+
+    def __init__(
+        self, settings: MMIMSettings, widths: Mapping[str, int], bert: nn.Module | None = None
+    ) -> None:
+        super().__init__(settings, widths, bert)
+        s = settings
+        self.text = LSTM(widths["text"], s.text_hidden) if bert is None else None
+        self.audio = LSTM(widths["audio"], s.audio_hidden)
+        self.vision = LSTM(widths["vision"], s.vision_hidden)
+        wide = {"text": widths["text"] if bert is not None else s.text_hidden,
+                "audio": s.audio_hidden, "vision": s.vision_hidden}  # fmt: skip
+        self.q = nn.ModuleDict({m: Gaussian(wide["text"], wide[m], s.eps) for m in ("audio", "vision")})
+        self.cpc = nn.ModuleDict({m: nn.Linear(s.fusion, w) for m, w in wide.items()})
+        self.dropout = nn.Dropout(s.dropout)
+        self.fuse1 = nn.Linear(sum(wide.values()), s.fusion)
+        self.fuse2 = nn.Linear(s.fusion, s.fusion)
+        self.score = nn.Linear(s.fusion, 1)
+        for m in ("audio", "vision"):
+            self.register_buffer(f"memory_{m}", torch.zeros(s.memory, wide[m]), persistent=False)
+        self.register_buffer("memory_labels", torch.zeros(s.memory), persistent=False)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Text encoder, all others, and the estimators."""
+        bert, other = super().groups()
+        q = list(self.q.parameters())
+        mine = {id(parameter) for parameter in q}
+        other["params"] = [parameter for parameter in other["params"] if id(parameter) not in mine]
+        return [bert, other, {**other, "params": q, "lr": self.settings.lr_estimators}]
+
+    def stage_of(self, parameter: str) -> str:
+        """The likelihood trains q, the total all else."""
+        return "estimators" if parameter.startswith("q.") else "total"
+
+    def forward(self, x: Inputs) -> Outputs:
+        """``M`` (B,), ``Z`` (B, fusion), and ``h_text``, ``h_audio``, ``h_vision``."""
+        assert x.audio is not None
+        assert x.vision is not None
+        text = self.read_text(x)
+        h = [
+            text.first if self.text is None else self.text(text)[1],
+            self.audio(x.audio)[1],
+            self.vision(x.vision)[1],
+        ]
+        z = torch.tanh(self.fuse2(torch.tanh(self.fuse1(self.dropout(torch.cat(h, 1))))))
+        return {"M": self.score(z)[:, 0], "Z": z, "h_text": h[0], "h_audio": h[1], "h_vision": h[2]}
+
+    def losses(self, outputs: Outputs, x: Inputs) -> Outputs:
+        """``task``: L1; ``cpc``; ``ba``; ``estimators``: L_lld; ``total``: L."""
+        assert x.labels is not None
+        s, zero = self.settings, outputs["M"].new_zeros(())
+        task = (outputs["M"] - x.labels).abs().mean()
+        contrast = sum((cpc(outputs[f"h_{m}"], g(outputs["Z"])) for m, g in self.cpc.items()), zero)
+        likely = sum((q(outputs["h_text"], outputs[f"h_{m}"]) for m, q in self.q.items()), zero)
+        labels = torch.cat([self.memory_labels, x.labels])  # zeros, of no class, where nothing is remembered
+        spread = zero
+        for m in self.q:
+            seen = torch.cat([getattr(self, f"memory_{m}"), outputs[f"h_{m}"]])
+            spread = spread + entropy(seen, labels, s.eps)
+        ba = -(likely + spread)
+        total = task + s.alpha * contrast + s.beta * ba
+        return {"task": task, "cpc": contrast, "ba": ba, "estimators": -likely, "total": total}
+
+    def begin_training(self, samples: int | None) -> None:
+        """Forgets what was remembered."""
+        for memory in (self.memory_audio, self.memory_vision, self.memory_labels):
+            memory.zero_()
+
+    @torch.no_grad()
+    def after_step(self, outputs: Outputs, x: Inputs) -> None:
+        """Remembers this batch, and of what was before as much as there is room for."""
+        assert x.labels is not None
+        for memory, new in (
+            (self.memory_audio, outputs["h_audio"]),
+            (self.memory_vision, outputs["h_vision"]),
+            (self.memory_labels, x.labels),
+        ):
+            memory.copy_(torch.cat([memory, new])[-len(memory) :])

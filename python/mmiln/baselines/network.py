@@ -1,0 +1,127 @@
+"""What every baseline is: a PyTorch module that reads utterances, scores them and says what it minimises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
+
+import pydantic
+import torch
+from torch import Tensor, nn
+
+from .inputs import Inputs, Sequence
+
+Outputs = dict[str, Tensor]
+
+
+class Settings(pydantic.BaseModel):
+    """Hyper-parameters that every baseline has; a network's own class adds its own.
+
+    Attributes:
+        batch_size: Utterances a step.
+        lr, decay: Learning rate and weight decay of what is not the text encoder.
+        lr_text, decay_text: Those of a text encoder that is fine-tuned.
+        optimizer: ``"adam"`` (decay as an L2 penalty) or ``"adamw"`` (decoupled).
+        clip: The gradient is scaled down to this norm; 0 leaves it.
+        patience: Training stops after so many epochs without a lower validation MAE.
+        seed: Of initial weights, dropout and the order of a shuffled split.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    batch_size: int = pydantic.Field(32, ge=1)
+    lr: float = pydantic.Field(1e-3, ge=0, allow_inf_nan=False)
+    decay: float = pydantic.Field(0.0, ge=0, allow_inf_nan=False)
+    lr_text: float = pydantic.Field(5e-5, ge=0, allow_inf_nan=False)
+    decay_text: float = pydantic.Field(0.0, ge=0, allow_inf_nan=False)
+    optimizer: Literal["adam", "adamw"] = "adam"
+    clip: float = pydantic.Field(0.0, ge=0, allow_inf_nan=False)
+    patience: int = pydantic.Field(8, ge=1)
+    seed: int = pydantic.Field(1111, ge=0, lt=2**63)
+
+    @pydantic.model_validator(mode="after")
+    def _bounded(self) -> Self:
+        """Sizes that a damaged file may claim are refused before anything is built."""
+        for name, value in self:
+            if isinstance(value, int) and value > 100_000 and name != "seed":
+                raise ValueError(f"{name} must be at most 100000, got {value}")
+        return self
+
+
+class Network(nn.Module):
+    """Base class of the baselines: ``forward`` and, where it is more than L1, ``losses``.
+
+    A subclass takes its settings and the modalities' widths, 0 where one is absent, and a text encoder or
+    none, which it hands on; it reads text by :meth:`read_text`.
+    """
+
+    #: The class of its hyper-parameters.
+    Settings: ClassVar[type[Settings]] = Settings
+    #: Hyper-parameters by data set, with their source in a comment.
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"mosi": {}, "mosei": {}}
+    #: Modalities that it can't do without.
+    NEEDS: ClassVar[tuple[str, ...]] = ("text", "audio", "vision")
+    #: Whether text, audio and vision must have one frame a word each.
+    ALIGNED: ClassVar[bool] = False
+    #: What ``losses`` returns, in order; the last is what is minimised.
+    LOSSES: ClassVar[tuple[str, ...]] = ("total",)
+    #: Whether it keeps something for each training utterance, by ``Inputs.index``.
+    KEEPS_LABELS: ClassVar[bool] = False
+    #: Losses that are minimised in each step, each by parameters of its own.
+    STAGES: ClassVar[tuple[str, ...]] = ("total",)
+
+    def __init__(self, settings: Any, widths: Mapping[str, int], bert: nn.Module | None = None) -> None:
+        super().__init__()
+        self.settings = settings
+        self.widths = dict(widths)
+        self.bert = bert
+
+    def read_text(self, x: Inputs) -> Sequence:
+        """Features of each token: the text encoder's last layer (frame 0 is [CLS]), or those given."""
+        if self.bert is None:
+            assert x.text is not None
+            return x.text
+        assert x.tokens is not None
+        ids, segments = x.tokens.frames.unbind(-1)
+        mask = x.tokens.mask
+        hidden = self.bert(
+            input_ids=ids, attention_mask=mask.long(), token_type_ids=segments
+        ).last_hidden_state
+        return x.tokens.map(hidden)
+
+    def forward(self, x: Inputs) -> Outputs:
+        """The score ``"M"`` (B,), and whatever else the losses need, by name."""
+        raise NotImplementedError
+
+    def losses(self, outputs: Outputs, x: Inputs) -> Outputs:
+        """Scalars by name, in the order of ``LOSSES``; by default the L1 loss of the score."""
+        assert x.labels is not None
+        return {"total": (outputs["M"] - x.labels).abs().mean()}
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Parameters with the rate and decay of each group: the text encoder's, and all others."""
+        s = self.settings
+        text: list[nn.Parameter] = []
+        other: list[nn.Parameter] = []
+        for name, parameter in self.named_parameters():
+            (text if name.startswith("bert.") else other).append(parameter)
+        return [
+            {"params": text, "lr": s.lr_text, "weight_decay": s.decay_text},
+            {"params": other, "lr": s.lr, "weight_decay": s.decay},
+        ]
+
+    def stage_of(self, parameter: str) -> str:
+        """Which of ``STAGES`` trains a parameter, by its name."""
+        return self.STAGES[-1]
+
+    def begin_training(self, samples: int | None) -> None:
+        """Before the first step of a run on so many utterances; registers what is kept during it as buffers
+        with ``persistent=False``.
+        """
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Before each epoch, from 1."""
+
+    @torch.no_grad()
+    def after_step(self, outputs: Outputs, x: Inputs) -> None:
+        """After each step of the optimiser, with what ``forward`` gave before it."""

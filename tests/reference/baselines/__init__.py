@@ -1,0 +1,1 @@
+"""The baselines, one utterance at a time, in elementary tensor operations."""
