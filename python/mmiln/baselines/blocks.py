@@ -19,9 +19,9 @@ class LSTM(nn.Module):
     (B, directions * hidden).
     """
 
-    def __init__(self, width: int, hidden: int, *, bidirectional: bool = False, layers: int = 1) -> None:
+    def __init__(self, width: int, hidden: int, *, bidirectional: bool = False) -> None:
         super().__init__()
-        self.rnn = nn.LSTM(width, hidden, layers, batch_first=True, bidirectional=bidirectional)
+        self.rnn = nn.LSTM(width, hidden, batch_first=True, bidirectional=bidirectional)
 
     def forward(self, x: Sequence) -> tuple[Sequence, Tensor]:
         packed = pack_padded_sequence(x.frames, x.lengths.cpu(), batch_first=True, enforce_sorted=False)
@@ -60,10 +60,9 @@ def positions(lengths: Tensor, steps: int, width: int, like: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Multi-head attention of queries (B, Tq, width) over true frames alone; projections with bias."""
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0, *, kv_width: int | None = None) -> None:
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        kv = width if kv_width is None else kv_width
-        self.inner = nn.MultiheadAttention(width, heads, dropout, kdim=kv, vdim=kv, batch_first=True)
+        self.inner = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
 
     def forward(self, query: Tensor, x: Sequence) -> Tensor:
         out, _ = self.inner(query, x.frames, x.frames, key_padding_mask=~x.mask, need_weights=False)

@@ -73,7 +73,6 @@ class Network(nn.Module):
     def __init__(self, settings: Any, widths: Mapping[str, int], bert: nn.Module | None = None) -> None:
         super().__init__()
         self.settings = settings
-        self.widths = dict(widths)
         self.bert = bert
 
     def read_text(self, x: Inputs) -> Sequence:
