@@ -161,8 +161,8 @@ class Checkpoints:
 
     Args:
         folder: Holds nothing else. One run at a time has it.
-        every: At most so many seconds of training are lost; 0 keeps every micro-batch. Where a checkpoint takes
-            long to write, ten times as long passes before the next one.
+        every: At most so many seconds of training are lost, or ten times what a checkpoint takes to write if
+            that is more; 0 keeps every micro-batch.
 
     Use it as a context: what a killed process left half-written is cleared on entering.
 
