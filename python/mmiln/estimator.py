@@ -176,7 +176,7 @@ class Estimator(ABC):
             checkpoint_dir: A folder of this run alone, where all that it depends on is kept; it goes on from
                 there to the same bits. The order of the loader is kept where it comes from a ``generator`` of
                 the loader's or from the global ones of torch, numpy or Python.
-            checkpoint_every: At most so many seconds are lost, or ten times what it takes to write a checkpoint
+            checkpoint_every: At most so many seconds are lost, or ten times what a checkpoint takes to write
                 if that is more; 0 keeps every micro-batch.
             resume: ``"auto"`` goes on where there is a checkpoint, ``True`` demands one, ``False`` that there
                 is none. ``"adopt"`` goes on also with other rates, decays, patience, device, version.
