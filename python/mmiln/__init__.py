@@ -19,7 +19,7 @@ from . import _torch, errors  # torch first: the core links against its librarie
 
 _torch.check()
 
-from . import baselines, data, functional  # noqa: E402
+from . import baselines, callbacks, data, functional  # noqa: E402
 from .auto import load_pretrained  # noqa: E402
 from .callbacks import Callback  # noqa: E402
 from .history import History  # noqa: E402
@@ -39,6 +39,7 @@ __all__ = [
     "Model",
     "Predictions",
     "baselines",
+    "callbacks",
     "data",
     "errors",
     "experiments",
