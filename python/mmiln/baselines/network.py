@@ -139,6 +139,10 @@ class Network(nn.Module):
     def begin_epoch(self, epoch: int) -> None:
         """Before each epoch, from 1."""
 
+    def kept_labels(self) -> Mapping[str, Tensor]:
+        """Pseudo-labels of the last run by modality, (N,) by ``Inputs.index``, NaN where one was not seen."""
+        return {}
+
     @torch.no_grad()
     def after_step(self, outputs: Outputs, x: Inputs) -> None:
         """After each batch of training, with what ``forward`` gave of it."""
