@@ -153,4 +153,5 @@ def _first(bert: Any, freeze: bool | int | str) -> list[nn.Module]:
     if freeze is False:
         return []
     layers = list(bert.encoder.layer)
-    return [bert.embeddings, *layers[: 0 if freeze == "embeddings" else None if freeze is True else freeze]]
+    count = 0 if freeze == "embeddings" else len(layers) if freeze is True else int(freeze)
+    return [bert.embeddings, *layers[:count]]
