@@ -28,7 +28,7 @@ demo: build
 	mmiln demo
 
 test: build
-	pytest -q
+	pytest -q --mpl
 
 # What the default run leaves out, the core's unsafe helpers by themselves, and the tests for a card by the same
 # kernels compiled for the CPU.
