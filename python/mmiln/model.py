@@ -194,6 +194,20 @@ class Model(Estimator):
         packed = self._pack(batch)
         return self._core.forward(packed, intermediates)
 
+    def attention_maps(self, batch: Mapping[str, Any]) -> dict[str, list[Tensor]]:
+        """Where the text looks in audio and vision: probabilities of the cross attention (21), no dropout.
+
+        Returns:
+            By ``fusion.<i>.text_audio`` and ``fusion.<i>.text_vision``, one ``(h, T_t, T_n)`` tensor an
+            utterance: for each head and text position a distribution over that modality's true frames. Empty
+            for a model without SAG-Transformers (``no_gate_fusion``, a single modality).
+
+        Raises:
+            BatchError: The batch can't be used.
+        """
+        packed = self._pack(batch)
+        return self._core.attention_maps(packed)
+
     def losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """``task``, ``sim``, ``diff`` and ``total`` of a batch without dropout, scalars off the graph.
 
