@@ -210,26 +210,6 @@ class Model(Estimator):
         packed = self._pack(batch)
         return self._core.attention_maps(packed)
 
-    def losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """``task``, ``sim``, ``diff`` and ``total`` of a batch without dropout, scalars off the graph.
-
-        Pseudo-labels are those of the last run for utterances whose ``index`` it has seen, else the labels.
-
-        Raises:
-            BatchError: The batch can't be used or has no labels.
-        """
-        packed = self._pack(batch)
-        return self._core.losses(packed)
-
-    def gradients(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Gradients of the total loss of a batch by parameter name, without dropout; nothing is changed.
-
-        Raises:
-            BatchError: The batch can't be used or has no labels.
-        """
-        packed = self._pack(batch)
-        return self._core.gradients(packed)
-
     def explain(self, dataset: Split | Dataset, id: str, *, train: Split | None = None) -> Explanation:
         """Why an utterance has its score: words, voice and face, gates, attention, similar utterances.
 
@@ -255,6 +235,26 @@ class Model(Estimator):
         True
         """
         return explain.explain(self, dataset, id, train)
+
+    def losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """``task``, ``sim``, ``diff`` and ``total`` of a batch without dropout, scalars off the graph.
+
+        Pseudo-labels are those of the last run for utterances whose ``index`` it has seen, else the labels.
+
+        Raises:
+            BatchError: The batch can't be used or has no labels.
+        """
+        packed = self._pack(batch)
+        return self._core.losses(packed)
+
+    def gradients(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Gradients of the total loss of a batch by parameter name, without dropout; nothing is changed.
+
+        Raises:
+            BatchError: The batch can't be used or has no labels.
+        """
+        packed = self._pack(batch)
+        return self._core.gradients(packed)
 
     @property
     def pseudo_labels(self) -> dict[str, npt.NDArray[np.float32]]:
