@@ -1,0 +1,36 @@
+"""Docstrings of mmiln as Markdown: Sphinx's roles become links, doctests code blocks."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import griffe
+
+ROLE = re.compile(r":(class|meth|func|data|attr|mod):`~?([\w.]+)`")
+DOCTEST = re.compile(r"(?:^>>> .*\n?)(?:^(?!\s*$).*\n?)*", re.MULTILINE)
+
+
+
+
+def markdown(docstring: str, within: str = "") -> str:
+    """A docstring; methods that a class names without a dot are its own, inherited ones among them.
+
+    Links are resolved by mkdocstrings; a strict build refuses those that lead nowhere.
+    """
+
+    def link(role: re.Match[str]) -> str:
+        kind, name = role.groups()
+        own = kind == "meth" and "." not in name
+        return f"[`{name}`][{within + name if own else name}]"
+
+    return DOCTEST.sub(lambda block: f"```pycon\n{block[0].rstrip()}\n```\n", ROLE.sub(link, docstring))
+
+
+class Docstrings(griffe.Extension):
+    """Rewrites each docstring once, when the sources are read."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Rewrites the docstring of a module, class, function or attribute."""
+        if obj.docstring is not None:
+            obj.docstring.value = markdown(obj.docstring.value, f"{obj.path}." if obj.is_class else "")
