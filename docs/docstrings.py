@@ -11,8 +11,6 @@ ROLE = re.compile(r":(class|meth|func|data|attr|mod):`~?([\w.]+)`")
 DOCTEST = re.compile(r"(?:^>>> .*\n?)(?:^(?!\s*$).*\n?)*", re.MULTILINE)
 
 
-
-
 def markdown(docstring: str, within: str = "") -> str:
     """A docstring; methods that a class names without a dot are its own, inherited ones among them.
 

@@ -1,7 +1,7 @@
 """Draws the figures of docs/model.md: ``python docs/figures/draw.py`` writes them beside itself.
 
-Lines and letters have the page's colour where a figure is part of a page (docs/hooks.py), a grey where it is an image;
-all other colours read on light and dark.
+Lines and letters have the page's colour where a figure is part of a page (docs/hooks.py), a grey where it is
+an image; all other colours read on light and dark.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class Figure:
     def write(self, x: float, y: float, text: str, anchor: str = "middle", small: bool = False) -> None:
         """A line of text whose middle is at height y."""
         size = ' font-size="11"' if small else ""
-        self.parts.append(f'<text x="{x:g}" y="{y + 4:g}" text-anchor="{anchor}"{size}>{letters(text)}</text>')
+        self.parts.append(
+            f'<text x="{x:g}" y="{y + 4:g}" text-anchor="{anchor}"{size}>{letters(text)}</text>'
+        )
 
-    def box(
-        self, x: float, y: float, w: float, h: float, lines: Sequence[str], kind: str = "plain"
-    ) -> None:
+    def box(self, x: float, y: float, w: float, h: float, lines: Sequence[str], kind: str = "plain") -> None:
         """A box around the point (x, y) with lines of text in it."""
         colour = COLOURS[kind]
         self.parts.append(
@@ -71,7 +71,9 @@ class Figure:
 
     def dot(self, x: float, y: float, kind: str, radius: float = 4) -> None:
         """A filled point."""
-        self.parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" fill="{COLOURS[kind]}" stroke="none"/>')
+        self.parts.append(
+            f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" fill="{COLOURS[kind]}" stroke="none"/>'
+        )
 
     def line(self, *points: Point, dashed: bool = False) -> None:
         """A line through points."""
@@ -98,8 +100,8 @@ class Figure:
         return "\n".join(
             [
                 f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {self.height:g}" role="img" '
-                f'aria-label="{escape(self.title)}" color="#808890" font-family="system-ui, sans-serif" font-size="13" '
-                'stroke-width="1.2">',
+                f'aria-label="{escape(self.title)}" color="#808890" font-family="system-ui, sans-serif" '
+                'font-size="13" stroke-width="1.2">',
                 f"<title>{escape(self.title)}</title>",
                 '<g stroke="currentColor">',
                 *(part for part in self.parts if not part.startswith("<text")),
