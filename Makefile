@@ -130,13 +130,15 @@ $(TOOLS)/bin/cargo-deny:
 	cargo install -q --locked --root $(TOOLS) cargo-deny@0.20.2
 
 # Renews requirements.lock and requirements.lowest from pyproject.toml.
-UV_COMPILE := target/lock-venv/bin/uv pip compile -q pyproject.toml --all-extras --universal --python-version 3.11 \
+UV_COMPILE := target/lock-venv/bin/uv pip compile -q pyproject.toml --universal --python-version 3.11 \
 	--no-header --no-annotate --upgrade
+# What users have; the tools of development are as in requirements.lock.
+USERS := --extra demo --extra search --extra baselines --extra testing
 lock:
 	$(PYTHON) -m venv target/lock-venv
 	target/lock-venv/bin/pip install -q uv
-	$(UV_COMPILE) --output-file requirements.lock
-	$(UV_COMPILE) --resolution lowest-direct --output-file requirements.lowest
+	$(UV_COMPILE) --all-extras --output-file requirements.lock
+	$(UV_COMPILE) $(USERS) --resolution lowest-direct --output-file requirements.lowest
 
 clean:
 	rm -rf target dist $(VENV) runs

@@ -46,6 +46,20 @@ def test_a_model_overrules_the_grid_which_overrules_the_settings():
     assert no_mrm["variant"] == "no_mrm"
 
 
+def test_a_model_s_own_settings_come_before_those_of_all():
+    experiment = Experiment.of(
+        BASE
+        | {
+            "models": ["full", "text", "tfn"],
+            "settings": {"d_model": 8, "num_heads": 2, "patience": 3},
+            "model_settings": {"text": {"d_model": 16}, "tfn": {"batch_size": 7, "patience": 4}},
+        }
+    )
+    full, text, tfn = (experiment.model(task).config for task in list(experiment.tasks())[:3])
+    assert (full.model["d_model"], text.model["d_model"]) == (8, 16)
+    assert (full.train["patience"], tfn.train["patience"], tfn.train["batch_size"]) == (3, 4, 7)
+
+
 def test_default_seeds_are_the_field_s_and_every_model_can_be_described():
     experiment = Experiment.of(BASE | {"models": list(MODELS)})
     assert experiment.seeds == (1111, 1112, 1113, 1114, 1115)
@@ -95,6 +109,10 @@ def test_a_wrong_description_is_told_by_key(change, fragments):
         ({"settings": {"seed": 3}}, "seeds = "),
         ({"settings": {"num_heads": 7}}, "num_heads"),
         ({"grid": {"num_layers": [1, 0]}}, "num_layers"),
+        ({"model_settings": {"tfn": {"lr": 0.1}}}, "'tfn' is none of models"),
+        ({"models": ["tfn"], "model_settings": {"tfn": {"rate": 0.1}}}, "no field 'rate'"),
+        ({"models": ["tfn"], "model_settings": {"tfn": {"seed": 1}}}, "seeds = "),
+        ({"models": ["text"], "model_settings": {"text": {"audio_dim": 3}}}, "what makes the model 'text'"),
         ({"settings": {"text_encoder": "$NO_SUCH_VARIABLE"}}, "environment variable NO_SUCH_VARIABLE"),
     ],
 )

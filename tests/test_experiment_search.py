@@ -47,6 +47,14 @@ def test_the_best_trial_is_that_of_the_lowest_validation_mae(found):
     assert pd.read_csv(folder / "trials.csv")["valid_mae"].tolist() == best.trials["valid_mae"].tolist()
 
 
+def test_hyper_parameters_of_a_baseline(tmp_path):
+    space = {"lr": {"low": 1e-4, "high": 1e-2, "log": True}}
+    changes = {"model": "text_only", "settings": {}, "space": space, "trials": 1}
+    best = experiments.search(DESCRIPTION | changes, tmp_path, progress=False)
+    record = Record.read(tmp_path / "trial-0000" / "seed-1111")
+    assert record.config["lr"] == best.settings["lr"] != 1e-3
+
+
 def test_a_search_that_was_cut_off_goes_on_with_the_same_points(found, tmp_path):
     _, whole = found
     experiments.search(DESCRIPTION | {"trials": 1}, tmp_path, progress=False)
@@ -100,6 +108,7 @@ def test_a_search_where_every_trial_fails_says_why(tmp_path):
     [
         ({"space": {"seed": {"low": 1, "high": 5}}}, "select luck"),
         ({"space": {"aplha": {"low": 0, "high": 1}}}, "did you mean 'alpha'"),
+        ({"model": "tfn", "space": {"rate": {"low": 0, "high": 1}}}, "no field 'rate'"),
         ({"space": {}}, "space"),
         ({"space": {"alpha": {"low": 1}}}, "needs low and high"),
         ({"space": {"alpha": {"low": 2, "high": 1}}}, "low must be below high"),

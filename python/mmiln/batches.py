@@ -87,10 +87,10 @@ def pack(
     if not isinstance(side, str) or side not in ("right", "left"):
         raise BatchError(f'padding_side must be "right" or "left", got {side!r}')
     parts: dict[str, Any] = {"padding_side": side}
-    tokens = _tokens(batch, encoder) if "text" in uses and encoder is not None else None
+    pieces = tokens(batch, encoder) if "text" in uses and encoder is not None else None
     mask = _token_mask(batch, encoder)
-    if tokens is not None:
-        parts["text_bert"] = tokens
+    if pieces is not None:
+        parts["text_bert"] = pieces
     elif "text" in uses and batch.get("text") is None:
         given = ", ".join(k for k in ("text_bert", "raw_text") if batch.get(k) is not None)
         raise BatchError(
@@ -98,7 +98,7 @@ def pack(
             + (f"; to use its {given}, build the model with text_encoder=" if given else "")
         )
     for name in uses:
-        if name == "text" and tokens is not None:
+        if name == "text" and pieces is not None:
             continue
         if batch.get(name) is None:
             raise BatchError(f"the batch has no {name!r}, which this model was built with")
@@ -182,6 +182,11 @@ def _frames(name: str, value: Any) -> Tensor | list[Tensor]:
     return tensor(name, value)
 
 
+def reads_sentences(batch: Mapping[str, Any]) -> bool:
+    """Whether a text encoder reads a batch's ``raw_text``: where there is no ``text_bert``."""
+    return batch.get("text_bert") is None and batch.get("raw_text") is not None
+
+
 def _bert_arrays(batch: Mapping[str, Any], encoder: TextEncoder | None) -> Any:
     """``text_bert``; for a text encoder also a ``text`` that holds the same, as MMSA's loader has it."""
     if batch.get("text_bert") is not None:
@@ -200,8 +205,12 @@ def _token_mask(batch: Mapping[str, Any], encoder: TextEncoder | None) -> Tensor
     return arrays[:, 1] != 0 if arrays.ndim == 3 and arrays.shape[1] == 3 else None
 
 
-def _tokens(batch: Mapping[str, Any], encoder: TextEncoder) -> list[Tensor]:
-    """One (3, T) tensor an utterance: ids, mask, segments."""
+def tokens(batch: Mapping[str, Any], encoder: TextEncoder) -> list[Tensor]:
+    """One (3, T) tensor an utterance: ids, mask, segments.
+
+    Raises:
+        BatchError: There is nothing that the encoder reads, or not in its form.
+    """
     arrays = _bert_arrays(batch, encoder)
     if arrays is not None:
         if isinstance(arrays, (list, tuple)):

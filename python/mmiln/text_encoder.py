@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import re
 from functools import cache, cached_property
@@ -134,13 +135,40 @@ class TextEncoder:
             MissingFileError: There is no tokenizer.
             ConfigError: There is one that can't be used.
         """
+        encodings = self._encode(sentences)
+        return [torch.from_numpy(np.array([e.ids, e.attention_mask, e.type_ids])) for e in encodings]
+
+    def words(self, sentences: list[str]) -> list[Tensor]:
+        """One (T,) tensor a sentence: the number of the word, as white space parts them, that each token of
+        :meth:`tokenize` is a piece of; -1 for [CLS] and [SEP].
+
+        Raises:
+            MissingFileError: There is no tokenizer.
+            ConfigError: There is one that can't be used.
+        """
+        numbers = []
+        for sentence, encoding in zip(sentences, self._encode(sentences), strict=True):
+            starts = [match.start() for match in re.finditer(r"\S+", sentence)]
+            numbers.append(
+                torch.tensor(
+                    [
+                        -1 if special else bisect.bisect_right(starts, begin) - 1
+                        for (begin, _), special in zip(
+                            encoding.offsets, encoding.special_tokens_mask, strict=True
+                        )
+                    ]
+                )
+            )
+        return numbers
+
+    def _encode(self, sentences: list[str]) -> list[Any]:
         try:
-            encodings = self._tokenizer.encode_batch(sentences)
+            encodings: list[Any] = self._tokenizer.encode_batch(sentences)
         except MmilnError:
             raise
         except Exception as error:  # tokenizers raises nothing narrower
             raise ConfigError(f"the tokenizer in {self.directory} can't be used: {error}") from error
-        return [torch.from_numpy(np.array([e.ids, e.attention_mask, e.type_ids])) for e in encodings]
+        return encodings
 
     def tokenizer_files(self) -> list[Path]:
         """The files that :meth:`tokenize` reads."""

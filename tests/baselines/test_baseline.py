@@ -75,7 +75,7 @@ def test_the_epoch_of_the_lowest_validation_mae_is_kept(data):
     assert model.evaluate(data.valid).mae == min(history["valid_mae"])
 
 
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "decay": 0.1}])
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "decay": 0.1}, {"accumulate": 3}])
 def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(changes, data, tmp_path):
     whole = build(**changes)
     whole.fit(data.train, data.valid, epochs=3, progress=False)
@@ -87,6 +87,50 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(changes, data, tmp_path
     resumed.fit(data.train, data.valid, epochs=3, progress=False, resume=True, **kept)
     assert bits(resumed) == bits(whole)
     assert resumed.history_["valid_mae"] == whole.history_["valid_mae"]
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(6, 4), (8, 9)])
+def test_gradients_are_summed_over_batches(batch_size, accumulate, data):
+    """A window of batches is a step with the sum of their losses; one that is not full is stepped as well."""
+
+    class Scaled(Late):
+        scale = 1.0
+
+        def losses(self, outputs, x):
+            return {"total": ((outputs["M"] - x.labels) ** 2).mean() * self.scale}
+
+    def fitted(size: int, accumulate: int) -> dict[str, Tensor]:
+        model = Baseline(Scaled, batch_size=size, accumulate=accumulate, dtype="float64")
+        model.forward(next(iter(few.loader(2))))
+        for module in model._core.network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        model.fit(list(few.loader(size)), epochs=1, progress=False)
+        return model.state_dict()
+
+    few = data.train.subset(range(24))
+    summed = fitted(batch_size, accumulate)
+    Scaled.scale = 24 / batch_size
+    torch.testing.assert_close(summed, fitted(24, 1), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("how", "bound"), [("clip", 1e-3), ("clip_value", 1e-4)])
+def test_gradients_are_clipped(how, bound, data, monkeypatch):
+    seen: list[Tensor] = []
+    step = torch.optim.Adam.step
+
+    def looked_at(self, *args, **kwargs):
+        gradients = [p.grad.flatten() for group in self.param_groups for p in group["params"]]
+        seen.append(torch.cat(gradients))
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", looked_at)
+    build(clip=0.0).fit(data.train, epochs=1, progress=False)
+    free, seen = seen[0], []
+    build(**{"clip": 0.0, how: bound}).fit(data.train, epochs=1, progress=False)
+    expected = free * bound / free.norm() if how == "clip" else free.clamp(-bound, bound)
+    torch.testing.assert_close(seen[0], expected)
+    assert not torch.equal(free, expected)
 
 
 def test_another_network_or_field_is_another_run(data, tmp_path):
@@ -109,7 +153,9 @@ def test_a_state_that_is_none_is_refused(data, fitted):
         ({n: t for n, t in state.items() if n != "first.head.0.bias"}, counters),
         (state | {"weights.head.0.bias": torch.zeros(3)}, counters),
         (state | {"best.nonsense": torch.zeros(1)}, counters),
-        (state, '{"epoch": -1, "step": 0}'),
+        (state | {"summed.head.0.bias": torch.zeros(3)}, counters),
+        (state, '{"epoch": -1, "step": 0, "summed": 0}'),
+        (state, '{"epoch": 0, "step": 0}'),
         (state, "nonsense"),
     ]:
         with pytest.raises(CheckpointError, match="not the state of such a run"):
@@ -215,3 +261,17 @@ def test_a_text_encoder_is_fine_tuned_and_saved(tmp_path, tiny_bert: Path):
     model.save_pretrained(tmp_path)
     again = Baseline.from_pretrained(tmp_path, network=Late)
     assert np.array_equal(again.predict(batch).score, model.predict(batch).score)
+
+
+def test_first_layers_of_a_text_encoder_can_be_frozen(tmp_path, tiny_bert: Path):
+    batch = {"raw_text": ["good film", "the film was bad"], "labels": np.array([1.0, -1.0])}
+    model = build(text_encoder=tiny_bert, frozen_layers=1, decay_text=0.1)
+    model.forward(batch)
+    before = bits(model)
+    model.fit([batch], epochs=2, progress=False, checkpoint_dir=tmp_path, checkpoint_every=0)
+    moved = {name for name, after in bits(model).items() if after != before[name]}
+    assert not [name for name in moved if name.startswith("bert.encoder.layer.0.")]
+    assert {"bert.encoder.layer.1.output.dense.weight", "bert.embeddings.word_embeddings.weight"} <= moved
+    assert model.summary().frozen == {"bert": 532}
+    with pytest.raises(ConfigError, match=r"frozen_layers is 9 and the text encoder has 2 layers"):
+        build(text_encoder=tiny_bert, frozen_layers=9)

@@ -11,8 +11,8 @@ import torch
 
 from baselines.checks import check_gradients, check_oracle, padded
 from mmiln.baselines.inputs import Inputs, Sequence
-from mmiln.baselines.mag_bert import Gate, MagBERT, frames_of_tokens
-from mmiln.errors import BatchError, ConfigError
+from mmiln.baselines.mag_bert import Gate, MagBERT
+from mmiln.errors import ConfigError
 from reference.baselines import mag_bert as oracle
 from reference.configs import TINY_BERT
 
@@ -39,18 +39,17 @@ def build(*, pooler: bool = True, attention: str = "eager", **fields: Any) -> Ma
     return network
 
 
-def inputs(size: int = 5, *, frames_less: int = 0, lengths: tuple[int, ...] = LENGTHS) -> Inputs:
+def inputs(size: int = 5) -> Inputs:
     """``text`` repeats the tokens, so that ``utterances`` has them; the network reads ``tokens``."""
     rng = torch.Generator().manual_seed(0)
-    long = torch.tensor(lengths[:size])
+    long = torch.tensor(LENGTHS[:size])
     total = int(long.sum())
     ids = torch.randint(5, 30, (total,), generator=rng)
     tokens = Sequence.of(torch.stack([ids, torch.randint(0, 2, (total,), generator=rng)], 1), long)
     parts = {}
     for name in ("audio", "vision"):
-        less = long - frames_less
-        packed = torch.randn(int(less.sum()), WIDTHS[name], generator=rng, dtype=torch.float64)
-        parts[name] = Sequence.of(packed, less)
+        packed = torch.randn(total, WIDTHS[name], generator=rng, dtype=torch.float64)
+        parts[name] = Sequence.of(packed, long)
     labels = torch.rand(size, generator=rng, dtype=torch.float64) * 6 - 3
     return Inputs(tokens=tokens, text=tokens, **parts, labels=labels, index=torch.arange(size))
 
@@ -120,39 +119,6 @@ def test_each_modality_moves_the_score_through_its_own_weights(name):
             ).abs()
     assert moved.pop(name).max() == 0
     assert moved.popitem()[1].min() > 1e-6
-
-
-# MMSA, where what has been padded to the same number of steps counts as aligned
-
-
-def test_frames_of_other_lengths_are_refused():
-    """Also where padding hides it: 6 frames of 7 steps beside 7 tokens."""
-    x = inputs()
-    for lengths, got in (((4, 1, 6, 3, 5), 6), ((4, 1, 8, 3, 5), 8), ((4, 1, 4, 3, 5), 4)):
-        frames = torch.zeros(5, 8, 3, dtype=torch.float64)
-        wrong = replace(x, vision=Sequence(frames, torch.tensor(lengths)))
-        message = rf"one vision frame a word piece: expected 7 frames of utterance 2 .* or 5 .*, got {got}$"
-        with pytest.raises(BatchError, match=message):
-            build()(wrong)
-
-
-@pytest.mark.parametrize("size", [4, 1])
-def test_no_frames_for_cls_and_sep(size):
-    """Zeros take their place, and the score is that of zeros written out."""
-    x = inputs(size, frames_less=2, lengths=(4, 3, 7, 5))
-    network = build()
-    check_oracle(network, partial(oracle.forward, config=TINY_BERT), x)
-    filled = {}
-    for name in ("audio", "vision"):
-        short = getattr(x, name)
-        rows = [
-            torch.nn.functional.pad(f[:n], (0, 0, 1, 1)) for f, n in zip(*vars(short).values(), strict=True)
-        ]
-        filled[name] = Sequence.of(torch.cat(rows), short.lengths + 2)
-        there = frames_of_tokens(short, x.tokens, name)
-        torch.testing.assert_close(there, filled[name].frames, rtol=0, atol=0)
-    with torch.no_grad():
-        torch.testing.assert_close(network(replace(x, **filled)), network(x), rtol=0, atol=1e-12)
 
 
 def test_padding_changes_nothing():

@@ -23,6 +23,7 @@ from ..reading import read_json
 from ..summary import Summary
 from ..text_encoder import TextEncoder, find_text_encoder, read_safetensors
 from . import diagnosis
+from .alignment import to_pieces
 from .engine import Engine, differences, seeded
 from .network import Network
 
@@ -119,6 +120,11 @@ class Baseline(Estimator):
             raise ConfigError(f'dtype must be "float32" or "float64", got {dtype!r}')
         check_device(device)
         self.settings = self._resolve()
+        if self._encoder is not None and self.settings.frozen_layers > self._encoder.layers:
+            raise ConfigError(
+                f"frozen_layers is {self.settings.frozen_layers} and the text encoder has "
+                f"{self._encoder.layers} layers: give frozen_layers="
+            )
 
     @property
     def LOSSES(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -171,7 +177,8 @@ class Baseline(Estimator):
         Raises:
             StateError: The widths are not known before the first batch.
         """
-        return Summary.of(dict(self._core.network.named_parameters()), ())
+        parameters = dict(self._core.network.named_parameters())
+        return Summary.of(parameters, [name for name, p in parameters.items() if not p.requires_grad])
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Sets every weight, or none.
@@ -291,7 +298,10 @@ class Baseline(Estimator):
         return diagnosis.explain(self._core, self._pack(batch), batch)
 
     def _pack(self, batch: object) -> Batch:
-        widths = self._final_widths or batches.widths(batches.check_keys(batch)) | self._widths()
+        batch = batches.check_keys(batch)
+        if self._kind.ALIGNED and self._encoder is not None:
+            batch = to_pieces(batch, self._encoder)
+        widths = self._final_widths or batches.widths(batch) | self._widths()
         packed = batches.pack(
             batch,
             encoder=self._encoder,
@@ -316,9 +326,10 @@ class Baseline(Estimator):
         }
         if self._kind.ALIGNED and len({tuple(each.tolist()) for each in lengths.values()}) > 1:
             told = ", ".join(f"{name} {each.tolist()[:4]}" for name, each in lengths.items())
+            what = "word" if self._encoder is None else "word piece, or a word of raw_text"
             raise BatchError(
-                f"{self.network} needs word-aligned data, one frame of each modality a word; these have "
-                f"lengths {told} and so on"
+                f"{self.network} needs aligned data, one frame of each modality a {what}; the first "
+                f"utterances of these have lengths {told}"
             )
 
     def _build(self, widths: dict[str, int], *, weights: Mapping[str, Tensor] | None = None) -> Engine:
@@ -346,12 +357,12 @@ class Baseline(Estimator):
             return self._engine
 
     def _network(self, widths: dict[str, int]) -> Network:
-        bert = None if self._encoder is None else bert_of(self._encoder)
+        bert = None if self._encoder is None else bert_of(self._encoder, self.settings.frozen_layers)
         return self._kind(self.settings, widths, bert)
 
 
-def bert_of(encoder: TextEncoder) -> nn.Module:
-    """A PyTorch BERT of an encoder's sizes, with random weights.
+def bert_of(encoder: TextEncoder, frozen_layers: int) -> nn.Module:
+    """A PyTorch BERT of an encoder's sizes, with random weights; its first layers are not trained.
 
     Raises:
         ConfigError: The package ``transformers`` is not there.
@@ -362,4 +373,7 @@ def bert_of(encoder: TextEncoder) -> nn.Module:
         raise ConfigError(
             'a baseline with text_encoder= needs the package transformers: pip install "mmiln[baselines]"'
         ) from None
-    return BertModel(BertConfig(**encoder.config), add_pooling_layer=False)
+    bert = BertModel(BertConfig(**encoder.config), add_pooling_layer=False)
+    for layer in bert.encoder.layer[:frozen_layers]:
+        layer.requires_grad_(False)
+    return bert

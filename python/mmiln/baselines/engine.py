@@ -15,7 +15,8 @@ from ..errors import CheckpointError, NonFiniteError, StateError, WeightsError
 from .inputs import Inputs, Sequence
 from .network import Network
 
-WEIGHTS, BUFFERS, BEST = "weights.", "buffers.", "best."
+WEIGHTS, BUFFERS, BEST, SUMMED = "weights.", "buffers.", "best.", "summed."
+COUNTERS = ("epoch", "step", "summed")
 MOMENTS = {"exp_avg": "first.", "exp_avg_sq": "second."}
 
 
@@ -42,6 +43,7 @@ class Engine:
         self._best: dict[str, Tensor] | None = None
         self._epoch = 0
         self._step = 0
+        self._summed = 0  # micro-batches whose gradients wait for the optimiser
 
     def read(self, batch: Batch) -> Inputs:
         """A packed batch as networks read it."""
@@ -77,7 +79,8 @@ class Engine:
         kind = torch.optim.AdamW if self.network.settings.optimizer == "adamw" else torch.optim.Adam
         groups = [group for group in self.network.groups() if group["params"]]
         self._optimizer = kind(groups)
-        self._best, self._epoch, self._step = None, 0, 0
+        self._optimizer.zero_grad(set_to_none=True)
+        self._best, self._epoch, self._step, self._summed = None, 0, 0, 0
 
     def begin_epoch(self, epoch: int) -> None:
         """Before each epoch, from 1."""
@@ -85,50 +88,77 @@ class Engine:
         self.network.begin_epoch(epoch)
 
     def train_step(self, batch: Batch) -> Tensor:
-        """One step of the optimiser; the losses before it.
+        """One micro-batch, and a step of the optimiser after every ``accumulate``; its losses before that.
 
         Raises:
-            NonFiniteError: The loss or a gradient is NaN or infinite; no step was made.
+            NonFiniteError: The loss or a gradient is NaN or infinite; nothing was applied.
         """
-        network, optimizer = self.network.train(), self._running()
+        network = self.network.train()
+        self._running()
         x = self.read(batch)
         seed = (network.settings.seed * 1_000_003 + self._step) % 2**63
         with seeded(seed, self.device):
             outputs = network(x)
             losses = network.losses(outputs, x)
-            self._backward(losses)
-            optimizer.step()
+            self._add(self._gradients(losses))
             self._step += 1
+            if self._summed == network.settings.accumulate:
+                self._apply()
             network.after_step({name: value.detach() for name, value in outputs.items()}, x)
         return torch.stack([losses[name].detach() for name in network.LOSSES])
 
-    def _backward(self, losses: dict[str, Tensor]) -> None:
-        """Gradients of every stage's loss for its own parameters."""
+    def _gradients(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Gradients of every stage's loss for its own parameters, by name, where there are any."""
         network = self.network
         if bad := [name for name in network.LOSSES if not bool(losses[name].isfinite())]:
             raise NonFiniteError(f"the loss {bad[0]} of this batch is not finite; the step was not applied.")
+        found: dict[str, Tensor] = {}
         for stage in network.STAGES:
-            named = [(n, p) for n, p in network.named_parameters() if network.stage_of(n) == stage]
-            parameters = [parameter for _, parameter in named]
+            named = self._trained(stage)
             last = stage == network.STAGES[-1]
             gradients = torch.autograd.grad(
-                losses[stage], parameters, retain_graph=not last, allow_unused=True
+                losses[stage], list(named.values()), retain_graph=not last, allow_unused=True
             )
-            for (_, parameter), gradient in zip(named, gradients, strict=True):
-                parameter.grad = gradient
-            if network.settings.clip and parameters:
-                torch.nn.utils.clip_grad_norm_(parameters, network.settings.clip)
-        if bad := [n for n, p in network.named_parameters() if p.grad is not None and not _finite(p.grad)]:
+            found |= {name: g for name, g in zip(named, gradients, strict=True) if g is not None}
+        if bad := [name for name, gradient in found.items() if not bool(gradient.isfinite().all())]:
             raise NonFiniteError(
                 f"a gradient of this batch is not finite; the step was not applied. First: {bad[0]}."
             )
+        return found
+
+    def _trained(self, stage: str) -> dict[str, torch.nn.Parameter]:
+        """Parameters of a stage, without those that are frozen."""
+        named = self.network.named_parameters()
+        return {n: p for n, p in named if p.requires_grad and self.network.stage_of(n) == stage}
+
+    def _add(self, gradients: dict[str, Tensor]) -> None:
+        """Adds the gradients of a micro-batch to those that wait."""
+        for name, parameter in self.network.named_parameters():
+            if (gradient := gradients.get(name)) is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        self._summed += 1
+
+    def _apply(self) -> None:
+        """A step of the optimiser with the gradients that wait."""
+        settings, optimizer = self.network.settings, self._running()
+        for stage in self.network.STAGES:
+            parameters = list(self._trained(stage).values())
+            if settings.clip:
+                torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+            if settings.clip_value:
+                torch.nn.utils.clip_grad_value_(parameters, settings.clip_value)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        self._summed = 0
 
     def undone_steps(self) -> int:
         """None: every step is looked at before it is applied."""
         return 0
 
     def end_epoch(self) -> None:
-        """After each epoch."""
+        """After each epoch; a window of ``accumulate`` that is not full is stepped, not dropped."""
+        if self._summed:
+            self._apply()
         self.network.eval()
 
     def keep_best(self) -> None:
@@ -160,9 +190,10 @@ class Engine:
     def training_state(self) -> tuple[dict[str, Tensor], str]:
         """All that the run depends on: tensors by name, counters as JSON."""
         tensors = {name: tensor.detach().clone() for name, tensor in self._places().items()}
+        tensors |= {f"{SUMMED}{name}": gradient.clone() for name, gradient in self._waiting().items()}
         if self._best is not None:
             tensors |= {f"{BEST}{name}": tensor for name, tensor in self._best.items()}
-        return tensors, json.dumps({"epoch": self._epoch, "step": self._step})
+        return tensors, json.dumps({"epoch": self._epoch, "step": self._step, "summed": self._summed})
 
     def load_training_state(self, state: dict[str, Tensor], counters: str) -> None:
         """Puts a run that was just begun where the state was taken; all of it or nothing.
@@ -171,19 +202,27 @@ class Engine:
             CheckpointError: It is that of another run.
         """
         best = {name.removeprefix(BEST): t for name, t in state.items() if name.startswith(BEST)}
-        rest = {name: tensor for name, tensor in state.items() if not name.startswith(BEST)}
+        summed = {name.removeprefix(SUMMED): t for name, t in state.items() if name.startswith(SUMMED)}
+        rest = {name: t for name, t in state.items() if not name.startswith((BEST, SUMMED))}
         number = _counts(counters)
-        for parameter in self.network.parameters():
-            self._moments(parameter)
+        parameters = dict(self.network.named_parameters())
         faults = differences(self._places(), rest)
         faults += differences(self.network.state_dict(), best) if best else []
+        faults += differences({n: p for n, p in parameters.items() if n in summed}, summed)
         if faults or number is None:
             raise CheckpointError(f"this is not the state of such a run: {'; '.join(faults) or counters}")
         with torch.no_grad():
             for name, place in self._places().items():
                 place.copy_(rest[name])
+        for name, parameter in parameters.items():
+            parameter.grad = summed[name].to(self.device) if name in summed else None
         self._best = {name: tensor.to(self.device) for name, tensor in best.items()} or None
-        self._epoch, self._step = number["epoch"], number["step"]
+        self._epoch, self._step, self._summed = (number[name] for name in COUNTERS)
+
+    def _waiting(self) -> dict[str, Tensor]:
+        """Gradients that wait for the optimiser, by name."""
+        named = self.network.named_parameters()
+        return {name: p.grad for name, p in named if p.grad is not None}
 
     def _running(self) -> torch.optim.Adam:
         if self._optimizer is None:
@@ -204,6 +243,8 @@ class Engine:
         places: dict[str, Tensor] = {f"{WEIGHTS}{name}": p.data for name, p in network.named_parameters()}
         places |= {f"{BUFFERS}{name}": buffer for name, buffer in network.named_buffers()}
         for name, parameter in network.named_parameters():
+            if not parameter.requires_grad:
+                continue
             state = self._moments(parameter)
             places[f"steps.{name}"] = state["step"]
             places |= {f"{prefix}{name}": state[moment] for moment, prefix in MOMENTS.items()}
@@ -223,17 +264,12 @@ def differences(own: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:
 
 
 def _counts(text: str) -> dict[str, int] | None:
-    """Epoch and step; ``None`` where the text does not hold them."""
+    """Numbers of epochs, micro-batches and gradients that wait; ``None`` where the text holds others."""
     try:
         number = json.loads(text)
     except ValueError:
         return None
-    whole = isinstance(number, dict) and {n: type(v) for n, v in number.items()} == {
-        "epoch": int,
-        "step": int,
-    }
+    whole = isinstance(number, dict) and {n: type(v) for n, v in number.items()} == dict.fromkeys(
+        COUNTERS, int
+    )
     return number if whole and all(0 <= value < 2**40 for value in number.values()) else None
-
-
-def _finite(tensor: Tensor) -> bool:
-    return bool(tensor.isfinite().all())

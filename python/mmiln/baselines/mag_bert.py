@@ -15,9 +15,9 @@ Left open, and what was chosen here:
 - Which layer is shifted: what BERT's embedding layer gives, as in the published code.
 - The code has a bias within each gated term, (g_a * (W_a A + b)), in place of the paper's one b_H: as in the
   paper. It adds 1e-6 to |H|: so do we, a shift of length zero is then no division by zero.
-- [CLS] and [SEP] have no frames: the code writes zeros for them; so do we, where audio or vision is two
-  shorter than the tokens. MMSA and the code rely on all three being padded to the same 50 steps, whatever
-  their true lengths; here those are compared, and others are refused.
+- [CLS] and [SEP] have no frames: the code writes zeros for them; so do we (`alignment.py`). MMSA and the code
+  rely on all three being padded to the same 50 steps, whatever their true lengths; here those are compared,
+  and others are refused.
 - The code minimises the squared error; we, as for every baseline, L1. It has no schedule that works (warm-up
   steps and all steps are swapped, so that the rate rises to the end): the rate is constant here.
 - A BERT that comes without a pooler gets one of random weights.
@@ -32,8 +32,8 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
-from ..errors import BatchError, ConfigError
-from .inputs import Inputs, Sequence
+from ..errors import ConfigError
+from .inputs import Inputs
 from .network import Network, Outputs, Settings
 
 
@@ -83,28 +83,6 @@ class Gate(nn.Module):
         return out
 
 
-def frames_of_tokens(x: Sequence, tokens: Sequence, name: str) -> Tensor:
-    """A frame of each word piece, (B, T, w): zeros at [CLS] and [SEP] where there is none for them.
-
-    Raises:
-        BatchError: There are neither as many frames as word pieces nor two less.
-    """
-    short = tokens.lengths - x.lengths  # (B,)
-    wrong = (short != 0) & (short != 2)
-    if bool(wrong.any()):
-        b = int(wrong.nonzero()[0])
-        pieces, got = int(tokens.lengths[b]), int(x.lengths[b])
-        raise BatchError(
-            f"MAG-BERT needs one {name} frame a word piece: expected {pieces} frames of utterance {b} of the "
-            f"batch, or {pieces - 2} (none for [CLS] and [SEP]), got {got}"
-        )
-    steps = torch.arange(tokens.frames.shape[1], device=short.device)
-    at = steps - short[:, None] // 2  # (B, T): the frame of each token
-    there = (at >= 0) & (at < x.lengths[:, None])
-    index = torch.where(there, at, 0)[:, :, None].expand(-1, -1, x.frames.shape[2])
-    return x.frames.gather(1, index) * there[:, :, None]
-
-
 class MagBERT(Network):
     """BERT with a Multimodal Adaptation Gate (Rahman et al., 2020)."""
 
@@ -113,7 +91,7 @@ class MagBERT(Network):
         "mosi": {},  # the defaults
         "mosei": {},  # the published code has the same defaults for both
     }
-    ALIGNED = False  # looks at lengths by itself: audio and vision may lack [CLS] and [SEP]
+    ALIGNED = True
 
     def __init__(
         self, settings: MagBERTSettings, widths: Mapping[str, int], bert: nn.Module | None = None
@@ -136,8 +114,7 @@ class MagBERT(Network):
         bert: Any = self.bert
         ids, segments = x.tokens.frames.unbind(2)  # (B, T)
         z = bert.embeddings(input_ids=ids, token_type_ids=segments)  # (B, T, w)
-        audio = frames_of_tokens(x.audio, x.tokens, "audio")
-        z = self.gate(z, audio, frames_of_tokens(x.vision, x.tokens, "vision"))
+        z = self.gate(z, x.audio.frames, x.vision.frames)
         # What is added to the scores of attention, (B, 1, 1, T): no query sees padding.
         mask = torch.zeros_like(z[:, None, None, :, 0])
         mask = mask.masked_fill(~x.tokens.mask[:, None, None], torch.finfo(z.dtype).min)

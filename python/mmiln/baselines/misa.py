@@ -23,8 +23,7 @@ Left open by the paper, and what is done here:
 - Given text features are read by LSTMs like audio and vision, as its code does without a BERT. Recurrent
   states are as wide as the input there; here at most `rnn_max`, which none of the paper's own widths exceeds.
 - Its code has a second discriminator whose loss has no weight; it is left out, and so is the adversarial
-  alternative to CMD. It clips each entry of the gradient, here its norm is clipped. It goes back to the best
-  epoch once and halves the rate, and on MOSEI freezes nine layers of BERT; neither is done here.
+  alternative to CMD. It goes back to the best epoch once and halves the rate, which is not done here.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class MISASettings(Settings):
     lr: float = 1e-4
     lr_text: float = 1e-4
     batch_size: int = 64
-    clip: float = 1.0
+    clip_value: float = 1.0
 
 
 class Recurrent(nn.Module):
@@ -95,8 +94,8 @@ class MISA(Network):
         # within the transformer: its models.py. Not verified: the table of the paper's appendix. The patience
         # is ours, its code has 6 twice.
         "mosi": {},
-        # The same code: a batch of 16.
-        "mosei": {"batch_size": 16},
+        # The same code: a batch of 16; nine of BERT's twelve layers stay as they are.
+        "mosei": {"batch_size": 16, "frozen_layers": 9},
     }
 
     def __init__(

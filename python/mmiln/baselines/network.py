@@ -22,7 +22,11 @@ class Settings(pydantic.BaseModel):
         lr, decay: Learning rate and weight decay of what is not the text encoder.
         lr_text, decay_text: Those of a text encoder that is fine-tuned.
         optimizer: ``"adam"`` (decay as an L2 penalty) or ``"adamw"`` (decoupled).
+        accumulate: Batches whose gradients are summed before a step; a last window that is not full is
+            stepped too.
         clip: The gradient is scaled down to this norm; 0 leaves it.
+        clip_value: Each of its entries is held within so much; 0 leaves them.
+        frozen_layers: So many first layers of a text encoder keep their weights.
         patience: Training stops after so many epochs without a lower validation MAE.
         seed: Of initial weights, dropout and the order of a shuffled split.
     """
@@ -35,7 +39,10 @@ class Settings(pydantic.BaseModel):
     lr_text: float = pydantic.Field(5e-5, ge=0, allow_inf_nan=False)
     decay_text: float = pydantic.Field(0.0, ge=0, allow_inf_nan=False)
     optimizer: Literal["adam", "adamw"] = "adam"
+    accumulate: int = pydantic.Field(1, ge=1)
     clip: float = pydantic.Field(0.0, ge=0, allow_inf_nan=False)
+    clip_value: float = pydantic.Field(0.0, ge=0, allow_inf_nan=False)
+    frozen_layers: int = pydantic.Field(0, ge=0)
     patience: int = pydantic.Field(8, ge=1)
     seed: int = pydantic.Field(1111, ge=0, lt=2**63)
 
@@ -123,4 +130,4 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def after_step(self, outputs: Outputs, x: Inputs) -> None:
-        """After each step of the optimiser, with what ``forward`` gave before it."""
+        """After each batch of training, with what ``forward`` gave of it."""

@@ -26,7 +26,7 @@ here. What the paper leaves open, and where its code differs:
   counts, and while a class is empty labels stay.
 - Its code loses a dimension with one utterance and fails; here a batch of one is as good as any. The toolkit
   (MMSA) also packs aligned audio and vision with the lengths of text.
-- It sums gradients over four batches before a step, which is left out here; labels move each batch there too.
+- It sums gradients over four batches before a step; labels move after each. So it is here.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class SelfMMSettings(Settings):
         dropout, dropout_text, dropout_audio, dropout_vision: Before each of them.
     """
 
+    accumulate: int = 4
     lr_audio: float = 1e-3
     lr_vision: float = 1e-4
     decay_text: float = 1e-3

@@ -130,9 +130,9 @@ def search(
     if json_:
         print(json.dumps({"settings": found.settings, "valid_mae": found.mae, "out": str(folder)}))
         return
-    options = " ".join(f"--set {name}={json.dumps(value)}" for name, value in found.settings.items())
+    lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in found.settings.items())
     out.print(f"lowest validation MAE of {len(found.trials)} trials: {found.mae:.4f}", highlight=False)
-    out.print(f"for a run: {options}", highlight=False, markup=False)
+    out.print(f"for an experiment:\n[model_settings.{wanted.model}]\n{lines}", highlight=False, markup=False)
     out.print(f"all trials: {folder / 'trials.csv'}", highlight=False)
 
 

@@ -158,6 +158,8 @@ class Experiment(Described):
         epochs: At most so many; training stops earlier once ``patience`` epochs brought no lower MAE.
         settings: Arguments of :class:`mmiln.Model` for every model: ``preset``, ``text_encoder`` (``$NAME``
             stands for an environment variable), any config field.
+        model_settings: Settings of single models by name, before those of all: of a baseline, any
+            hyper-parameter of its own.
         grid: Fields with several values each; every combination is run.
         selection: The part whose MAE chooses the epoch. ``"test"`` shows what that custom is worth; reports
             mark it.
@@ -170,6 +172,7 @@ class Experiment(Described):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = SEEDS
     epochs: Annotated[int, Field(ge=1)] = 50
     settings: dict[str, Any] = Field(default_factory=dict)
+    model_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
     selection: Literal["valid", "test"] = "valid"
     keep_models: bool = False
@@ -239,8 +242,9 @@ class Experiment(Described):
         )
 
     def arguments(self, task: Task) -> dict[str, Any]:
-        """Arguments of :class:`mmiln.Model` for a task: settings, then the grid's, then the model's own."""
-        arguments = {"preset": "mosi"} | self.settings | task.row.grid | dict(self._entry(task).settings)
+        """Arguments of a task's model: those of all, the grid's, the model's own, what makes it that model."""
+        of_all, own = {"preset": "mosi"} | self.settings, self.model_settings.get(task.row.model, {})
+        arguments = of_all | task.row.grid | own | dict(self._entry(task).settings)
         if isinstance(arguments.get("text_encoder"), str):
             arguments["text_encoder"] = expanded(arguments["text_encoder"])
         return arguments | {"seed": task.seed}
@@ -255,8 +259,9 @@ class Experiment(Described):
         arguments = self.arguments(task)
         if (network := self._entry(task).network) is None:
             return Model(**arguments)
-        preset = str(arguments["preset"]).removesuffix("-mmsa")
-        return Baseline(network, preset, **{n: v for n, v in arguments.items() if n in SHARED})
+        preset = str(arguments.pop("preset")).removesuffix("-mmsa")
+        own = self.model_settings.get(task.row.model, {})
+        return Baseline(network, preset, **{n: v for n, v in arguments.items() if n in (*SHARED, *own)})
 
     def data(self, task: Task, *, test: bool = True) -> Dataset:
         """The data of a task; without ``test``, as if it had no test part.
@@ -284,11 +289,17 @@ class Experiment(Described):
 
     def check_names(self) -> None:
         """Raises :class:`ConfigError` where a setting or a field of the grid is unknown."""
+        own = [name for settings in self.model_settings.values() for name in settings]
+        if "seed" in (*self.settings, *self.grid, *own):
+            raise ConfigError("seeds are a list of the experiment's own: seeds = [1111, 1112]")
         for name in (*self.settings, *self.grid):
-            if name == "seed":
-                raise ConfigError("seeds are a list of the experiment's own: seeds = [1111, 1112]")
             if name not in ARGUMENTS:
                 Config.resolve("mosi", {name: None})  # knows every field
+        for model, settings in self.model_settings.items():
+            if model not in self.models:
+                raise ConfigError(f"model_settings: {model!r} is none of models = {list(self.models)}")
+            if fixed := [name for name in settings if name in MODELS[model].settings]:
+                raise ConfigError(f"model_settings: {fixed[0]} is what makes the model {model!r}")
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -273,9 +273,11 @@ class Report:
             f"torch {each(lambda r: r.machine['torch'])}; {each(lambda r: r.machine['processor'])}, "
             f"device {each(lambda r: r.machine['device'])}",
         ]
-        if self._experiment is not None and self._experiment.settings:
-            settings = ", ".join(f"{name} = {value}" for name, value in self._experiment.settings.items())
-            lines.insert(3, f"settings of every model: {settings}")
+        if self._experiment is not None:
+            told = {"every model": self._experiment.settings, **self._experiment.model_settings}
+            lines[3:3] = [
+                f"settings of {of}: {_listed(settings)}" for of, settings in told.items() if settings
+            ]
         return "\n".join(f"- {line}" for line in lines)
 
     def _notes(self, dataset: str) -> str:
@@ -398,6 +400,10 @@ def _cost(dataset: str, rows: dict[Row, Group]) -> Table:
         ("model", "parameters", "best epoch of", "s an epoch (median)", "s a run", "peak MiB"),
         tuple(map(line, rows.values())),
     )
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in settings.items())
 
 
 def _lines(depths: dict[Row, Group]) -> dict[str, dict[int, dict[str, list[float]]]]:

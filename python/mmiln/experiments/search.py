@@ -12,12 +12,14 @@ import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import Field, model_validator
 
+from ..baselines import Baseline
 from ..config import Config
 from ..errors import ConfigError, ExperimentError, MissingFileError, StateError
 from ..pretrained import write
 from ..reading import read_json
 from ..runs import Plain, Record
 from .experiment import Described, Experiment, Name, Seed, Source
+from .models import MODELS
 from .pool import Failure, Job, Pool
 from .progress import Display
 
@@ -93,7 +95,8 @@ class Search(Described):
                 "models": (self.model,),
                 "seeds": self.seeds,
                 "epochs": self.epochs,
-                "settings": {**self.settings, **point},
+                "settings": self.settings,
+                "model_settings": {self.model: dict(point)} if point else {},
             }
         )
 
@@ -101,9 +104,12 @@ class Search(Described):
         """Raises where a name is unknown; which values go together shows when they are tried."""
         if "seed" in self.space:
             raise ConfigError("a search can't choose the seed: that would select luck")
+        self.experiment(dict.fromkeys(self.space)).check_names()
         for name in self.space:
-            Config.resolve("mosi", {name: None})  # knows every field
-        self.experiment({}).check_names()
+            if (network := MODELS[self.model].network) is None:
+                Config.resolve("mosi", {name: None})  # knows every field
+            else:
+                Baseline(network, **{name: None})  # the same
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,53 @@
+"""From a frame a word to a frame a word piece, which is what a text encoder reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import batches
+from ..text_encoder import TextEncoder
+
+
+def to_pieces(batch: Mapping[str, Any], encoder: TextEncoder) -> Mapping[str, Any]:
+    """A batch with as many frames of audio and vision as word pieces, where it has a frame a word of
+    ``raw_text`` (what white space parts), or one a piece but none for [CLS] and [SEP].
+
+    Each piece gets the frame of its word, [CLS] and [SEP] get zeros, as MAG-BERT's code prepares its data.
+    What is of other lengths stays as it is.
+    """
+    tokens = batches.tokens(batch, encoder)
+    counts = [int(each[1].sum()) for each in tokens]
+    places = [torch.tensor([-1, *range(n - 2), -1]) for n in counts]
+    changed: dict[str, Any] = {}
+    for name in ("audio", "vision"):
+        if batch.get(name) is None:
+            continue
+        frames = _frames(name, batch)
+        lengths = [len(each) for each in frames]
+        if lengths == [n - 2 for n in counts]:
+            of_piece = places
+        elif batches.reads_sentences(batch) and lengths == [len(s.split()) for s in batch["raw_text"]]:
+            of_piece = encoder.words(list(batch["raw_text"]))
+        else:
+            continue
+        changed[name] = [_spread(each, numbers) for each, numbers in zip(frames, of_piece, strict=True)]
+        changed[f"{name}_lengths"] = None
+    return {**batch, **changed, "text_bert": tokens}
+
+
+def _frames(name: str, batch: Mapping[str, Any]) -> list[Tensor]:
+    """The frames of each utterance, true ones where lengths or a list tell them."""
+    frames = [batches.tensor(name, each) for each in batch[name]]
+    lengths = batch.get(f"{name}_lengths")
+    if lengths is None:
+        return frames
+    return [each[:n] for each, n in zip(frames, batches.whole_numbers(name, lengths).tolist(), strict=False)]
+
+
+def _spread(frames: Tensor, places: Tensor) -> Tensor:
+    """(T, w): for each place the frame of that number, zeros where it is negative."""
+    return torch.where(places[:, None] >= 0, frames[places.clamp(min=0)], 0)
