@@ -1,4 +1,4 @@
-"""Docstrings of mmiln as Markdown: Sphinx's roles become links, doctests code blocks."""
+"""Docstrings of mmiln as mkdocstrings reads them: Sphinx's roles become links, doctests code blocks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import griffe
 
 ROLE = re.compile(r":(class|meth|func|data|attr|mod):`~?([\w.]+)`")
+TOGETHER = re.compile(r"^ +(?:\w+, )+\w+:", re.MULTILINE)  # arguments that are described in one line
 DOCTEST = re.compile(r"(?:^>>> .*\n?)(?:^(?!\s*$).*\n?)*", re.MULTILINE)
 
 
@@ -22,6 +23,8 @@ def markdown(docstring: str, within: str = "") -> str:
         own = kind == "meth" and "." not in name
         return f"[`{name}`][{within + name if own else name}]"
 
+    # To griffe, what follows a space is a type.
+    docstring = TOGETHER.sub(lambda names: names[0].replace(", ", ",\N{NO-BREAK SPACE}"), docstring)
     return DOCTEST.sub(lambda block: f"```pycon\n{block[0].rstrip()}\n```\n", ROLE.sub(link, docstring))
 
 

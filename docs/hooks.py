@@ -25,10 +25,12 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, **_: Any) -> st
 
     def drawn(image: re.Match[str]) -> str:
         svg = Path(config.docs_dir, image[2]).read_text(encoding="utf-8")
-        return f'<figure class="drawing">{svg}<figcaption>{image[1]}</figcaption></figure>'
+        return (
+            f'<figure class="drawing" data-search-exclude>{svg}<figcaption>{image[1]}</figcaption></figure>'
+        )
 
     return DRAWING.sub(drawn, html)
 
 
 def _equation(source: str, language: str, css_class: str, options: Any, md: Any, **_: Any) -> str:
-    return f'<div class="equation">{convert(source, display="block")}</div>'
+    return f'<div class="equation" data-search-exclude>{convert(source, display="block")}</div>'

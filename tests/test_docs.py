@@ -75,7 +75,7 @@ def test_the_page_of_the_command_is_current():
     page = html.unescape(PAGES["reference/cli.md"])
     sections = re.findall(r"^##+ `(mmiln [^`]*)`\n(.*?)(?=^##|\Z)", page, re.DOTALL | re.MULTILINE)
     there = dict(below(typer.main.get_command(cli.app), "mmiln"))
-    how = "`typer mmiln.cli utils docs --name mmiln --title mmiln --output docs/reference/cli.md` writes it anew"
+    how = "`typer mmiln.cli utils docs --name mmiln --title mmiln --output docs/reference/cli.md` writes it"
     assert [name for name, _ in sections] == list(there), how
     for name, text in sections:
         parameters = there[name].params
