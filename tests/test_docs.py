@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
+import mmiln
 from mmiln import cli
 from mmiln.experiments import Experiment, Search
 
@@ -83,6 +84,11 @@ def test_the_page_of_the_command_is_current():
         assert set(re.findall(r"^\* `(?:-\w, )?(-[\w-]+)", text, re.MULTILINE)) == options, how
         helps = [there[name].help, *(getattr(p, "help", None) for p in parameters)]
         assert all(told in text for told in helps if told), how
+
+
+def test_the_citation_is_of_this_version():
+    text = (DOCS.parent / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.*)$", text, re.MULTILINE) == [mmiln.__version__]
 
 
 def test_drawings_are_current(monkeypatch):
