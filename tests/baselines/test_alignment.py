@@ -87,7 +87,5 @@ def test_frames_of_other_lengths_are_refused(name, tiny_bert):
     batch = words()
     batch["vision"] = np.zeros((3, 7, 3), np.float32)
     batch["vision_lengths"] = [4, 2, 3]
-    with pytest.raises(
-        BatchError, match=r"one frame of each modality a word piece, or a word .* vision \[4, 2"
-    ):
+    with pytest.raises(BatchError, match=r"a word piece, or a word .* vision \[4, 2"):
         Baseline(name, text_encoder=tiny_bert).predict([batch])

@@ -264,14 +264,22 @@ def test_a_text_encoder_is_fine_tuned_and_saved(tmp_path, tiny_bert: Path):
 
 
 def test_first_layers_of_a_text_encoder_can_be_frozen(tmp_path, tiny_bert: Path):
-    batch = {"raw_text": ["good film", "the film was bad"], "labels": np.array([1.0, -1.0])}
-    model = build(text_encoder=tiny_bert, frozen_layers=1, decay_text=0.1)
+    batch = {"raw_text": ["good film", "the film was bad", "very"], "labels": np.array([1.0, -1.0, 2.0])}
+    model = build(text_encoder=tiny_bert, freeze_text=1, decay_text=0.1)
     model.forward(batch)
     before = bits(model)
     model.fit([batch], epochs=2, progress=False, checkpoint_dir=tmp_path, checkpoint_every=0)
     moved = {name for name, after in bits(model).items() if after != before[name]}
-    assert not [name for name in moved if name.startswith("bert.encoder.layer.0.")]
-    assert {"bert.encoder.layer.1.output.dense.weight", "bert.embeddings.word_embeddings.weight"} <= moved
-    assert model.summary().frozen == {"bert": 532}
-    with pytest.raises(ConfigError, match=r"frozen_layers is 9 and the text encoder has 2 layers"):
-        build(text_encoder=tiny_bert, frozen_layers=9)
+    frozen = {name for name in before if name.startswith(("bert.embeddings.", "bert.encoder.layer.0."))}
+    assert moved == before.keys() - frozen
+    assert model.summary().frozen == {"bert": sum(model.state_dict()[name].numel() for name in frozen)}
+    bert = model._core.network.train().bert
+    assert [bert.embeddings.training, *(layer.training for layer in bert.encoder.layer)] == [
+        False,
+        False,
+        True,
+    ]
+    with pytest.raises(ConfigError, match=r"at most the text encoder's 2 layers, got 9"):
+        build(text_encoder=tiny_bert, freeze_text=9)
+    with pytest.raises(ConfigError, match="freeze_text"):
+        build(text_encoder=tiny_bert, freeze_text="half")

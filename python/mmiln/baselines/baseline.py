@@ -120,10 +120,10 @@ class Baseline(Estimator):
             raise ConfigError(f'dtype must be "float32" or "float64", got {dtype!r}')
         check_device(device)
         self.settings = self._resolve()
-        if self._encoder is not None and self.settings.frozen_layers > self._encoder.layers:
+        freeze = self.settings.freeze_text
+        if self._encoder is not None and type(freeze) is int and freeze > self._encoder.layers:
             raise ConfigError(
-                f"frozen_layers is {self.settings.frozen_layers} and the text encoder has "
-                f"{self._encoder.layers} layers: give frozen_layers="
+                f"freeze_text must be at most the text encoder's {self._encoder.layers} layers, got {freeze}"
             )
 
     @property
@@ -357,12 +357,12 @@ class Baseline(Estimator):
             return self._engine
 
     def _network(self, widths: dict[str, int]) -> Network:
-        bert = None if self._encoder is None else bert_of(self._encoder, self.settings.frozen_layers)
+        bert = None if self._encoder is None else bert_of(self._encoder)
         return self._kind(self.settings, widths, bert)
 
 
-def bert_of(encoder: TextEncoder, frozen_layers: int) -> nn.Module:
-    """A PyTorch BERT of an encoder's sizes, with random weights; its first layers are not trained.
+def bert_of(encoder: TextEncoder) -> nn.Module:
+    """A PyTorch BERT of an encoder's sizes, with random weights.
 
     Raises:
         ConfigError: The package ``transformers`` is not there.
@@ -373,7 +373,4 @@ def bert_of(encoder: TextEncoder, frozen_layers: int) -> nn.Module:
         raise ConfigError(
             'a baseline with text_encoder= needs the package transformers: pip install "mmiln[baselines]"'
         ) from None
-    bert = BertModel(BertConfig(**encoder.config), add_pooling_layer=False)
-    for layer in bert.encoder.layer[:frozen_layers]:
-        layer.requires_grad_(False)
-    return bert
+    return BertModel(BertConfig(**encoder.config), add_pooling_layer=False)

@@ -78,7 +78,7 @@ class Engine:
         self.network.to(self.device)
         kind = torch.optim.AdamW if self.network.settings.optimizer == "adamw" else torch.optim.Adam
         groups = [group for group in self.network.groups() if group["params"]]
-        self._optimizer = kind(groups)
+        self._optimizer = kind(groups, fused=True)
         self._optimizer.zero_grad(set_to_none=True)
         self._best, self._epoch, self._step, self._summed = None, 0, 0, 0
 
@@ -120,7 +120,7 @@ class Engine:
                 losses[stage], list(named.values()), retain_graph=not last, allow_unused=True
             )
             found |= {name: g for name, g in zip(named, gradients, strict=True) if g is not None}
-        if bad := [name for name, gradient in found.items() if not bool(gradient.isfinite().all())]:
+        if bad := [name for name, gradient in found.items() if not _finite(gradient)]:
             raise NonFiniteError(
                 f"a gradient of this batch is not finite; the step was not applied. First: {bad[0]}."
             )
@@ -233,7 +233,7 @@ class Engine:
         """What the optimiser keeps of a parameter, from the first step on."""
         state = self._running().state[parameter]
         if not state:
-            state["step"] = torch.tensor(0.0)
+            state["step"] = torch.tensor(0.0, device=parameter.device)
             state |= {name: torch.zeros_like(parameter) for name in MOMENTS}
         return state
 
@@ -273,3 +273,8 @@ def _counts(text: str) -> dict[str, int] | None:
         COUNTERS, int
     )
     return number if whole and all(0 <= value < 2**40 for value in number.values()) else None
+
+
+def _finite(x: Tensor) -> bool:
+    """Whether all of it is; in one pass."""
+    return all(bool(bound.isfinite()) for bound in x.aminmax())

@@ -94,8 +94,8 @@ class MISA(Network):
         # within the transformer: its models.py. Not verified: the table of the paper's appendix. The patience
         # is ours, its code has 6 twice.
         "mosi": {},
-        # The same code: a batch of 16; nine of BERT's twelve layers stay as they are.
-        "mosei": {"batch_size": 16, "frozen_layers": 9},
+        # The same code: a batch of 16; nine layers of BERT stay as they are, here with the embeddings.
+        "mosei": {"batch_size": 16, "freeze_text": 9},
     }
 
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydantic
 import torch
@@ -26,7 +26,8 @@ class Settings(pydantic.BaseModel):
             stepped too.
         clip: The gradient is scaled down to this norm; 0 leaves it.
         clip_value: Each of its entries is held within so much; 0 leaves them.
-        frozen_layers: So many first layers of a text encoder keep their weights.
+        freeze_text: How much of a text encoder is not trained, as in :class:`mmiln.Model`: ``"embeddings"``,
+            those and a number of first layers, or ``True`` for all. What is frozen runs without dropout.
         patience: Training stops after so many epochs without a lower validation MAE.
         seed: Of initial weights, dropout and the order of a shuffled split.
     """
@@ -42,7 +43,7 @@ class Settings(pydantic.BaseModel):
     accumulate: int = pydantic.Field(1, ge=1)
     clip: float = pydantic.Field(0.0, ge=0, allow_inf_nan=False)
     clip_value: float = pydantic.Field(0.0, ge=0, allow_inf_nan=False)
-    frozen_layers: int = pydantic.Field(0, ge=0)
+    freeze_text: bool | Annotated[int, pydantic.Field(ge=0)] | Literal["embeddings"] = False
     patience: int = pydantic.Field(8, ge=1)
     seed: int = pydantic.Field(1111, ge=0, lt=2**63)
 
@@ -81,6 +82,16 @@ class Network(nn.Module):
         super().__init__()
         self.settings = settings
         self.bert = bert
+        self._frozen = [] if bert is None else _first(bert, settings.freeze_text)
+        for module in self._frozen:
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but what is frozen has no dropout."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     def read_text(self, x: Inputs) -> Sequence:
         """Features of each token: the text encoder's last layer (frame 0 is [CLS]), or those given."""
@@ -131,3 +142,11 @@ class Network(nn.Module):
     @torch.no_grad()
     def after_step(self, outputs: Outputs, x: Inputs) -> None:
         """After each batch of training, with what ``forward`` gave of it."""
+
+
+def _first(bert: Any, freeze: bool | int | str) -> list[nn.Module]:
+    """The parts of a BERT that ``freeze_text`` names."""
+    if freeze is False:
+        return []
+    layers = list(bert.encoder.layer)
+    return [bert.embeddings, *layers[: 0 if freeze == "embeddings" else None if freeze is True else freeze]]

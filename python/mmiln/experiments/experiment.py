@@ -242,7 +242,7 @@ class Experiment(Described):
         )
 
     def arguments(self, task: Task) -> dict[str, Any]:
-        """Arguments of a task's model: those of all, the grid's, the model's own, what makes it that model."""
+        """Arguments of a task's model: those of all, the grid's, its own, and what makes it that model."""
         of_all, own = {"preset": "mosi"} | self.settings, self.model_settings.get(task.row.model, {})
         arguments = of_all | task.row.grid | own | dict(self._entry(task).settings)
         if isinstance(arguments.get("text_encoder"), str):

@@ -67,6 +67,9 @@ MODELS: Final[dict[str, Entry]] = {
 SHARED: Final = (
     *(f"{name}_dim" for name in MODALITIES),
     "text_encoder",
+    "freeze_text",
+    "batch_size",
+    "accumulate",
     "device",
     "dtype",
     "patience",

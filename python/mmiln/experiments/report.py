@@ -166,7 +166,13 @@ class Report:
         source = self._experiment.datasets[dataset].published if self._experiment is not None else None
         known = literature.published(source) if source is not None else {}
         cells = [
-            [_label(group), str(len(group.measures)), *(_cell(group, *column[1:]) for column in COLUMNS)]
+            [
+                _label(group),
+                str(len(group.measures)),
+                *(_cell(group, *column[1:]) for column in COLUMNS),
+                f"{group.records[0].parameters:,}",
+                _seconds(group),
+            ]
             for group in rows.values()
         ]
         first = next(iter(rows.values()))
@@ -178,14 +184,14 @@ class Report:
             caption += (
                 " † Epoch chosen on the test part, which flatters: not to be compared with the other rows."
             )
-        columns = ["model", "seeds", *(title for title, *_ in COLUMNS)]
+        columns = ["model", "seeds", *(title for title, *_ in COLUMNS), "parameters", "s an epoch"]
         if known:
             measured = [row.model for row in rows]
             for line, name in zip(cells, measured, strict=True):
                 line.append(f"{known[name].text} [{known[name].source}]" if name in known else "–")
             for name, entry in known.items():
                 if name not in measured:
-                    cells.append([name, "0", *("–" for _ in COLUMNS), f"{entry.text} [{entry.source}]"])
+                    cells.append([name, "0", *("–" for _ in columns[2:]), f"{entry.text} [{entry.source}]"])
             columns.append("published")
             sources = dict.fromkeys(entry.source for entry in known.values())
             caption += " Published, not measured here: " + "; ".join(
@@ -385,21 +391,24 @@ def _cost(dataset: str, rows: dict[Row, Group]) -> Table:
     def line(group: Group) -> tuple[str, ...]:
         epochs = [len(record.history["seconds"]) for record in group.records]
         best = [record.best_epoch for record in group.records]
-        seconds = [value for record in group.records for value in record.history["seconds"] if value]
         return (
             _label(group),
-            f"{group.records[0].parameters:,}",
             f"{np.mean(best):.1f} of {np.mean(epochs):.1f}",
-            f"{np.median(seconds):.2f}" if seconds else "–",
             f"{np.mean([record.seconds for record in group.records]):.0f}",
             f"{max(record.peak_memory_mib for record in group.records):,.0f}",
         )
 
     return Table(
         f"{dataset}: what the runs have cost; time depends on what else the machine did.",
-        ("model", "parameters", "best epoch of", "s an epoch (median)", "s a run", "peak MiB"),
+        ("model", "best epoch of", "s a run", "peak MiB"),
         tuple(map(line, rows.values())),
     )
+
+
+def _seconds(group: Group) -> str:
+    """The median time of an epoch."""
+    seconds = [value for record in group.records for value in record.history["seconds"] if value]
+    return f"{np.median(seconds):.2f}" if seconds else "–"
 
 
 def _listed(settings: Mapping[str, Any]) -> str:
