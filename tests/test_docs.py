@@ -44,8 +44,8 @@ def commands() -> Iterator[tuple[str, str]]:
     """Each line that calls ``mmiln``, with its page."""
     for page, examples in fences("(?:bash)?").items():
         for line in "".join(examples).replace("\\\n", " ").splitlines():
-            if line.startswith("mmiln "):
-                yield page, line.partition(" | ")[0]
+            for call in re.findall(r"(?:^|\| )(mmiln [^|]*)", line):
+                yield page, call
 
 
 @pytest.mark.parametrize(("page", "line"), list(commands()))
