@@ -28,7 +28,7 @@ demo: build
 	mmiln demo
 
 test: build
-	pytest -q
+	pytest -q --mpl
 
 # What the default run leaves out, the core's unsafe helpers by themselves, and the tests for a card by the same
 # kernels compiled for the CPU.
@@ -63,7 +63,7 @@ bench: build
 notebooks: build
 	pytest -q --nbmake --override-ini testpaths=notebooks --override-ini addopts= notebooks
 
-lint: build $(TOOLS)/bin/cargo-deny
+lint: build
 	cargo fmt --check
 	cargo fmt --check $(UNSAFE)
 	cargo clippy --release --locked -- -D warnings
@@ -72,12 +72,12 @@ lint: build $(TOOLS)/bin/cargo-deny
 	ruff format --check .
 	mypy
 	python -m mypy.stubtest mmiln._core
-	cargo deny --offline --locked check licenses bans sources
+	.ci/licences
 	pip-licenses > /dev/null
 
-# Known faults of what we depend on; asks PyPI and RustSec.
+# Known faults of what we depend on, and all that deny.toml says; asks PyPI and RustSec.
 audit: build $(TOOLS)/bin/cargo-deny
-	cargo deny --locked check advisories
+	cargo deny --locked check
 	$(PYTHON) -m venv target/audit-venv
 	target/audit-venv/bin/pip install -q pip-audit
 	target/audit-venv/bin/pip-audit --no-deps --disable-pip -r requirements.lock

@@ -469,3 +469,28 @@ def test_the_command_goes_on_when_told_to(tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "out")
     assert invoke().exit_code == 0
     assert (tmp_path / "out/seed-1/predictions.csv").read_bytes() == resumed
+
+
+def test_a_slow_disk_does_not_eat_the_time(tmp_path, monkeypatch):
+    """Ten times as long as a checkpoint took passes before the next one."""
+    now = 0.0
+    monkeypatch.setattr("mmiln.checkpoints.time.monotonic", lambda: now)
+
+    def write(self, tensors, position):
+        nonlocal now
+        now += 30
+
+    monkeypatch.setattr(Checkpoints, "_write", write)
+    checkpoints = Checkpoints(tmp_path, every=60)
+    now = 59
+    assert not checkpoints.due
+    now = 60
+    assert checkpoints.due
+    checkpoints.save({}, None)  # until 90
+    now = 389
+    assert not checkpoints.due
+    now = 390
+    assert checkpoints.due
+    every_batch = Checkpoints(tmp_path, every=0)
+    every_batch.save({}, None)
+    assert every_batch.due

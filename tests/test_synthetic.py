@@ -12,8 +12,7 @@ import pytest
 import torch
 from sklearn.linear_model import LinearRegression, Ridge
 
-from mmiln.data import synthetic
-from mmiln.data.dataset import Split
+from mmiln.data import Split, synthetic
 from mmiln.data.synthetic import Ceiling, SyntheticDataset
 from mmiln.data.words import POLARITIES, embedding, phrases
 from mmiln.errors import ConfigError

@@ -19,7 +19,7 @@ from . import _torch, errors  # torch first: the core links against its librarie
 
 _torch.check()
 
-from . import baselines, data, functional  # noqa: E402
+from . import baselines, callbacks, data, functional  # noqa: E402
 from .auto import load_pretrained  # noqa: E402
 from .callbacks import Callback  # noqa: E402
 from .history import History  # noqa: E402
@@ -30,7 +30,7 @@ from .predictions import Predictions  # noqa: E402
 __version__ = _version("mmiln")
 
 if _TYPE_CHECKING:
-    from . import experiments, testing
+    from . import experiments, sklearn, testing
 
 __all__ = [
     "Callback",
@@ -39,17 +39,19 @@ __all__ = [
     "Model",
     "Predictions",
     "baselines",
+    "callbacks",
     "data",
     "errors",
     "experiments",
     "functional",
     "load_pretrained",
+    "sklearn",
     "testing",
 ]
 
 
 def __getattr__(name: str) -> _Any:
     """Rooms that are opened when they are first asked for: ``testing`` needs pytest, for one."""
-    if name in ("experiments", "testing"):
+    if name in ("experiments", "sklearn", "testing"):
         return _importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -161,7 +161,8 @@ class Checkpoints:
 
     Args:
         folder: Holds nothing else. One run at a time has it.
-        every: At most so many seconds of training are lost; 0 keeps every micro-batch.
+        every: At most so many seconds of training are lost, or ten times what a checkpoint takes to write if
+            that is more; 0 keeps every micro-batch.
 
     Use it as a context: what a killed process left half-written is cleared on entering.
 
@@ -173,7 +174,8 @@ class Checkpoints:
     def __init__(self, folder: Path, every: float) -> None:
         self.folder = folder
         self.every = every
-        self._last = time.monotonic()
+        self._last = time.monotonic()  # the last one was written, or training began
+        self._took = 0.0  # seconds, to write it
         self._lock = FileLock(folder / ".lock", blocking=False)
 
     def __enter__(self) -> Checkpoints:
@@ -202,14 +204,14 @@ class Checkpoints:
     @property
     def due(self) -> bool:
         """Whether the last one is old enough for another."""
-        return time.monotonic() - self._last >= self.every
+        return time.monotonic() - self._last >= (max(self.every, 10 * self._took) if self.every else 0)
 
     def save(self, tensors: dict[str, Tensor], position: Position) -> None:
         """Writes a checkpoint and drops all but the last two.
 
         Where that fails, as on a full disk, a warning says why; the ones before stay, and training goes on.
         """
-        self._last = time.monotonic()
+        begun = time.monotonic()
         try:
             with _told(self.folder):
                 self._write(tensors, position)
@@ -222,6 +224,8 @@ class Checkpoints:
                 RuntimeWarning,
                 stacklevel=2,
             )
+        self._last = time.monotonic()
+        self._took = self._last - begun
 
     def _write(self, tensors: dict[str, Tensor], position: Position) -> None:
         from safetensors.torch import save_file

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from . import batches, loaders, training
+from . import batches, html, loaders, training
 from ._core import Batch
 from .callbacks import Callback
 from .checkpoints import Checkpoints
@@ -56,6 +56,9 @@ class Engine(Protocol):
 
     def load_training_state(self, state: dict[str, Tensor], counters: str) -> None:
         """Puts a run that was just begun where the state was taken."""
+
+    def pseudo_labels(self) -> dict[str, Tensor] | None:
+        """Those of the last run by modality, (N,), NaN for utterances not seen; ``None`` without any."""
 
     def scores(self, batch: Batch) -> Tensor:
         """(B,), without dropout."""
@@ -104,6 +107,14 @@ class Estimator(ABC):
         """The utterances of a batch, and where its values stop being finite."""
 
     @abstractmethod
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments as they were given."""
+
+    @abstractmethod
+    def set_params(self, **params: Any) -> Self:
+        """Changes arguments, those that weights do not depend on once there are any."""
+
+    @abstractmethod
     def text_encoder_fingerprint(self) -> str | None:
         """SHA-256 (hex) of the file of weights that the text encoder began with; ``None`` without one."""
 
@@ -120,14 +131,37 @@ class Estimator(ABC):
     def from_pretrained(cls, directory: str | Path, *, device: str = "cpu") -> Self:
         """A model as :meth:`save_pretrained` left it."""
 
+    def _repr_html_(self) -> str:
+        """The constructor's call, what was trained, and the parameters of each part."""
+        told = html.code(self)
+        if hasattr(self, "history_"):
+            chosen = self.history_.best_epoch or "the last"
+            told += html.paragraph(f"Epochs trained: {self.history_.epochs}; weights of epoch: {chosen}")
+        if not self.built:
+            return told + html.paragraph("No weights yet: the widths are read off the first batch.")
+        return told + self.summary()._repr_html_()
+
+    @property
+    @abstractmethod
+    def built(self) -> bool:
+        """Whether the model has weights: it gets them once all widths are known."""
+
     @property
     def pseudo_labels(self) -> dict[str, npt.NDArray[np.float32]]:
-        """Labels that the last run made of the true ones, by modality and dataset index.
+        """Labels that the last run made of the true ones, by modality and dataset index ``(N,)``.
+
+        NaN for utterances never seen.
 
         Raises:
             StateError: No run has made any.
         """
-        raise StateError("this model makes no pseudo-labels")
+        labels = self._core.pseudo_labels() if self.built else None
+        if labels is None:
+            raise StateError(
+                "there are no pseudo-labels: fit a model that makes them first, MMILN of text and another "
+                "modality or the baseline self_mm"
+            )
+        return {name: values.float().cpu().numpy() for name, values in labels.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of every weight by name, in PyTorch's layouts.
@@ -171,12 +205,14 @@ class Estimator(ABC):
             valid: The same, without need of ``index``; read in its own order.
             epochs: At most so many passes.
             patience: Replaces the field of the same name for this run.
-            callbacks: Called along the way.
-            progress: Whether to show bars.
+            callbacks: Called along the way; see :mod:`mmiln.callbacks`.
+            progress: Whether to show bars, where there is a terminal or a notebook to show them
+                (:class:`mmiln.callbacks.ProgressBar`).
             checkpoint_dir: A folder of this run alone, where all that it depends on is kept; it goes on from
                 there to the same bits. The order of the loader is kept where it comes from a ``generator`` of
                 the loader's or from the global ones of torch, numpy or Python.
-            checkpoint_every: At most so many seconds are lost; 0 keeps every micro-batch.
+            checkpoint_every: At most so many seconds are lost, or ten times what a checkpoint takes to write
+                if that is more; 0 keeps every micro-batch.
             resume: ``"auto"`` goes on where there is a checkpoint, ``True`` demands one, ``False`` that there
                 is none. ``"adopt"`` goes on also with other rates, decays, patience, device, version.
             nonfinite: What becomes of a batch whose loss or gradient is not finite: ``"raise"``, or
@@ -185,6 +221,7 @@ class Estimator(ABC):
 
         Raises:
             BatchError: A batch can't be used.
+            ConfigError: An argument is out of range, or something among ``callbacks`` is no callback.
             CheckpointError: The folder can't be written to, or no checkpoint in it is whole.
             StateError: Dataset indices or the size of the training set can't be known; or the checkpoints are
                 of another run, and what differs; or the model is being trained already.

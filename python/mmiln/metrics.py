@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from . import _core
+from . import _core, html
 from .errors import DataError
 
 
@@ -70,6 +70,20 @@ class Metrics:
     def to_dict(self) -> dict[str, float]:
         """The measures by name, ``n`` included."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        """One row; the accuracies and F1 as "has0 / non0", in per cent."""
+        percent = {name: html.number(100 * value, 2) for name, value in self.to_dict().items()}
+        row = {
+            "n": str(self.n),
+            "MAE": html.number(self.mae),
+            "Corr": html.number(self.corr),
+            "Acc-2 (%)": f"{percent['has0_acc2']} / {percent['non0_acc2']}",
+            "F1 (%)": f"{percent['has0_f1']} / {percent['non0_f1']}",
+            "Acc-7 (%)": percent["acc7"],
+            "Acc-5 (%)": percent["acc5"],
+        }
+        return html.table(list(row), [list(row.values())])
 
     def __str__(self) -> str:
         return (

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from . import batches, diagnosis, pretrained
@@ -100,7 +98,7 @@ class Model(Estimator):
         """The constructor's arguments as they were given."""
         return {name: getattr(self, name) for name in ARGUMENTS} | self.fields
 
-    def set_params(self, **params: Any) -> Model:
+    def set_params(self, **params: Any) -> Self:
         """Changes arguments. Once there are weights, only settings of training can change.
 
         Raises:
@@ -213,18 +211,6 @@ class Model(Estimator):
         """
         packed = self._pack(batch)
         return self._core.gradients(packed)
-
-    @property
-    def pseudo_labels(self) -> dict[str, npt.NDArray[np.float32]]:
-        """ULGM's labels of the last run by modality and dataset index; NaN for utterances never seen.
-
-        Raises:
-            StateError: No run has kept any.
-        """
-        labels = self._built.pseudo_labels() if self._built is not None else None
-        if labels is None:
-            raise StateError("there are no pseudo-labels: fit a model with text and another modality first")
-        return {name: values.float().cpu().numpy() for name, values in labels.items()}
 
     # Weights
 

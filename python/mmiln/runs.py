@@ -213,7 +213,7 @@ def train(
             dataset.standardizer.save(folder)
         write(folder / "history.csv", lambda path: history.to_frame().to_csv(path))
         curve = plotting.new_figure()
-        history.plot(curve.subplots())
+        plotting.learning_curve(history, curve.subplots())
         write(folder / "learning_curve.png", lambda path: curve.savefig(path, format="png", dpi=150))
     record = Record(
         row=row or Row(model=model.config.model.get("variant", "baseline")),

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from . import html
+
 DEPTH = {"text": 2, "audio": 2, "vision": 2, "fusion": 3, "heads": 2}
 
 
@@ -43,13 +45,19 @@ class Summary:
         """Number of parameters in all."""
         return sum(self.parts.values())
 
+    def _trained(self, part: str) -> str:
+        """Whether a part is trained, or how much of it."""
+        count, frozen = self.parts[part], self.frozen.get(part, 0)
+        if 0 < frozen < count:
+            return f"{count - frozen:,} trainable"
+        return "frozen" if frozen else "trainable"
+
     def __str__(self) -> str:
         width = max(len(name) for name in (*self.parts, "total"))
-        rows = []
-        for name, count in self.parts.items():
-            frozen = self.frozen.get(name, 0)
-            trained = (
-                f"{count - frozen:,} trainable" if 0 < frozen < count else "frozen" if frozen else "trainable"
-            )
-            rows.append(f"{name:<{width}}  {count:>12,}  {trained}")
+        rows = [f"{name:<{width}}  {count:>12,}  {self._trained(name)}" for name, count in self.parts.items()]
         return "\n".join([*rows, f"{'total':<{width}}  {self.total:>12,}"])
+
+    def _repr_html_(self) -> str:
+        """The same as a table."""
+        rows = [(name, f"{count:,}", self._trained(name)) for name, count in self.parts.items()]
+        return html.table(["part", "parameters", ""], [*rows, ("total", f"{self.total:,}", "")])

@@ -15,46 +15,26 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import TqdmWarning
 
 from . import loaders
 from ._core import Batch
-from .callbacks import Callback
+from .callbacks import Callback, EarlyStopping, Plan, ProgressBar
+from .callbacks.callback import Callbacks, checked
+from .callbacks.stopping import Monitor
 from .checkpoints import Checkpoints, Position, Streams
 from .errors import CheckpointError, ConfigError, NonFiniteError, StateError
 from .history import History
 from .identity import check_same, identity
-
-with warnings.catch_warnings(action="ignore", category=TqdmWarning):
-    # A notebook without ipywidgets gets plain bars; that is no reason to warn.
-    from tqdm.auto import tqdm
+from .pseudo_shift import PseudoShift
 
 if TYPE_CHECKING:
     from .estimator import Estimator
 
 Resume = bool | Literal["auto", "adopt"]
 NonFinite = Literal["raise", "skip"]
+BEST_BY: Final = "valid_mae"
 LOOK_EVERY: Final = 16  # micro-batches
 RESUME: Final = ("auto", "adopt", True, False)
-
-
-class EarlyStopping:
-    """The epoch of the lowest validation MAE, and whether ``patience`` epochs went by without a lower."""
-
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
-        self.best = math.inf
-        self.best_epoch = 0
-
-    def improved(self, epoch: int, mae: float) -> bool:
-        """Takes note of an epoch; true where it is the best so far."""
-        if mae < self.best:
-            self.best, self.best_epoch = mae, epoch
-        return self.best_epoch == epoch
-
-    def exhausted(self, epoch: int) -> bool:
-        """Whether training should stop after this epoch."""
-        return epoch - self.best_epoch >= self.patience
 
 
 def fit(
@@ -76,23 +56,32 @@ def fit(
             raise ConfigError(f"{name} must be at least 1, got {number!r}")
     if nonfinite not in ("raise", "skip"):
         raise ConfigError(f'nonfinite must be "raise" or "skip", got {nonfinite!r}')
-    stopping = EarlyStopping(patience)
-    run = _Run(model, loader, valid, epochs, stopping, callbacks, progress, checkpoints, nonfinite)
+    callbacks = checked(callbacks)
+    plan = Plan(epochs, len(loader) if isinstance(loader, Sized) else None)
+    hooks = Callbacks([*_own(valid, patience, callbacks, progress), *callbacks], plan)
+    run = _Run(model, loader, valid, epochs, hooks, checkpoints, nonfinite)
     with checkpoints or nullcontext():
         run.begin(resume)
-        for callback in callbacks:
-            callback.on_train_begin(model)
-        bar = tqdm(total=epochs, initial=run.epoch - 1, desc="epochs", unit="epoch", disable=not progress)
-        with bar:
+        try:
+            run.stopped = hooks.call("on_train_begin", model)
             while not run.over:
-                logs = run.train_epoch()
-                bar.update()
-                shown = [name for name in ("train_total", "valid_mae") if name in logs]
-                bar.set_postfix({name: f"{logs[name]:.4f}" for name in shown})
-        run.end()
-    for callback in callbacks:
-        callback.on_train_end(model)
+                run.train_epoch()
+            run.end()
+            hooks.call("on_train_end", model)
+        except BaseException as error:
+            hooks.call("on_exception", model, error)
+            raise
     return run.history
+
+
+def _own(
+    valid: loaders.Loader, patience: int, callbacks: Sequence[Callback], progress: bool
+) -> Iterator[Callback]:
+    """The callbacks that every run has."""
+    if valid is not None:
+        yield EarlyStopping(BEST_BY, patience=patience)
+    if progress and not any(isinstance(callback, ProgressBar) for callback in callbacks):
+        yield ProgressBar()
 
 
 class _Run:
@@ -104,9 +93,7 @@ class _Run:
         loader: Iterable[Any],
         valid: loaders.Loader,
         epochs: int,
-        stopping: EarlyStopping,
-        callbacks: Sequence[Callback],
-        progress: bool,
+        hooks: Callbacks,
         checkpoints: Checkpoints | None,
         nonfinite: NonFinite,
     ) -> None:
@@ -114,15 +101,16 @@ class _Run:
         self.loader = loader
         self.valid = valid
         self.epochs = epochs
-        self.stopping = stopping
-        self.callbacks = callbacks
-        self.progress = progress
+        self.hooks = hooks
+        self.best = Monitor(BEST_BY)
         self.checkpoints = checkpoints
         self.nonfinite = nonfinite
         # On a card no step waits for its numbers; what is to be skipped must be known before the next.
         self.look_every = 1 if nonfinite == "skip" else LOOK_EVERY
         self._recent: deque[Any] = deque(maxlen=self.look_every)
         self.history = History()
+        self.stopped = False  # by a callback
+        self.shift: PseudoShift | None = None  # of the epoch under way
         self.epoch = 1  # the one under way
         self.batch = 0  # how many of its micro-batches are done
         self.losses: list[Tensor] = []  # of those that were not skipped; on the device
@@ -153,29 +141,31 @@ class _Run:
 
     @property
     def over(self) -> bool:
-        """Whether no epoch is left, or patience is."""
-        done = self.epoch - 1
-        return done >= self.epochs or (self.valid is not None and done > 0 and self.stopping.exhausted(done))
+        """Whether no epoch is left, or a callback wants none."""
+        return self.stopped or self.epoch > self.epochs
 
-    def train_epoch(self) -> dict[str, float]:
-        """One pass, from where the run is in it; validation; what both measured."""
+    def train_epoch(self) -> None:
+        """One pass, from where the run is in it, and validation."""
         started = time.perf_counter() - self.seconds
         epoch, model, history = self.epoch, self.model, self.history
-        for callback in self.callbacks:
-            callback.on_epoch_begin(model, epoch)
+        self.hooks.call("on_epoch_begin", model, epoch)
         model._core.begin_epoch(epoch)
         for packed in model._packed(map(self._note, self._batches())):
-            self._train_batch(packed, self._raw.popleft())
+            raw = self._raw.popleft()
+            self._train_batch(packed, raw)
+            if self.shift is not None:
+                self.shift.note(raw)
             if self.batch % self.look_every == 0:
                 self._look()
-            for callback in self.callbacks:
-                callback.on_batch_end(model, epoch, self.batch)
+            self.hooks.call("on_batch_end", model, epoch, self.batch)
             if self.checkpoints is not None and self.checkpoints.due:
                 self.seconds = time.perf_counter() - started
                 self._save(self.checkpoints)
         self._look()
         model._core.end_epoch()
         logs = self._mean_losses()
+        if self.shift is not None:
+            logs |= self.shift.measure(model.pseudo_labels)
         if self.nonfinite == "skip":
             logs["skipped_batches"] = self.batch - len(self.sizes)
         if self.valid is not None:
@@ -183,16 +173,14 @@ class _Run:
             logs |= {f"valid_{name}": value for name, value in measures.items() if name != "n"}
         logs["seconds"] = time.perf_counter() - started
         history.append(logs)
-        if self.valid is not None and self.stopping.improved(epoch, logs["valid_mae"]):
+        if self.valid is not None and self.best.best_epoch(history) == epoch:
             history.best_epoch = epoch
             model._core.keep_best()
-        for callback in self.callbacks:
-            callback.on_epoch_end(model, epoch, logs)
+        self.stopped = self.hooks.call("on_epoch_end", model, epoch, logs)
         self.epoch, self.batch, self.losses, self.sizes, self.seconds = epoch + 1, 0, [], [], 0.0
         self._note_streams()
         if self.checkpoints is not None and (self.checkpoints.due or self.over):
             self._save(self.checkpoints)
-        return logs
 
     def _note(self, batch: Any) -> Any:
         self._raw.append(batch)
@@ -238,15 +226,11 @@ class _Run:
             source, self._source = self._source, None
         else:
             source = loaders.each(self.loader)
-        return tqdm(
-            itertools.islice(source, self.batch, None),
-            initial=self.batch,
-            total=len(self.loader) if isinstance(self.loader, Sized) else None,
-            desc=f"epoch {self.epoch}",
-            unit="batch",
-            leave=False,
-            disable=not self.progress,
-        )
+        self.shift = PseudoShift() if self.model._core.pseudo_labels() else None
+        for batch in itertools.islice(source, self.batch):  # done before the run was cut off
+            if self.shift is not None:
+                self.shift.note(batch)
+        return source
 
     def _mean_losses(self) -> dict[str, float]:
         """The mean of each loss over the utterances of the epoch."""
@@ -312,9 +296,6 @@ class _Run:
         for name, values in position.history.items():
             self.history[name] = [math.nan if value is None else value for value in values]
         self.history.best_epoch = position.best_epoch
-        if position.best_epoch is not None:
-            self.stopping.best_epoch = position.best_epoch
-            self.stopping.best = self.history["valid_mae"][position.best_epoch - 1]
         self.epoch = position.epoch
         losses = torch.tensor(position.losses, dtype=torch.float64, device=self.model.device)
         self.losses = list(losses.reshape(-1, len(self.model.LOSSES)))

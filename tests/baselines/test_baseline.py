@@ -238,7 +238,7 @@ def test_wrong_calls(data, fitted):
         fitted.predict(batch | {"audio": [u[:, :4] for u in batch["audio"]]})
     with pytest.raises(BatchError, match="needs text"):
         Baseline(Late, text_dim=0).predict(batch)
-    with pytest.raises(StateError, match="makes no pseudo-labels"):
+    with pytest.raises(StateError, match="no pseudo-labels"):
         fitted.pseudo_labels  # noqa: B018
 
 

@@ -16,7 +16,7 @@ from .. import batches, pretrained
 from .._core import Batch
 from .._device import check_device
 from ..config import Config
-from ..data.dataset import MODALITIES
+from ..data.split import MODALITIES
 from ..errors import BatchError, ConfigError, StateError, WeightsError
 from ..estimator import Estimator
 from ..reading import read_json
@@ -27,6 +27,7 @@ from .alignment import to_pieces
 from .engine import Engine, differences, seeded
 from .network import Network
 
+ARGUMENTS = ("preset", "text_encoder", "text_dim", "audio_dim", "vision_dim", "device", "dtype")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 CARD = """---
@@ -125,6 +126,30 @@ class Baseline(Estimator):
             raise ConfigError(
                 f"freeze_text must be at most the text encoder's {self._encoder.layers} layers, got {freeze}"
             )
+
+    # Parameters, as scikit-learn has them
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments as they were given."""
+        from . import NETWORKS
+
+        network = self.network if NETWORKS.get(self.network) is self._kind else self._kind
+        return {"network": network} | {name: getattr(self, name) for name in ARGUMENTS} | self.fields
+
+    def set_params(self, **params: Any) -> Self:
+        """Changes arguments.
+
+        Raises:
+            StateError: There are weights already.
+            ConfigError: Unknown field, wrong type or out of range.
+        """
+        if self.built:
+            raise StateError(
+                f"this model has weights already, which {', '.join(params)} can't change under: build "
+                "another with Baseline(**(model.get_params() | {...}))"
+            )
+        vars(self).update(vars(type(self)(**(self.get_params() | params))))
+        return self
 
     @property
     def LOSSES(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -278,6 +303,11 @@ class Baseline(Estimator):
             self._build(self._final_widths, weights=tensors)
 
     # The network
+
+    @property
+    def built(self) -> bool:
+        """Whether the model has weights: it gets them once all widths are known."""
+        return self._engine is not None
 
     @property
     def _core(self) -> Engine:

@@ -62,6 +62,7 @@ class EMTSettings(Settings):
         unknown: Word piece that stands for one that is missing: [UNK] of BERT's own vocabulary.
     """
 
+    accumulate: int = 4
     lr_audio: float = 1e-3
     lr_vision: float = 1e-4
     decay: float = 1e-3
@@ -140,8 +141,7 @@ class EMT(Network):
     Settings = EMTSettings
     LOSSES = ("task", "recon", "attract", "total")
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        # Its public repository's settings; accumulation over four batches is left out. The width of the LSTM
-        # over text is our choice.
+        # Its public repository's settings, as are the defaults; the LSTM's width over text is our choice.
         "mosi": {},
         "mosei": {
             "batch_size": 16, "lr_text": 2e-5, "lr_audio": 1e-4, "lr": 1e-4, "decay_audio": 1e-3,

@@ -173,6 +173,11 @@ class Engine:
 
     # State
 
+    def pseudo_labels(self) -> dict[str, Tensor] | None:
+        """A copy of those that the network keeps, by modality; ``None`` without any."""
+        kept = self.network.kept_labels()
+        return {name: labels.detach().clone() for name, labels in kept.items()} or None
+
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of every weight by name."""
         return {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}

@@ -139,6 +139,10 @@ class Network(nn.Module):
     def begin_epoch(self, epoch: int) -> None:
         """Before each epoch, from 1."""
 
+    def kept_labels(self) -> Mapping[str, Tensor]:
+        """Pseudo-labels of the last run by modality, (N,) by ``Inputs.index``, NaN where one was not seen."""
+        return {}
+
     @torch.no_grad()
     def after_step(self, outputs: Outputs, x: Inputs) -> None:
         """After each batch of training, with what ``forward`` gave of it."""
@@ -149,4 +153,5 @@ def _first(bert: Any, freeze: bool | int | str) -> list[nn.Module]:
     if freeze is False:
         return []
     layers = list(bert.encoder.layer)
-    return [bert.embeddings, *layers[: 0 if freeze == "embeddings" else None if freeze is True else freeze]]
+    count = 0 if freeze == "embeddings" else len(layers) if freeze is True else int(freeze)
+    return [bert.embeddings, *layers[:count]]

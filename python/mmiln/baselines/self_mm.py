@@ -195,6 +195,11 @@ class SelfMM(Network):
             self.register_buffer(f"labels_{name}", like.new_full((n,), torch.nan), persistent=False)
             self.register_buffer(f"features_{name}", like.new_full((n, width), torch.nan), persistent=False)
 
+    def kept_labels(self) -> Mapping[str, Tensor]:
+        """Those of text, audio and vision."""
+        names = {"text": "T", "audio": "A", "vision": "V"} if hasattr(self, "labels_M") else {}
+        return {modality: getattr(self, f"labels_{name}") for modality, name in names.items()}
+
     def begin_epoch(self, epoch: int) -> None:
         """Labels are made from the second epoch on."""
         self.epoch = epoch

@@ -1,8 +1,9 @@
 """Data sets in and out: published formats, a synthetic stand-in, ragged batches."""
 
-from mmiln.data.dataset import Dataset, Split, collate
+from mmiln.data.dataset import Dataset
 from mmiln.data.folds import fold
 from mmiln.data.load import load
+from mmiln.data.split import Split, collate
 from mmiln.data.standardizer import Standardizer, standardized
 from mmiln.data.synthetic import synthetic
 

@@ -6,8 +6,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from mmiln.data.dataset import MODALITIES, Dataset
+from mmiln.data.dataset import Dataset
 from mmiln.data.ragged import Floats
+from mmiln.data.split import MODALITIES
 from mmiln.errors import ConfigError, DataError
 
 Nonfinite = Literal["zero", "raise", "mean"]

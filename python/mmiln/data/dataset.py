@@ -1,201 +1,19 @@
-"""A data set in memory: utterances with their true lengths, in up to three splits."""
+"""A data set in memory: up to three splits."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-import torch
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
-
-from mmiln.data.ragged import Floats, Ints, single
+from mmiln import html
 from mmiln.data.report import Report
+from mmiln.data.split import Split
 from mmiln.errors import DataError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from mmiln.data.describe import Description
     from mmiln.data.standardizer import Standardizer
-
-MODALITIES: Final = ("text", "audio", "vision")
-FIELDS: Final = ("text", "text_bert", "raw_text", "audio", "vision")
-LABEL_BOUND: Final = 3.0
-
-Item = dict[str, Any]
-Batch = dict[str, Any]
-
-
-@dataclass(eq=False, repr=False)
-class Split(TorchDataset[Item]):
-    """Utterances of one split, each with its true frames only.
-
-    Attributes:
-        id: N names.
-        labels: (N,) float32 in [-3, 3].
-        text: N arrays (T, w) float32, features of each token.
-        text_bert: N arrays (3, T) int64: token ids, attention mask, segments.
-        raw_text: N sentences.
-        audio, vision: N arrays (T, w) float32.
-
-    Absent modalities are None. Raises DataError where counts, shapes or labels are wrong.
-
-    >>> split = Split(["a", "b"], [1, -1], audio=[np.ones((3, 5)), np.ones((2, 5))])
-    >>> split.lengths("audio"), split.dims
-    (array([3, 2]), {'text': 0, 'audio': 5, 'vision': 0})
-    """
-
-    id: list[str]
-    labels: Floats
-    text: list[Floats] | None = None
-    text_bert: list[Ints] | None = None
-    raw_text: list[str] | None = None
-    audio: list[Floats] | None = None
-    vision: list[Floats] | None = None
-
-    def __post_init__(self) -> None:
-        self.labels = single(self.labels)
-        if not self.id:
-            raise DataError("expected at least one utterance in a split, got none")
-        for text in (*self.id, *(self.raw_text or ())):
-            if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise DataError(f"expected ids and raw_text to be text, got half a character in {text!r}")
-        counts = {"id": len(self.id), "labels": len(self.labels)}
-        counts |= {name: len(getattr(self, name)) for name in self.fields}
-        if len(set(counts.values())) > 1:
-            raise DataError(f"expected as many entries in every field, got {counts}")
-        if self.labels.ndim != 1:
-            raise DataError(f"expected labels of shape (N,), got {self.labels.shape}")
-        bad = ~(np.abs(self.labels) <= LABEL_BOUND + 1e-4)  # NaN too
-        if bad.any():
-            worst = int(bad.argmax())
-            raise DataError(
-                f"expected finite labels in [-3, 3], got {self.labels[worst]:g} for "
-                f"{self.id[worst]!r} and {int(bad.sum())} such labels in all"
-            )
-        for name in MODALITIES:
-            if (frames := getattr(self, name)) is not None:
-                setattr(self, name, _checked_frames(name, self.id, frames))
-        for name, tokens in zip(self.id, self.text_bert or [], strict=False):
-            if tokens.ndim != 2 or tokens.shape[0] != 3 or tokens.shape[1] < 1:
-                raise DataError(f"expected text_bert of shape (3, T), got {tokens.shape}: {name!r}")
-
-    @property
-    def fields(self) -> list[str]:
-        """Which of text, text_bert, raw_text, audio and vision are present."""
-        return [name for name in FIELDS if getattr(self, name) is not None]
-
-    @property
-    def dims(self) -> dict[str, int]:
-        """Width of the text, audio and vision features; 0 where absent."""
-        frames = {name: getattr(self, name) for name in MODALITIES}
-        return {name: f[0].shape[1] if f is not None else 0 for name, f in frames.items()}
-
-    def lengths(self, modality: str) -> Ints:
-        """True lengths (N,) of text (tokens), audio or vision (frames).
-
-        Raises DataError where the split has no such sequence.
-        """
-        if modality == "text" and self.text_bert is not None:
-            return np.array([tokens.shape[1] for tokens in self.text_bert], np.int64)
-        frames = getattr(self, modality, None) if modality in MODALITIES else None
-        if frames is None:
-            raise DataError(f"expected a sequence among {self.fields}, got {modality!r}")
-        return np.array([len(f) for f in frames], np.int64)
-
-    def __len__(self) -> int:
-        return len(self.id)
-
-    def __getitem__(self, index: int) -> Item:
-        position = range(len(self))[index]
-        item: Item = {name: getattr(self, name)[position] for name in self.fields}
-        return item | {
-            "labels": float(self.labels[position]),
-            "index": position,
-            "id": self.id[position],
-        }
-
-    def __repr__(self) -> str:
-        return f"Split({len(self)} utterances, {', '.join(self.fields)})"
-
-    def loader(
-        self, batch_size: int = 32, *, shuffle: bool = False, seed: int = 0, num_workers: int = 0
-    ) -> DataLoader[Item]:
-        """Batches as :func:`collate` makes them, in an order that ``seed`` alone determines.
-
-        Each pass over a shuffled loader has a new order. No global random state is touched.
-        """
-        return DataLoader(
-            self,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            num_workers=num_workers,
-            collate_fn=collate,
-            generator=torch.Generator().manual_seed(seed),
-        )
-
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) of all ids, labels and arrays: equal contents, equal fingerprint."""
-        digest = hashlib.sha256()
-        self.update(digest)
-        return digest.hexdigest()
-
-    def update(self, digest: hashlib._Hash) -> None:
-        """Adds all ids, labels and arrays to a digest."""
-        _update(digest, [self.labels, *(s.encode() for s in self.id)])
-        for field in self.fields:
-            _update(digest, getattr(self, field))
-
-    def subset(self, indices: Iterable[int]) -> Split:
-        """The utterances at these positions, in this order, indexed anew from 0; arrays shared."""
-        at = [range(len(self))[i] for i in indices]
-        fields = {name: [getattr(self, name)[i] for i in at] for name in self.fields}
-        return Split([self.id[i] for i in at], self.labels[at], **fields)
-
-    def to_pandas(self) -> pd.DataFrame:
-        """One row for each utterance: id, label, raw_text where present, lengths."""
-        import pandas as pd
-
-        columns: dict[str, Any] = {"id": self.id, "label": self.labels}
-        if self.raw_text is not None:
-            columns["raw_text"] = self.raw_text
-        return pd.DataFrame(columns | {f"{m}_length": self.lengths(m) for m in self.sequences})
-
-    @property
-    def sequences(self) -> list[str]:
-        """Which of text, audio and vision have lengths."""
-        present = {"text" if name == "text_bert" else name for name in self.fields}
-        return [name for name in MODALITIES if name in present]
-
-
-def _checked_frames(name: str, ids: Sequence[str], frames: list[Any]) -> list[Floats]:
-    arrays = [single(f) for f in frames]
-    width = arrays[0].shape[-1] if arrays[0].ndim else 0
-    for utterance, array in zip(ids, arrays, strict=True):
-        if array.ndim != 2 or array.shape[0] < 1 or array.shape[1] != width or width < 1:
-            raise DataError(
-                f"expected {name} of shape (T, {width}) with T >= 1, got {array.shape} for {utterance!r}"
-            )
-    return arrays
-
-
-def collate(items: Sequence[Item]) -> Batch:
-    """Turn items of a :class:`Split` into the batch that the model takes, still ragged.
-
-    Returns:
-        ``text``, ``text_bert``, ``raw_text``, ``audio``, ``vision``: lists of B entries, where
-        present; ``labels``: ``{"M": (B,) float32}``; ``index``: (B,) int64; ``id``: B names.
-    """
-    batch: Batch = {name: [item[name] for item in items] for name in FIELDS if name in items[0]}
-    batch["labels"] = {"M": np.array([item["labels"] for item in items], np.float32)}
-    batch["index"] = np.array([item["index"] for item in items], np.int64)
-    batch["id"] = [item["id"] for item in items]
-    return batch
 
 
 class Dataset:
@@ -258,16 +76,9 @@ class Dataset:
         sizes = ", ".join(f"{name} {len(split)}" for name, split in self.splits.items())
         return f"{type(self).__name__}({self.name!r}, {sizes}; {', '.join(self.train.fields)})"
 
-
-def _update(digest: hashlib._Hash, values: Iterable[str | bytes | npt.NDArray[Any]]) -> None:
-    for value in values:
-        if isinstance(value, np.ndarray):
-            digest.update(f"{value.shape} {value.dtype.str}".encode())
-            digest.update(np.ascontiguousarray(value).data)
-        else:
-            data = value.encode() if isinstance(value, str) else value
-            digest.update(f"{len(data)} ".encode())
-            digest.update(data)
+    def _repr_html_(self) -> str:
+        """What :meth:`describe` says."""
+        return html.code(self) + self.describe()._repr_html_()
 
 
 def _check_same_fields(splits: Mapping[str, Split]) -> None:

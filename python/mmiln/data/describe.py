@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from mmiln import html
+
 if TYPE_CHECKING:
     from mmiln.data.dataset import Dataset
+    from mmiln.data.split import Split
+
+Row = tuple[str, ...]
+
+LABELS: Final = ("split", "utterances", "-3", "-2", "-1", "0", "+1", "+2", "+3", "mean")
+LENGTHS: Final = ("split", "sequence", "mean", "median", "95 %", "max")
+LABELS_TITLE: Final = "Labels, rounded"
+LENGTHS_TITLE: Final = "True lengths"
 
 
 class Description:
-    """What :meth:`Dataset.describe` returns: prints as tables, plainly or through rich."""
+    """What :meth:`Dataset.describe` returns: prints as tables, plainly, through rich or in a notebook."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
 
     def __rich__(self) -> Group:
-        dataset = self._dataset
-        widths = ", ".join(f"{name} {width}" for name, width in dataset.dims.items() if width)
         parts: list[Table | Text] = [
-            Text(f"{dataset.name}: {', '.join(dataset.train.fields)}"),
-            self._labels(),
-            self._lengths(),
-            Text(f"Widths: {widths or 'no features'}"),
+            Text(self._title()),
+            _table(LABELS, _labels(self._dataset.splits), LABELS_TITLE, names=2),
+            _table(LENGTHS, _lengths(self._dataset.splits), LENGTHS_TITLE, names=2),
+            *map(Text, self._notes()),
         ]
-        parts += [Text(f"- {note}") for note in dataset.report.notes]
         return Group(*parts)
 
     def __str__(self) -> str:
@@ -40,29 +48,52 @@ class Description:
     def __repr__(self) -> str:
         return str(self)
 
-    def _labels(self) -> Table:
-        table = Table("split", "utterances", title="Labels, rounded", title_justify="left")
-        for grade in range(-3, 4):
-            table.add_column(f"{grade:+d}" if grade else "0", justify="right")
-        table.add_column("mean", justify="right")
-        for name, split in self._dataset.splits.items():
-            grades = np.bincount(np.rint(split.labels).astype(int) + 3, minlength=7)
-            table.add_row(name, str(len(split)), *map(str, grades), f"{split.labels.mean():.2f}")
-        return table
+    def _repr_html_(self) -> str:
+        """The same in HTML."""
+        return (
+            html.paragraph(self._title())
+            + tables(self._dataset.splits)
+            + "".join(map(html.paragraph, self._notes()))
+        )
 
-    def _lengths(self) -> Table:
-        table = Table("split", "sequence", title="True lengths", title_justify="left")
-        for column in ("mean", "median", "95 %", "max"):
-            table.add_column(column, justify="right")
-        for name, split in self._dataset.splits.items():
-            for sequence in split.sequences:
-                lengths = split.lengths(sequence)
-                table.add_row(
-                    name,
-                    sequence,
-                    f"{lengths.mean():.1f}",
-                    f"{np.median(lengths):.0f}",
-                    f"{np.percentile(lengths, 95):.0f}",
-                    str(lengths.max()),
-                )
-        return table
+    def _title(self) -> str:
+        return f"{self._dataset.name}: {', '.join(self._dataset.train.fields)}"
+
+    def _notes(self) -> list[str]:
+        widths = ", ".join(f"{name} {width}" for name, width in self._dataset.dims.items() if width)
+        notes = (f"- {note}" for note in self._dataset.report.notes)
+        return [f"Widths: {widths or 'no features'}", *notes]
+
+
+def tables(splits: Mapping[str, Split]) -> str:
+    """Labels and lengths of splits, in HTML."""
+    return html.table(LABELS, _labels(splits), LABELS_TITLE) + html.table(
+        LENGTHS, _lengths(splits), LENGTHS_TITLE
+    )
+
+
+def _labels(splits: Mapping[str, Split]) -> list[Row]:
+    rows: list[Row] = []
+    for name, split in splits.items():
+        grades = np.bincount(np.rint(split.labels).astype(int) + 3, minlength=7)
+        rows.append((name, str(len(split)), *map(str, grades), f"{split.labels.mean():.2f}"))
+    return rows
+
+
+def _lengths(splits: Mapping[str, Split]) -> list[Row]:
+    rows: list[Row] = []
+    for name, split in splits.items():
+        for sequence in split.sequences:
+            lengths = split.lengths(sequence)
+            middle = f"{lengths.mean():.1f}", f"{np.median(lengths):.0f}"
+            rows.append((name, sequence, *middle, f"{np.percentile(lengths, 95):.0f}", str(lengths.max())))
+    return rows
+
+
+def _table(header: Row, rows: list[Row], title: str, *, names: int) -> Table:
+    table = Table(title=title, title_justify="left")
+    for place, column in enumerate(header):
+        table.add_column(column, justify="left" if place < names else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table

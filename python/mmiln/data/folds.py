@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmiln.data.dataset import Dataset, Split
+from mmiln.data.dataset import Dataset
 from mmiln.data.misa import video_of
+from mmiln.data.split import Split
 from mmiln.errors import DataError
 
 LEAST = 3  # one fold each for train, valid and test

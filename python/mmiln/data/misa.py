@@ -11,9 +11,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mmiln.data.dataset import Dataset, Split
+from mmiln.data.dataset import Dataset
 from mmiln.data.ragged import Floats, place, reals, single, take
 from mmiln.data.report import Report
+from mmiln.data.split import Split
 from mmiln.errors import DataError
 
 SHARES: Final = {"train": 0.6, "valid": 0.2, "test": 0.2}

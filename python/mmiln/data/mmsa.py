@@ -8,9 +8,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mmiln.data.dataset import FIELDS, MODALITIES, Dataset, Split
+from mmiln.data.dataset import Dataset
 from mmiln.data.ragged import Floats, Ints, content_bounds, place, reals, single, take
 from mmiln.data.report import Report
+from mmiln.data.split import FIELDS, MODALITIES, Split
 from mmiln.errors import DataError
 
 SPLITS: Final = {"train": "train", "valid": "valid", "dev": "valid", "test": "test"}

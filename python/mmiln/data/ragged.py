@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -30,8 +31,10 @@ def reals(values: Any) -> npt.NDArray[np.float64]:
     return array.astype(np.float64)
 
 
-def single(values: npt.ArrayLike) -> Floats:
-    """Numbers as float32 in one piece; those that are too large become infinite."""
+def single(values: npt.ArrayLike | Tensor) -> Floats:
+    """Numbers as float32 in one piece, also a tensor's; those that are too large become infinite."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().float().numpy()
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(values, np.float32)
 

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from mmiln.data.dataset import Dataset, Split
+from mmiln.data.dataset import Dataset
 from mmiln.data.ragged import Floats
+from mmiln.data.split import Split
 from mmiln.errors import DataError, MissingFileError
 
 FILE: Final = "standardizer.safetensors"

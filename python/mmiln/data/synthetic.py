@@ -14,9 +14,10 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mmiln.data.dataset import Dataset, Split
+from mmiln.data.dataset import Dataset
 from mmiln.data.ragged import Floats, Ints
 from mmiln.data.report import Report
+from mmiln.data.split import Split
 from mmiln.data.words import POLARITIES, embedding, sentence
 from mmiln.errors import ConfigError
 

@@ -13,7 +13,7 @@ import torch
 
 from .. import runs
 from ..data import Split, collate
-from ..data.dataset import FIELDS, MODALITIES
+from ..data.split import FIELDS, MODALITIES
 from ..errors import ConfigError, MissingFileError
 from ..model import Model
 from .experiment import Experiment

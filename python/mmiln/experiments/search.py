@@ -105,11 +105,11 @@ class Search(Described):
         if "seed" in self.space:
             raise ConfigError("a search can't choose the seed: that would select luck")
         self.experiment(dict.fromkeys(self.space)).check_names()
-        for name in self.space:
-            if (network := MODELS[self.model].network) is None:
-                Config.resolve("mosi", {name: None})  # knows every field
-            else:
-                Baseline(network, **{name: None})  # the same
+        unset: dict[str, Any] = dict.fromkeys(self.space)
+        if (network := MODELS[self.model].network) is None:
+            Config.resolve("mosi", unset)  # knows every field
+        else:
+            Baseline(network, **unset)  # the same
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,95 @@
+"""The bars that training shows."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from tqdm import TqdmWarning
+
+from .callback import Callback
+
+with warnings.catch_warnings(action="ignore", category=TqdmWarning):
+    # A notebook without ipywidgets gets plain bars; that is no reason to warn.
+    from tqdm.auto import tqdm
+
+if TYPE_CHECKING:
+    from ..estimator import Estimator
+
+
+class ProgressBar(Callback):
+    """A bar of epochs with the last one's measures, and one of the epoch's batches, gone when it ends.
+
+    ``fit`` shows these by itself; ``progress=False`` leaves them out, and an object of this class among its
+    callbacks takes their place. In a notebook they are widgets where ipywidgets is installed, else text; on
+    a terminal text; where the output is neither, as a log file, nothing is shown. The device is asked for
+    nothing that the epoch's end does not ask for.
+
+    For other measures, override :meth:`shown`:
+
+    >>> class F1(ProgressBar):
+    ...     def shown(self, logs):
+    ...         return {"F1": f"{logs['valid_has0_f1']:.3f}"}
+    """
+
+    _epochs: Any = None
+    _batches: Any = None
+
+    def shown(self, logs: dict[str, float]) -> dict[str, str]:
+        """What the bar of epochs says of the last one, of what it measured."""
+        if "valid_mae" not in logs:
+            return {"loss": f"{logs['train_total']:.4f}"}
+        return {
+            "MAE": f"{logs['valid_mae']:.4f}",
+            "Corr": f"{logs['valid_corr']:.4f}",
+            "Acc-2": f"{logs['valid_has0_acc2']:.2%} / {logs['valid_non0_acc2']:.2%}",
+        }
+
+    def on_train_begin(self, model: Estimator) -> None:
+        """Shows the bar of epochs."""
+        self._disable = _disable()
+        done = model.history_.epochs
+        self._epochs = self._bar("epochs", "epoch", self.plan.epochs, leave=True, initial=done)
+
+    def on_epoch_begin(self, model: Estimator, epoch: int) -> None:
+        """Shows a bar of batches."""
+        self._batches = self._bar(f"epoch {epoch}", "batch", self.plan.batches, leave=False, initial=0)
+
+    def on_batch_end(self, model: Estimator, epoch: int, batch: int) -> None:
+        """Moves it; after a resume it begins in the middle."""
+        self._batches.update(batch - self._batches.n)
+
+    def on_epoch_end(self, model: Estimator, epoch: int, logs: dict[str, float]) -> None:
+        """Moves the bar of epochs."""
+        _finish(self._batches)
+        self._epochs.set_postfix(self.shown(logs), refresh=False)
+        self._epochs.update()
+
+    def on_train_end(self, model: Estimator) -> None:
+        """Leaves the bar of epochs as it is."""
+        _finish(self._epochs)
+
+    def on_exception(self, model: Estimator, error: BaseException) -> None:
+        """Leaves both where they are."""
+        for bar in (self._batches, self._epochs):
+            if bar is not None:
+                bar.close()
+
+    def _bar(self, what: str, unit: str, total: int | None, *, leave: bool, initial: int) -> Any:
+        return tqdm(
+            desc=what, unit=unit, total=total, leave=leave, initial=initial,
+            disable=self._disable, dynamic_ncols=True,
+        )  # fmt: skip
+
+
+def _disable() -> bool | None:
+    """What tqdm is told: None hides a bar of text where the output is no terminal, but that of a notebook."""
+    from rich.console import Console
+
+    return False if Console().is_jupyter else None
+
+
+def _finish(bar: Any) -> None:
+    """Closes a bar whose end came sooner than was planned: that is no fault to be painted red."""
+    bar.total = bar.n
+    bar.close()

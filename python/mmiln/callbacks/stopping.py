@@ -1,0 +1,104 @@
+"""When an epoch is the best so far, and when to stop."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, Literal
+
+from ..errors import ConfigError
+from ..history import History
+from .callback import Callback
+
+if TYPE_CHECKING:
+    from ..estimator import Estimator
+
+Mode = Literal["min", "max"]
+
+_HIGHER_IS_BETTER: Final = ("corr", "acc2", "acc7", "acc5", "f1")
+
+
+class Monitor:
+    """A measure of the history that should fall or rise.
+
+    Args:
+        name: A key of the history, such as ``"valid_mae"``.
+        mode: ``"min"`` where lower is better, ``"max"`` where higher is. ``None``: higher for correlation,
+            accuracies and F1, lower for all else.
+        min_delta: What changes by no more than this is no better.
+
+    Raises:
+        ConfigError: The mode is unknown, or ``min_delta`` is below 0.
+    """
+
+    def __init__(self, name: str, mode: Mode | None = None, min_delta: float = 0.0) -> None:
+        if mode not in ("min", "max", None):
+            raise ConfigError(f'mode must be "min", "max" or None, got {mode!r}')
+        if not min_delta >= 0:
+            raise ConfigError(f"min_delta must be 0 or more, got {min_delta!r}")
+        if mode is None:
+            rises = name.startswith("valid_") and name.endswith(_HIGHER_IS_BETTER)
+            mode = "max" if rises else "min"
+        self.name = name
+        self.mode = mode
+        self.min_delta = min_delta
+
+    def best_epoch(self, history: History) -> int:
+        """The epoch, from 1, of the best value so far, 0 where there is none; NaN is never the best.
+
+        Raises:
+            ConfigError: There are epochs, and the measure is not among what they measured.
+        """
+        if history.epochs and self.name not in history:
+            raise ConfigError(
+                f"{self.name!r} is not measured by this run: one of {', '.join(history)} can be monitored"
+            )
+        sign = 1 if self.mode == "min" else -1
+        best, best_epoch = math.inf, 0
+        for epoch, value in enumerate(history.get(self.name, ()), start=1):
+            if sign * value < best - self.min_delta:
+                best, best_epoch = sign * value, epoch
+        return best_epoch
+
+
+class EarlyStopping(Callback):
+    """Stops once a measure has not become better for ``patience`` epochs.
+
+    ``fit`` has one of its own for ``valid_mae``, with ``fit(patience=)``; this one is for other measures, or
+    for more than one at a time: whichever is first stops. It decides by the history alone, so a run that is
+    resumed stops where it would have stopped, and one that was stopped goes on with a larger ``patience``.
+    The weights that training ends with are those of the lowest ``valid_mae`` all the same.
+
+    Args:
+        monitor: A key of the history.
+        patience: So many epochs without a better value are waited.
+        mode: ``"min"`` where lower is better, ``"max"`` where higher is. ``None``: higher for correlation,
+            accuracies and F1, lower for all else.
+        min_delta: What changes by no more than this is no better, in units of the measure.
+
+    Raises:
+        ConfigError: An argument is out of range; or, after the first epoch, ``monitor`` is not measured.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "valid_mae",
+        *,
+        patience: int = 8,
+        mode: Mode | None = None,
+        min_delta: float = 0.0,
+    ) -> None:
+        if not isinstance(patience, int) or patience < 1:
+            raise ConfigError(f"patience must be at least 1, got {patience!r}")
+        self.patience = patience
+        self.monitor = Monitor(monitor, mode, min_delta)
+
+    def on_train_begin(self, model: Estimator) -> bool:
+        """Whether a run that is resumed was at its end."""
+        return self._exhausted(model.history_)
+
+    def on_epoch_end(self, model: Estimator, epoch: int, logs: dict[str, float]) -> bool:
+        """Whether patience is exhausted."""
+        return self._exhausted(model.history_)
+
+    def _exhausted(self, history: History) -> bool:
+        return history.epochs - self.monitor.best_epoch(history) >= self.patience

@@ -1,0 +1,194 @@
+"""What scores are worth: against the truth, by class, and where errors are."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .checks import Floats, finite, scored
+from .style import BLUE, BOUND, GREEN, GREY, ORANGE, POINTS, axes_or_new, heat_map, write_cells
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ..predictions import Predictions
+
+CLASSES: Final = ("−3", "−2", "−1", "0", "+1", "+2", "+3")
+BARS: Final = 0.15  # height of a marginal histogram, in ranges of the scores
+BAR_BINS: Final = 30
+PER_BIN: Final = 40  # utterances at least that a median is taken of, where there are so many
+BINS: Final = 8  # at most
+
+
+def predicted_against_true(predictions: Predictions, ax: Axes | None = None) -> Axes:
+    """Each utterance's predicted over its true score, both distributions as histograms along the axes.
+
+    Raises:
+        DataError: There is no utterance, no label, or a score that is not finite.
+    """
+    truth, score = scored(predictions)
+    from matplotlib.ticker import MaxNLocator
+
+    ax = axes_or_new(ax, width=4.8)
+    low, high = min(-BOUND, truth.min(), score.min()), max(BOUND, truth.max(), score.max())
+    room = BARS * (high - low)
+    ax.axhline(0, color=GREY, linewidth=0.6)
+    ax.axvline(0, color=GREY, linewidth=0.6)
+    ax.plot((low, high), (low, high), color=GREY, linewidth=1, linestyle="--", label="predicted = true")
+    ax.scatter(truth, score, s=14, color=BLUE, alpha=0.5, linewidths=0, label="utterances")
+    # Within the axes: any layout, neighbour or title of the user's is as welcome as without.
+    edges = np.linspace(low, high, BAR_BINS + 1)
+    floor = low - 1.2 * room
+    for values, bars in ((truth, ax.bar), (score, ax.barh)):
+        counts, _ = np.histogram(values, edges)
+        bars(edges[:-1], room * counts / counts.max(), np.diff(edges), floor, align="edge", color=GREY)
+    limits = (floor, high + 0.2 * room)
+    ax.set(xlim=limits, ylim=limits, aspect="equal")
+    for axis in (ax.xaxis, ax.yaxis):
+        ticks = MaxNLocator(8, integer=True).tick_values(low, high)
+        axis.set_ticks([tick for tick in ticks if low <= tick <= high])
+    ax.tick_params(labelsize="small")
+    ax.set_xlabel(f"true score ({POINTS})")
+    ax.set_ylabel(f"predicted score ({POINTS})")
+    return ax
+
+
+def confusion(predictions: Predictions, ax: Axes | None = None) -> Axes:
+    """How often each of the seven classes was taken for which; truth in rows.
+
+    Classes are those of ``acc7``: scores clipped to +-3 and rounded half to even. A cell holds the count and
+    its share of the row, which is also its colour; cells that no utterance falls into are empty.
+
+    Raises:
+        DataError: There is no utterance, no label, or a score that is not finite.
+    """
+    truth, score = (np.rint(np.clip(each, -BOUND, BOUND)).astype(int) + BOUND for each in scored(predictions))
+    counts = np.zeros((len(CLASSES), len(CLASSES)), dtype=int)
+    np.add.at(counts, (truth, score), 1)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    ax = axes_or_new(ax)
+    image = heat_map(ax, shares, CLASSES, top=1)
+    ax.set_xticks(range(len(CLASSES)), CLASSES, fontsize="x-small")
+    write_cells(
+        ax,
+        image,
+        shares,
+        [
+            [f"{count}\n{share:.0%}" if count else "" for count, share in zip(*row, strict=True)]
+            for row in zip(counts, shares, strict=True)
+        ],
+    )
+    ax.set_xlabel(f"predicted class ({POINTS})")
+    ax.set_ylabel(f"true class ({POINTS})")
+    return ax
+
+
+def error_by_length(predictions: Predictions, lengths: npt.ArrayLike, ax: Axes | None = None) -> Axes:
+    """Each utterance's absolute error over its length, and the median error of bins with its quartiles.
+
+    Args:
+        predictions: Scores and labels of N utterances.
+        lengths: How long each is, ``(N,)``, in tokens or in frames.
+        ax: Where to draw.
+
+    Raises:
+        DataError: There is no utterance, no label, not one length each, or a value that is not finite.
+    """
+    return _error_over("lengths", lengths, "length (tokens or frames)", predictions, ax)
+
+
+def error_by_disagreement(
+    predictions: Predictions, disagreement: npt.ArrayLike, ax: Axes | None = None
+) -> Axes:
+    """Each utterance's absolute error over how far apart the model's heads are, with the median of bins.
+
+    Args:
+        predictions: Scores and labels of N utterances.
+        disagreement: The highest minus the lowest of an utterance's multimodal, audio and vision scores,
+            ``(N,)``, as :func:`mmiln.explain.disagreement` gives it.
+        ax: Where to draw.
+
+    Raises:
+        DataError: There is no utterance, no label, not one value each, or a value that is not finite.
+    """
+    return _error_over("disagreement", disagreement, f"disagreement of heads ({POINTS})", predictions, ax)
+
+
+def depth(
+    lines: Mapping[str, Mapping[int, Mapping[str, Sequence[float]]]], axes: Sequence[Axes]
+) -> Sequence[Axes]:
+    """Figure 4 of the paper: measures over the number of fusion layers, mean and deviation over seeds.
+
+    Args:
+        lines: Values of all seeds by line, number of layers and measure.
+        axes: Two panels: the MAE; Acc-2 as has0 and non0.
+    """
+    panels = {
+        "MAE (sentiment points)": {"": "mae"},
+        "Acc-2 (%)": {", has0": "has0_acc2", ", non0": "non0_acc2"},
+    }
+    for ax, (title, measures) in zip(axes, panels.items(), strict=True):
+        for colour, (name, points) in zip(
+            itertools.cycle((BLUE, ORANGE, GREEN)), lines.items(), strict=False
+        ):
+            for marker, (suffix, measure) in zip("os", measures.items(), strict=False):
+                depths = sorted(points)
+                scale = 1 if measure == "mae" else 100
+                values = [scale * np.asarray(points[n][measure]) for n in depths]
+                ax.errorbar(
+                    [n + (0.1 if marker == "s" else 0.0) for n in depths],  # bars beside each other
+                    [seeds.mean() for seeds in values],
+                    yerr=[seeds.std(ddof=1) if len(seeds) > 1 else 0.0 for seeds in values],
+                    color=colour,
+                    marker=marker,
+                    markersize=4,
+                    linestyle="-" if marker == "o" else "--",
+                    capsize=3,
+                    label=name + suffix,
+                )
+        ax.set_xlabel("fusion layers")
+        ax.set_ylabel(title)
+        ax.set_xticks(sorted({n for points in lines.values() for n in points}))
+        ax.legend(frameon=False, fontsize="small", ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return axes
+
+
+def _error_over(
+    name: str, values: npt.ArrayLike, label: str, predictions: Predictions, ax: Axes | None
+) -> Axes:
+    truth, score = scored(predictions)
+    x = finite(name, values, len(truth))
+    error = np.abs(score - truth)
+    middle, (lower, median, upper) = _binned(x, error)
+    ax = axes_or_new(ax)
+    ax.scatter(x, error, s=10, color=BLUE, alpha=0.35, linewidths=0)
+    ax.errorbar(
+        middle,
+        median,
+        yerr=[median - lower, upper - median],
+        color=ORANGE,
+        marker="o",
+        markersize=4,
+        capsize=3,
+        label="median and quartiles",
+    )
+    ax.set_ylim(0, 1.2 * max(error.max(), 0.1))  # with room for the legend
+    ax.set_xlabel(label)
+    ax.set_ylabel(f"absolute error ({POINTS})")
+    ax.legend(frameon=False, fontsize="small", loc="upper right")
+    return ax
+
+
+def _binned(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Of bins of about as many utterances each: the median of x, and the quartiles of y ``(3, bins)``."""
+    bins = int(np.clip(len(x) // PER_BIN, 1, BINS))
+    # Where bins begin are values of x: equal ones are in one bin, and none is empty.
+    begins = np.unique(np.quantile(x, np.arange(bins) / bins, method="lower"))
+    place = np.searchsorted(begins, x, side="right") - 1
+    parts = [place == i for i in range(len(begins))]
+    middle = np.array([np.median(x[part]) for part in parts])
+    return middle, np.array([np.quantile(y[part], (0.25, 0.5, 0.75)) for part in parts]).T

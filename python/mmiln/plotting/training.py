@@ -1,0 +1,244 @@
+"""What training did, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError, StateError
+from .checks import finite
+from .style import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    MODALITY_COLOURS,
+    ORANGE,
+    POINTS,
+    PURPLE,
+    SKY,
+    axes_or_new,
+    name_ends,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ..history import History
+
+TICKS: Final = 8  # epochs that are numbered, at most
+# Points of the right axis: what lies under them stays visible.
+HOLLOW: Final[dict[str, Any]] = {"marker": "s", "markersize": 5, "markerfacecolor": "none"}
+# By list of the history: label, colour and line style.
+MEASURES: Final = {
+    "valid_corr": ("Corr", BLUE, "-"),
+    "valid_has0_acc2": ("Acc-2 has0", ORANGE, "-"),
+    "valid_non0_acc2": ("Acc-2 non0", ORANGE, "--"),
+    "valid_has0_f1": ("F1 has0", GREEN, "-"),
+    "valid_non0_f1": ("F1 non0", GREEN, "--"),
+    "valid_acc5": ("Acc-5", SKY, "-"),
+    "valid_acc7": ("Acc-7", PURPLE, "-"),
+}
+SHIFTS: Final = {f"pseudo_shift_{name}": (name, MODALITY_COLOURS[name], "-") for name in ("audio", "vision")}
+
+
+def learning_curve(history: History, ax: Axes | None = None) -> Axes:
+    """Training loss by epoch and, on an axis of its own, the validation MAE with the best epoch marked.
+
+    Raises:
+        StateError: The history holds no epoch, or no training loss.
+    """
+    _values(history, ["train_total"], "training loss train_total")
+    ax = axes_or_new(ax)
+    epochs = range(1, history.epochs + 1)
+    ax.plot(epochs, history["train_total"], color=BLUE, marker="o", markersize=3, label="training loss")
+    ax.set_ylabel("training loss", color=BLUE)
+    if "valid_mae" in history:
+        right = ax.twinx()
+        right.plot(epochs, history["valid_mae"], color=ORANGE, label="validation MAE", **HOLLOW)
+        right.set_ylabel(f"validation MAE ({POINTS})", color=ORANGE)
+    _number_epochs(ax, history)
+    return ax
+
+
+def loss_parts(history: History, ax: Axes | None = None) -> Axes:
+    """Every training loss by epoch, its mean over utterances and before it is weighted in the total.
+
+    The axis of losses is logarithmic where they are all positive and a factor of ten apart.
+
+    Raises:
+        StateError: The history holds no epoch, or no training loss.
+    """
+    losses = [name for name in history if name.startswith("train_")]
+    values = _values(history, losses, "training loss train_*")
+    ax = axes_or_new(ax)
+    if 0 < 10 * values.min() < values.max():
+        ax.set_yscale("log")
+    styles = {name: (name.removeprefix("train_"), c, "-") for name, c in zip(losses, cycle(COLOURS))}
+    _draw(ax, history, styles)
+    ax.set_ylabel("training loss")
+    return ax
+
+
+def validation_metrics(history: History, ax: Axes | None = None) -> Axes:
+    """Correlation, both binary accuracies, both F1, and accuracies of five and seven classes on validation.
+
+    A measure that is NaN in an epoch, as the correlation of constant scores is, leaves a gap.
+
+    Raises:
+        StateError: The history holds no epoch, or was made without a validation set.
+    """
+    _values(history, list(MEASURES), "measure valid_*: fit with a validation set")
+    ax = axes_or_new(ax)
+    _draw(ax, history, MEASURES)
+    ax.set_ylabel("validation (share or r)")
+    return ax
+
+
+def pseudo_label_shift(history: History, ax: Axes | None = None) -> Axes:
+    """How far ULGM moved the labels of audio and vision from the true ones by the end of each epoch.
+
+    Drawn is the mean of abs(y_s - y_m) over the training utterances, in sentiment points.
+
+    Raises:
+        StateError: The history holds no epoch, or is of a model without pseudo-labels.
+    """
+    _values(history, list(SHIFTS), "pseudo_shift_*: the model keeps no pseudo-labels")
+    ax = axes_or_new(ax)
+    _draw(ax, history, SHIFTS, bottom=0)
+    ax.set_ylabel(f"mean |$y_s - y_m$| ({POINTS})")
+    return ax
+
+
+def mrm_losses(history: History, ax: Axes | None = None) -> Axes:
+    """Both losses of MRM by epoch, unweighted, each on an axis of its own.
+
+    On the left the CMD between the control vectors of both text-led streams, ``train_sim``; on the right the
+    orthogonality of the control vectors of a text-led stream and its source, ``train_diff``.
+
+    Raises:
+        StateError: The history holds no epoch, or not both losses.
+    """
+    for name in ("train_sim", "train_diff"):
+        _values(history, [name], f"training loss {name}")
+    ax = axes_or_new(ax)
+    epochs = range(1, history.epochs + 1)
+    right = ax.twinx()
+    ax.plot(epochs, history["train_sim"], color=ORANGE, marker="o", markersize=3, label="sim")
+    ax.set_ylabel("CMD (sim)", color=ORANGE)
+    right.plot(epochs, history["train_diff"], color=GREEN, label="diff", **HOLLOW)
+    right.set_ylabel("orthogonality (diff)", color=GREEN)
+    right.ticklabel_format(axis="y", scilimits=(-1, 3))
+    _number_epochs(ax, history)
+    return ax
+
+
+def pseudo_label_drift(
+    snapshots: Mapping[str, Sequence[npt.ArrayLike]], label: npt.ArrayLike, ax: Axes | None = None
+) -> Axes:
+    """The distribution of pseudo-labels minus true labels, y_s - y_m, at the end of each epoch.
+
+    For each modality and epoch a thin bar from the 5 % to the 95 % quantile, a thick one over the middle
+    half, and the median.
+
+    Args:
+        snapshots: By modality one array ``(N,)`` an epoch, as the callback ``PseudoLabels`` keeps them in
+            ``labels_``.
+        label: True scores ``(N,)`` of the same utterances.
+        ax: Where to draw.
+
+    Raises:
+        DataError: There is no epoch, arrays are of different lengths, or a value is not finite.
+    """
+    truth = finite("label", label, None)
+    if not any(len(arrays) for arrays in snapshots.values()):
+        raise DataError("there is no snapshot of pseudo-labels to draw: fit with the callback PseudoLabels")
+    if unknown := set(snapshots) - set(MODALITY_COLOURS):
+        raise DataError(f"pseudo-labels are of audio and vision, got {', '.join(sorted(unknown))}")
+    drifts = {
+        modality: np.array(
+            [
+                finite(f"pseudo-labels of {modality} after epoch {epoch}", array, len(truth)) - truth
+                for epoch, array in enumerate(arrays, 1)
+            ]
+        )
+        for modality, arrays in snapshots.items()
+        if len(arrays)
+    }
+    ax = axes_or_new(ax)
+    epochs = max(map(len, drifts.values()))
+    ax.hlines(0, 0.5, epochs + 0.5, color=GREY, linewidth=0.8)
+    width = min(3.0, 60 / epochs)
+    lines = []
+    for modality, drift in drifts.items():
+        low, lower, median, upper, high = np.quantile(drift, (0.05, 0.25, 0.5, 0.75, 0.95), axis=1)
+        # Beside each other.
+        at = np.arange(1, len(drift) + 1) + (0.15 if modality == "vision" else -0.15)
+        colour = MODALITY_COLOURS[modality]
+        ax.vlines(at, low, high, color=colour, linewidth=width / 3)
+        ax.vlines(at, lower, upper, color=colour, linewidth=width)
+        lines += ax.plot(
+            at, median, color=colour, linewidth=0.8, marker="o", markersize=width + 1, label=modality
+        )
+    ax.set_xlim(0.5, epochs + 0.5)
+    name_ends(ax, lines)
+    _tick_epochs(ax, epochs)
+    ax.set_xlabel("epoch (bars: 50 % and 90 %)")
+    ax.set_ylabel(f"$y_s - y_m$ ({POINTS})")
+    return ax
+
+
+def _values(history: History, names: Sequence[str], what: str) -> npt.NDArray[np.float64]:
+    """All values of those of these lists that the history holds; not all of them NaN."""
+    if not history.epochs:
+        raise StateError("there is no epoch to draw: fit the model first")
+    values = np.array([history[name] for name in names if name in history], dtype=np.float64)
+    if not np.isfinite(values).any():
+        raise StateError(f"there is nothing to draw: the history holds no {what}")
+    return values
+
+
+def _draw(
+    ax: Axes,
+    history: History,
+    styles: Mapping[str, tuple[str, str, str]],
+    bottom: float | None = None,
+) -> None:
+    """One line for each of these lists that holds numbers, named at its end."""
+    epochs = range(1, history.epochs + 1)
+    lines = [
+        ax.plot(
+            epochs,
+            history[name],
+            color=colour,
+            linestyle=style,
+            marker="o" if style == "-" else "s",
+            markersize=3,
+            label=label,
+        )[0]
+        for name, (label, colour, style) in styles.items()
+        if np.isfinite(history.get(name, [])).any()
+    ]
+    ax.set_ylim(bottom=bottom)
+    name_ends(ax, lines)
+    _number_epochs(ax, history)
+
+
+def _number_epochs(ax: Axes, history: History) -> None:
+    """An axis of whole epochs, the best one marked."""
+    _tick_epochs(ax, history.epochs)
+    if history.best_epoch is not None:
+        ax.axvline(history.best_epoch, color=GREY, linestyle="--", linewidth=1, zorder=1, label="best epoch")
+        ax.set_xlabel("epoch (dashed: the best)")
+
+
+def _tick_epochs(ax: Axes, epochs: int) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ticks = MaxNLocator(TICKS, integer=True, steps=(1, 2, 5, 10)).tick_values(1, epochs)
+    ax.set_xticks([tick for tick in ticks if 1 <= tick <= epochs])
+    ax.set_xlabel("epoch")

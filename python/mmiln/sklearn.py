@@ -1,0 +1,91 @@
+"""MMILN and the baselines as scikit-learn's regressors, for its cross-validation and searches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.model_selection import GroupShuffleSplit
+from sklearn.utils.validation import check_is_fitted
+
+from .data import Split
+from .data.misa import video_of
+from .errors import ConfigError, DataError
+from .estimator import Estimator
+
+Utterances = Iterable[Mapping[str, Any]]  # a Split is one
+
+
+class Regressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """A model whose ``X`` is a :class:`mmiln.data.Split`, or a list of its utterances.
+
+    Each ``fit`` trains a new model of the same parameters, which are searched as ``model__<name>``. All
+    splitters of scikit-learn work; utterances of one video belong together, by ``groups``.
+
+    Args:
+        model: A :class:`mmiln.Model` or :class:`mmiln.baselines.Baseline`; it is not changed.
+        epochs: At most so many.
+        validation_fraction: The share of the training utterances, whole videos together, that the epoch is
+            chosen on and early stopping looks at; 0 trains on all for ``epochs`` epochs.
+
+    Attributes:
+        model_: The fitted model.
+
+    >>> import mmiln
+    >>> from sklearn.model_selection import cross_val_score
+    >>> split = mmiln.data.synthetic(24, 8, 8).train
+    >>> regressor = Regressor(mmiln.Model("mosi", num_layers=1), epochs=1, validation_fraction=0)
+    >>> scores = cross_val_score(regressor, split, split.labels, cv=2, scoring="neg_mean_absolute_error")
+    >>> scores.shape
+    (2,)
+    """
+
+    def __init__(self, model: Estimator, *, epochs: int = 50, validation_fraction: float = 0.1) -> None:
+        self.model = model
+        self.epochs = epochs
+        self.validation_fraction = validation_fraction
+
+    def fit(self, X: Utterances, y: npt.ArrayLike | None = None) -> Regressor:
+        """Trains on utterances with the labels ``y`` ``(N,)``, or with their own.
+
+        Raises:
+            ConfigError: An argument is out of range.
+            DataError: Utterances or labels are not as they must be, or are of one video alone.
+        """
+        if not 0 <= self.validation_fraction < 1:
+            raise ConfigError(
+                f"validation_fraction must be 0 or more and below 1, got {self.validation_fraction!r}"
+            )
+        split = Split.from_items(X, y)
+        model = clone(self.model)
+        train, valid = self._divided(split, model.config.train["seed"])
+        model.fit(train, valid, epochs=self.epochs, progress=False)
+        self.model_: Estimator = model
+        return self
+
+    def predict(self, X: Utterances) -> npt.NDArray[np.float32]:
+        """Scores ``(N,)``, in the order of ``X``; labels are not read.
+
+        Raises:
+            sklearn.exceptions.NotFittedError: ``fit`` was not called.
+            BatchError: The utterances can't be used.
+        """
+        check_is_fitted(self)
+        items = list(X)
+        return self.model_.predict(Split.from_items(items, np.zeros(len(items)))).score
+
+    def _divided(self, split: Split, seed: int) -> tuple[Split, Split | None]:
+        if self.validation_fraction == 0:
+            return split, None
+        videos = [video_of(name) for name in split.id]
+        if len(set(videos)) < 2:
+            raise DataError(
+                "expected utterances of two videos or more to keep some for validation, got one: "
+                "validation_fraction=0 trains without"
+            )
+        shares = GroupShuffleSplit(1, test_size=self.validation_fraction, random_state=seed % 2**32)
+        train, valid = next(shares.split(np.zeros(len(split)), groups=videos))
+        return split.subset(train), split.subset(valid)

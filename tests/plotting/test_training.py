@@ -1,0 +1,160 @@
+"""Pictures of training: what is drawn is what the history holds."""
+
+import numpy as np
+import pytest
+
+from mmiln import History, plotting
+from mmiln.errors import DataError, StateError
+
+from . import examples
+
+
+def curves(ax):
+    """What lines show, by label."""
+    return {str(line.get_label()): line.get_ydata() for line in ax.get_lines()}
+
+
+def names(ax):
+    """The names at the ends of lines, from top to bottom."""
+    return [text.get_text() for text in sorted(ax.texts, key=lambda text: -text.xyann[1])]
+
+
+def right_of(ax):
+    """The axes that share the epochs of ``ax`` and have a right side of their own."""
+    (twin,) = (other for other in ax.figure.axes if other is not ax)
+    return twin
+
+
+def test_learning_curve_shows_loss_validation_and_the_best_epoch():
+    history = examples.history()
+    ax = plotting.learning_curve(history)
+    np.testing.assert_array_equal(curves(ax)["training loss"], history["train_total"])
+    np.testing.assert_array_equal(curves(right_of(ax))["validation MAE"], history["valid_mae"])
+    best = next(line for line in ax.get_lines() if line.get_label() == "best epoch")
+    assert list(best.get_xdata()) == [history.best_epoch] * 2
+    assert ax.get_ylabel() == "training loss"
+    assert right_of(ax).get_ylabel() == "validation MAE (points)"
+
+
+def test_learning_curve_without_validation_has_one_axis():
+    ax = plotting.learning_curve(History(train_total=[2.0, 1.0]))
+    assert ax.figure.axes == [ax]
+    assert list(curves(ax)) == ["training loss"]
+    assert ax.get_xlabel() == "epoch"
+
+
+def test_every_loss_is_drawn_and_named_at_its_end():
+    history = examples.history()
+    ax = plotting.loss_parts(history)
+    for name in ("task", "sim", "diff", "total"):
+        np.testing.assert_array_equal(curves(ax)[name], history[f"train_{name}"])
+    assert names(ax) == ["total", "task", "sim", "diff"]
+    assert ax.get_yscale() == "log"
+
+
+def test_losses_of_a_baseline_may_be_negative():
+    ax = plotting.loss_parts(History(train_task=[1.0, 0.5], train_cpc=[-2.0, -3.0], train_total=[3.0, 0.1]))
+    assert set(names(ax)) == {"task", "cpc", "total"}
+    assert ax.get_yscale() == "linear"
+
+
+def test_losses_that_are_close_have_a_linear_axis():
+    ax = plotting.loss_parts(History(train_task=[1.0, 0.5], train_total=[1.1, 0.6]))
+    assert ax.get_yscale() == "linear"
+
+
+def test_validation_metrics_are_drawn_and_the_error_is_not():
+    history = examples.history()
+    ax = plotting.validation_metrics(history)
+    shown = curves(ax)
+    del shown["best epoch"]
+    assert len(shown) == 7
+    np.testing.assert_array_equal(shown["Corr"], history["valid_corr"])
+    np.testing.assert_array_equal(shown["Acc-2 non0"], history["valid_non0_acc2"])
+    np.testing.assert_array_equal(shown["F1 has0"], history["valid_has0_f1"])
+    np.testing.assert_array_equal(shown["Acc-7"], history["valid_acc7"])
+
+
+def test_a_measure_without_a_value_leaves_a_gap_and_one_without_any_is_left_out():
+    nan = float("nan")
+    history = History(valid_corr=[nan, 0.5, nan], valid_acc7=[0.1, 0.2, 0.3], valid_acc5=[nan] * 3)
+    ax = plotting.validation_metrics(history)
+    assert names(ax) == ["Corr", "Acc-7"]
+    assert next(text for text in ax.texts if text.get_text() == "Corr").xy == (2, 0.5)
+
+
+def test_pseudo_label_shift_starts_at_nought():
+    history = examples.history()
+    ax = plotting.pseudo_label_shift(history)
+    np.testing.assert_array_equal(curves(ax)["audio"], history["pseudo_shift_audio"])
+    np.testing.assert_array_equal(curves(ax)["vision"], history["pseudo_shift_vision"])
+    assert ax.get_ylim()[0] == 0
+    assert ax.get_ylim()[1] > max(history["pseudo_shift_vision"])
+    del history["pseudo_shift_vision"]
+    assert names(plotting.pseudo_label_shift(history)) == ["audio"]
+
+
+def test_both_losses_of_mrm_have_an_axis_each():
+    history = examples.history()
+    ax = plotting.mrm_losses(history)
+    np.testing.assert_array_equal(curves(ax)["sim"], history["train_sim"])
+    np.testing.assert_array_equal(curves(right_of(ax))["diff"], history["train_diff"])
+    assert right_of(ax).get_ylim()[1] < 0.1 < ax.get_ylim()[0]
+
+
+def test_drift_shows_quantiles_of_the_differences():
+    snapshots, truth = examples.drift(epochs=3, n=41)
+    ax = plotting.pseudo_label_drift(snapshots, truth)
+    difference = snapshots["vision"][2] - truth
+    assert curves(ax)["vision"][2] == pytest.approx(np.median(difference))
+    zero, _, _, outer, inner = ax.collections
+    assert zero.get_segments()[0][:, 1].tolist() == [0, 0]
+    assert outer.get_segments()[2][:, 1] == pytest.approx(np.quantile(difference, (0.05, 0.95)))
+    assert inner.get_segments()[2][:, 1] == pytest.approx(np.quantile(difference, (0.25, 0.75)))
+    assert curves(ax)["audio"][1] == pytest.approx(np.median(snapshots["audio"][1] - truth))
+
+
+def test_names_keep_order_and_distance_where_lines_end_together():
+    together = {f"train_{name}": [2.0, 1.0 + 1e-3 * i] for i, name in enumerate("abcdef")}
+    ax = plotting.loss_parts(History(together))
+    assert names(ax) == ["f", "e", "d", "c", "b", "a"]
+    heights = sorted(text.xyann[1] for text in ax.texts)
+    assert np.diff(heights).min() > 0.079
+    assert 0.04 < heights[0] < heights[-1] < 0.96
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        plotting.learning_curve,
+        plotting.loss_parts,
+        plotting.validation_metrics,
+        plotting.pseudo_label_shift,
+        plotting.mrm_losses,
+    ],
+)
+def test_a_history_with_nothing_to_draw_is_refused(draw):
+    with pytest.raises(StateError, match="no epoch to draw: fit the model first"):
+        draw(History())
+    with pytest.raises(StateError, match="nothing to draw: the history holds no"):
+        draw(History(seconds=[1.0, 2.0]))
+
+
+def test_half_of_mrm_is_not_drawn():
+    with pytest.raises(StateError, match="no training loss train_diff"):
+        plotting.mrm_losses(History(train_sim=[1.0]))
+
+
+@pytest.mark.parametrize(
+    ("snapshots", "message"),
+    [
+        ({}, "no snapshot of pseudo-labels to draw: fit with the callback PseudoLabels"),
+        ({"audio": []}, "no snapshot"),
+        ({"audio": [[1.0, 2.0], [1.0]]}, r"audio after epoch 2 should have the shape \(2,\), got \(1,\)"),
+        ({"vision": [[1.0, float("nan")]]}, "vision after epoch 1 should be finite"),
+        ({"text": [[1.0, 2.0]]}, "pseudo-labels are of audio and vision, got text"),
+    ],
+)
+def test_snapshots_that_can_not_be_drawn_are_refused(snapshots, message):
+    with pytest.raises(DataError, match=message):
+        plotting.pseudo_label_drift(snapshots, [0.0, 1.0])

@@ -1,0 +1,159 @@
+"""Bars: on a terminal, in a notebook, and nowhere else."""
+
+import fcntl
+import os
+import re
+import struct
+import termios
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+import mmiln
+from mmiln.callbacks import ProgressBar
+
+TINY = {"num_layers": 1, "d_model": 8, "num_heads": 2, "batch_size": 8, "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return mmiln.data.synthetic(32, 8, 8)
+
+
+@contextmanager
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+    """A terminal of 120 columns in the place of stderr; gives what was written to it once it is closed."""
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    seen = bytearray()
+
+    def read() -> None:
+        try:
+            while some := os.read(master, 4096):
+                seen.extend(some)
+        except OSError:  # closed
+            pass
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        with os.fdopen(slave, "w") as screen, monkeypatch.context() as patch:
+            patch.setattr("sys.stderr", screen)
+            yield seen.decode
+    finally:
+        reader.join()
+        os.close(master)
+
+
+def lines(text: str) -> list[str]:
+    """What was drawn, one entry each time."""
+    return [line.strip() for line in re.split(r"[\r\n]|\x1b\[A", text) if line.strip()]
+
+
+def fit(data: mmiln.data.Dataset, *callbacks: mmiln.Callback, valid: bool = True, **more: Any) -> mmiln.Model:
+    model = mmiln.Model("mosi", **TINY)
+    model.fit(data.train, data.valid if valid else None, callbacks=callbacks, **{"epochs": 3, **more})
+    return model
+
+
+def test_a_terminal_has_bars_of_epochs_and_batches(data, monkeypatch):
+    with terminal(monkeypatch) as seen:
+        history = fit(data).history_
+    drawn = lines(seen())
+    last = history.to_frame().iloc[-1]
+    assert drawn[0].startswith("epochs:   0%")
+    assert any(re.match(r"epoch 1: .*/4 \[", line) for line in drawn)
+    assert re.match(r"epochs: 100%\|.*\| 3/3 \[", drawn[-1])
+    assert drawn[-1].endswith(
+        f"MAE={last['valid_mae']:.4f}, Corr={last['valid_corr']:.4f}, "
+        f"Acc-2={last['valid_has0_acc2']:.2%} / {last['valid_non0_acc2']:.2%}]"
+    )
+
+
+def test_a_run_that_stops_early_or_goes_on_shows_where_it_is(data, monkeypatch, tmp_path):
+    class Stop(mmiln.Callback):
+        def on_epoch_end(self, model, epoch, logs):
+            return epoch == 2
+
+    kept = {"checkpoint_dir": tmp_path, "valid": False}
+    with terminal(monkeypatch) as seen:
+        stopped = fit(data, Stop(), **kept)
+    assert "2/2" in lines(seen())[-1]
+    assert f"loss={stopped.history_['train_total'][-1]:.4f}" in lines(seen())[-1]
+    with terminal(monkeypatch) as seen:
+        fit(data, **kept)
+    assert "2/3" in lines(seen())[0]
+    assert "3/3" in lines(seen())[-1]
+
+
+def test_an_error_leaves_the_bar_where_it_is(data, monkeypatch):
+    class Break(mmiln.Callback):
+        def on_batch_end(self, model, epoch, batch):
+            if epoch == 2:
+                raise LookupError
+
+    with terminal(monkeypatch) as seen, pytest.raises(LookupError):
+        fit(data, Break())
+    assert "1/3" in lines(seen())[-1]
+
+
+def test_a_bar_of_ones_own_takes_the_place(data, monkeypatch):
+    class F1(ProgressBar):
+        def shown(self, logs):
+            return {"F1": f"{logs['valid_has0_f1']:.3f}"}
+
+    with terminal(monkeypatch) as seen:
+        fit(data, F1())
+    assert re.search(r"F1=0\.\d{3}\]$", lines(seen())[-1])
+    assert "MAE" not in seen()
+    assert len([line for line in lines(seen()) if "epochs:   0%" in line]) == 1
+
+
+def test_a_log_file_has_none(data, capfd):
+    fit(data)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_bars_on_request(data, monkeypatch):
+    with terminal(monkeypatch) as seen:
+        fit(data, progress=False)
+    assert seen() == ""
+
+
+CELL = """
+import sys
+{before}
+import torch
+torch.set_num_threads(1)
+import mmiln
+data = mmiln.data.synthetic(16, 8, 8)
+mmiln.Model("mosi", num_layers=1, d_model=8, num_heads=2).fit(data.train, data.valid, epochs=2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "kind"),
+    [
+        ("sys.modules['ipywidgets'] = None", "stream"),
+        pytest.param("import ipywidgets", "display_data", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_notebook_has_widgets_or_text(before, kind):
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    if kind == "display_data":
+        pytest.importorskip("ipywidgets")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL.format(before=before))])
+    nbclient.NotebookClient(notebook, timeout=120).execute()
+    outputs = notebook.cells[0].outputs
+    result = next(output for output in outputs if output.output_type == "execute_result")
+    assert "<svg" in result.data["text/html"]
+    bars = [output for output in outputs if output.output_type == kind]
+    if kind == "stream":
+        assert {each.name for each in bars} == {"stderr"}
+        assert "epochs: 100%" in "".join(each.text for each in bars)
+    else:
+        assert "application/vnd.jupyter.widget-view+json" in bars[0].data
