@@ -50,7 +50,7 @@ def test_train_writes_a_folder_a_seed_and_reports_their_spread(trained):
     assert report["test"]["mae"]["std"] == pytest.approx(np.std(maes, ddof=1))
 
 
-def test_evaluate_and_predict_scale_as_training_did(trained, file, tmp_path):
+def test_evaluate_scales_as_training_did(trained, file):
     folder, _ = trained
     model = folder / "seed-1"
     recorded = json.loads((model / "run.json").read_text())["metrics"]["test"]
@@ -58,13 +58,6 @@ def test_evaluate_and_predict_scale_as_training_did(trained, file, tmp_path):
     shown = invoke("evaluate", "--model", model, "--data", file, "--split", "valid").stdout
     assert "MAE" in shown
     assert "n = 8" in shown
-
-    out = tmp_path / "new" / "scores.csv"
-    assert "9 scores" in invoke("predict", "--model", model, "--data", file, "--out", out).stdout
-    written = pd.read_csv(model / "predictions.csv").query("part == 'test'").drop(columns="part")
-    pd.testing.assert_frame_equal(pd.read_csv(out), written.reset_index(drop=True))
-    rows = json.loads(invoke("predict", "--model", model, "--data", file, "--json").stdout)
-    assert [row["id"] for row in rows] == pd.read_csv(out)["id"].tolist()
 
 
 def test_inspect_data_and_model(trained, file):

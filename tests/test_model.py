@@ -102,6 +102,39 @@ def test_every_variant_in_float32(variant: str, present: dict) -> None:
     check_model(configs.tiny(variant=variant, **present), LENGTHS, "float32")
 
 
+@pytest.mark.parametrize("lengths", [LENGTHS, SINGLE], ids=["ragged", "single"])
+@pytest.mark.parametrize("present", PRESENT, ids=PRESENT_IDS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_attention_maps_of_every_variant(variant: str, present: dict, lengths: dict) -> None:
+    config = configs.tiny(variant=variant, **present)
+    built, p = build(config)
+    batch = batches.random_batch(config, lengths, 0)
+    maps = built.attention_maps(batch)
+    agree(maps, model.attention_maps(p, config, batch), 1e-9)
+    assert len(maps) == config["num_layers"] * len(model.text_streams(config))
+    for name, utterances in maps.items():
+        sizes = zip(lengths["text"], lengths[name.partition("_")[2]], strict=True)
+        assert [u.shape for u in utterances] == [(config["num_heads"], *size) for size in sizes]
+        for rows in utterances:
+            torch.testing.assert_close(rows.sum(-1), torch.ones_like(rows[..., 0]))
+
+
+def test_attention_maps_ignore_padding_and_need_every_part() -> None:
+    config = configs.tiny()
+    built, _ = build(config, "float32")
+    batch = as_float32(batches.random_batch(config, LENGTHS, 0))
+    padded = dict(batch)
+    for m in LENGTHS:
+        frames = [torch.cat([u, torch.full((12 - len(u), u.shape[1]), torch.nan)]) for u in batch[m]]
+        padded |= {m: torch.stack(frames), f"{m}_lengths": LENGTHS[m]}
+    expected = built.attention_maps(batch)
+    for name, utterances in built.attention_maps(padded).items():
+        for mine, theirs in zip(utterances, expected[name], strict=True):
+            assert torch.equal(mine, theirs)
+    with pytest.raises(mmiln.errors.BatchError, match="no 'vision'"):
+        built.attention_maps({name: value for name, value in batch.items() if name != "vision"})
+
+
 SETTINGS = [
     ({"num_layers": 1}, LENGTHS),
     ({"num_layers": 3, "num_heads": 4}, LENGTHS),
@@ -336,6 +369,8 @@ def check_text_encoder(bert_dir: Path, present: dict, dtype: str, **arguments: A
     plain = {n: v if n == "text_bert" else as_float32({n: v})[n] for n, v in batch.items()}
     expected = model.forward(p, config, plain, configs.TINY_BERT)
     agree(built.forward(plain, intermediates=True), expected, TOLERANCE[dtype])
+    maps = model.attention_maps(p, config, plain, configs.TINY_BERT)
+    agree(built.attention_maps(plain), maps, TOLERANCE[dtype])
     found, gradients = oracle_losses(p, config, plain, bert=configs.TINY_BERT)
     agree(built.losses(plain), found, TOLERANCE[dtype])
     agree(built.gradients(plain), gradients, TOLERANCE[dtype])

@@ -9,13 +9,15 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from . import batches, diagnosis, pretrained
+from . import batches, diagnosis, explain, pretrained
 from ._core import Batch, Core
 from ._device import check_device
 from ._steps import Steps, cuda_capture, packed_ahead
 from .config import Config
+from .data import Dataset, Split
 from .errors import BatchError, ConfigError, StateError, WeightsError
 from .estimator import Estimator
+from .explanation import Explanation
 from .sizes import least_encoder_weights, least_weights
 from .summary import Summary
 from .text_encoder import find_text_encoder, read_safetensors
@@ -191,6 +193,46 @@ class Model(Estimator):
         """
         packed = self._pack(batch)
         return self._core.forward(packed, intermediates)
+
+    def attention_maps(self, batch: Mapping[str, Any]) -> dict[str, list[Tensor]]:
+        """Where the text looks in audio and vision: probabilities of the cross attention (21), no dropout.
+
+        Returns:
+            By ``fusion.<i>.text_audio`` and ``fusion.<i>.text_vision``, one ``(h, T_t, T_n)`` tensor an
+            utterance: for each head and text position a distribution over that modality's true frames. Empty
+            for a model without SAG-Transformers (``no_gate_fusion``, a single modality).
+
+        Raises:
+            BatchError: The batch can't be used.
+        """
+        packed = self._pack(batch)
+        return self._core.attention_maps(packed)
+
+    def explain(self, dataset: Split | Dataset, id: str, *, train: Split | None = None) -> Explanation:
+        """Why an utterance has its score: words, voice and face, gates, attention, similar utterances.
+
+        Weights of words and contributions of modalities are differences of predicted scores: see
+        :class:`mmiln.explanation.Explanation`, which prints as text and shows as HTML in a notebook.
+
+        Args:
+            dataset: Where the utterance is; all parts of a :class:`mmiln.data.Dataset` are searched.
+            id: Its name.
+            train: Utterances that it is compared with, and whose modalities stand in for its own. The default
+                is the dataset's train part; for a split, its other utterances. All of them are scored: a
+                smaller split takes less time.
+
+        Raises:
+            ConfigError: No utterance, or more than one, is called so; or there is none to compare it with.
+            DataError: There is no dataset or split, or no sentence for the text encoder.
+            BatchError: The model does not fit the data.
+
+        >>> import mmiln
+        >>> data = mmiln.data.synthetic(8, 2, 2)
+        >>> explanation = mmiln.Model("mosi", num_layers=1).explain(data, data.test.id[0])
+        >>> [word.text for word in explanation.words] == data.test.raw_text[0].split()
+        True
+        """
+        return explain.explain(self, dataset, id, train)
 
     def losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """``task``, ``sim``, ``diff`` and ``total`` of a batch without dropout, scalars off the graph.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import re
+from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,29 @@ class TextEncoder:
         except Exception as error:  # tokenizers raises nothing narrower
             raise ConfigError(f"the tokenizer in {self.directory} can't be used: {error}") from error
         return encodings
+
+    def pieces(self, ids: Sequence[int]) -> tuple[list[str], list[list[int]]]:
+        """What the tokenizer calls these tokens, and of each word the places of its pieces among them.
+
+        A WordPiece that begins with ``##`` goes on with a word; [CLS], [SEP] and whatever else is put around
+        every sentence belong to no word.
+
+        Raises:
+            MissingFileError: There is no tokenizer.
+            ConfigError: There is one that can't be used.
+        """
+        (around,) = self.tokenize([""])
+        added = set(around[0].tolist())
+        names = [self._tokenizer.id_to_token(id_) or f"#{id_}" for id_ in ids]
+        words: list[list[int]] = []
+        for place, (id_, name) in enumerate(zip(ids, names, strict=True)):
+            if id_ in added:
+                continue
+            if name.startswith("##") and words and words[-1][-1] == place - 1:
+                words[-1].append(place)
+            else:
+                words.append([place])
+        return names, words
 
     def tokenizer_files(self) -> list[Path]:
         """The files that :meth:`tokenize` reads."""

@@ -1,6 +1,8 @@
 //! A fusion layer: GateTransformers (7)-(12) for audio and vision, SAG-Transformers (15)-(23) for the
 //! text-led streams. Streams that do not depend on each other run at the same time.
 
+use tch::Tensor;
+
 use super::layers::{MultiHeadAttention, linear};
 use super::transformer::{Halfway, StreamOutput, Transformer};
 use crate::config::ModelConfig;
@@ -89,6 +91,16 @@ impl FusionLayer {
         let mut text_led = alone.split_off(own_count).into_iter();
         let mut alone = alone.into_iter();
         layers.iter().map(|_| LayerOutput { alone: alone.next(), text_led: text_led.next() }).collect()
+    }
+
+    /// Probabilities of the cross attention (21) without dropout, one `(heads, T_t, T_n)` an utterance, from
+    /// the layer's inputs X_f^{i-1} and A; `None` without a SAG stack.
+    pub fn attention_maps(&self, text_led: &Ragged, a: &Ragged) -> Option<Vec<Tensor>> {
+        let sag = self.text_led.as_ref()?;
+        let attended = MultiHeadAttention::over_themselves(&[(&sag.self_attention, text_led)], &Noise::off());
+        let h = text_led.with(attended.into_iter().next()?); // H (15)
+        let (s, _) = SagTransformer::gate(&[sag], std::slice::from_ref(a)).into_iter().next()?; // S (18)
+        Some(sag.body.attention.probabilities(&h, &s))
     }
 }
 

@@ -7,7 +7,7 @@ use crate::ops::bigru_control::{Bigru, bigru_control};
 use crate::ops::linear::{Activation, linears};
 use crate::ops::{LayerNorm, Linear, Recurrent};
 use crate::params::{Init, Scope};
-use crate::ragged::Ragged;
+use crate::ragged::{Ragged, split};
 use crate::rng::Noise;
 
 /// Declares `weight` `(out, in)` and `bias` `(out,)`.
@@ -89,11 +89,10 @@ impl MultiHeadAttention {
 
     /// MHA(H, S, S) of each stream: queries of one sequence, keys and values of another, `(sum Th, d)`.
     pub fn over_sources(streams: &[(&Self, &Ragged, &Ragged)], noise: &Noise) -> Vec<Tensor> {
-        let width = |mha: &Self| mha.out_proj.weight.value.size()[0];
         let parts: Vec<[Linear; 2]> = streams
             .iter()
             .map(|(mha, ..)| {
-                let d = width(mha);
+                let d = mha.width();
                 [mha.in_proj.rows(0, d), mha.in_proj.rows(d, 2 * d)]
             })
             .collect();
@@ -108,6 +107,23 @@ impl MultiHeadAttention {
         });
         let mixed = attention(&calls.collect::<Vec<_>>());
         project(streams.iter().zip(&mixed).map(|((mha, ..), mixed)| (mixed, &mha.out_proj)))
+    }
+
+    /// What [`Self::over_sources`] weighs the values with, of one stream and without dropout: one
+    /// `(heads, Th, Ts)` an utterance. The op never holds them, so they are computed here by themselves.
+    pub fn probabilities(&self, h: &Ragged, s: &Ragged) -> Vec<Tensor> {
+        let d = self.width();
+        let (q, k) = (self.in_proj.rows(0, d), self.in_proj.rows(d, d));
+        let projected = project([(&h.frames, &q), (&s.frames, &k)].into_iter());
+        let by_head = |x: Tensor| x.view([-1, self.heads, d / self.heads]).transpose(0, 1);
+        let queries = split(&projected[0], &h.layout).into_iter().map(by_head);
+        let keys = split(&projected[1], &s.layout).into_iter().map(by_head);
+        let scale = ((d / self.heads) as f64).sqrt();
+        queries.zip(keys).map(|(q, k)| (q.matmul(&k.transpose(1, 2)) / scale).softmax(-1, None)).collect()
+    }
+
+    fn width(&self) -> i64 {
+        self.out_proj.weight.value.size()[0]
     }
 }
 

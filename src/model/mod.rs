@@ -212,6 +212,25 @@ impl Model {
         Forward { multimodal, branches }
     }
 
+    /// Probabilities of the cross attention (21) without dropout, by layer and modality, one
+    /// `(heads, T_t, T_n)` an utterance of a batch that [`Model::check`] admits; none without a SAG stack.
+    pub fn attention_maps(&self, batch: &Batch) -> Vec<(usize, Modality, Vec<Tensor>)> {
+        let noise = Noise::off();
+        let Some((encoder, text)) = self.text.as_ref().zip(batch.text.as_ref()) else { return vec![] };
+        let x = encoder.forward(text, &noise); // X_t^0
+        let mut maps = vec![];
+        for (branch, outputs) in self.branches.iter().zip(self.fuse(batch, Some(&x), true, &noise)) {
+            let mut x = &x;
+            for (i, (layer, output)) in branch.layers.iter().zip(&outputs).enumerate() {
+                let (Some(alone), Some(text_led)) = (&output.alone, &output.text_led) else { continue };
+                let a = alone.output.with(alone.attention.shallow_clone());
+                maps.extend(layer.attention_maps(x, &a).map(|maps| (i, branch.modality, maps)));
+                x = &text_led.output; // X_f^i
+            }
+        }
+        maps
+    }
+
     /// The outputs of all layers, by branch.
     fn fuse(&self, batch: &Batch, text: Option<&Ragged>, own: bool, noise: &Noise) -> Vec<Vec<LayerOutput>> {
         if self.branches.is_empty() {

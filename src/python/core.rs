@@ -85,11 +85,18 @@ impl Core {
         for (name, value) in values {
             match value {
                 Value::Dense(tensor) => dict.set_item(name, PyTensor(tensor))?,
-                Value::Ragged(list) => {
-                    let list: Vec<PyTensor> = list.into_iter().map(PyTensor).collect();
-                    dict.set_item(name, list.into_py_any(py)?)?;
-                }
+                Value::Ragged(list) => dict.set_item(name, tensor_list(py, list)?)?,
             }
+        }
+        Ok(dict)
+    }
+
+    /// Probabilities of the text-led streams' cross attention, `fusion.{i}.{stream}`.
+    fn attention_maps<'py>(&self, py: Python<'py>, batch: &PyBatch) -> PyResult<Bound<'py, PyDict>> {
+        let maps = entry::run(py, || self.lock()?.attention_maps(&batch.0))?;
+        let dict = PyDict::new(py);
+        for (i, modality, list) in maps {
+            dict.set_item(format!("fusion.{i}.{}", modality.text_led()), tensor_list(py, list)?)?;
         }
         Ok(dict)
     }
@@ -251,6 +258,10 @@ fn parse_precision(precision: &str) -> Result<Precision> {
         "bf16" => Ok(Precision::Bf16),
         other => Err(Error::Config(format!("precision must be \"float32\" or \"bf16\", got {other:?}"))),
     }
+}
+
+fn tensor_list(py: Python<'_>, tensors: Vec<Tensor>) -> PyResult<PyObject> {
+    tensors.into_iter().map(PyTensor).collect::<Vec<_>>().into_py_any(py)
 }
 
 fn tensor_dict(

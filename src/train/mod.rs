@@ -91,6 +91,16 @@ impl Trainer {
         Ok(self.model.forward(batch, wanted, &Noise::off()))
     }
 
+    /// [`Model::attention_maps`].
+    ///
+    /// # Errors
+    /// [`Error::Batch`] where the batch does not fit the model.
+    pub fn attention_maps(&self, batch: &Batch) -> Result<Vec<(usize, Modality, Vec<Tensor>)>> {
+        self.model.check(batch)?;
+        let _no_grad = tch::no_grad_guard();
+        Ok(self.model.attention_maps(batch))
+    }
+
     /// [`Losses::values`] of a batch without dropout.
     ///
     /// # Errors

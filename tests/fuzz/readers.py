@@ -17,6 +17,7 @@ import numpy as np
 
 import mmiln
 from mmiln.data import Split, Standardizer
+from mmiln.data.sentences import Sentences
 from mmiln.experiments import Experiment, Report, Search
 from mmiln.text_encoder import TextEncoder
 
@@ -106,6 +107,16 @@ def _read_content(folder: Path, option: int) -> object:
         return None
     (folder / "data.pkl").write_bytes(data)
     return _read_dataset(folder, option)
+
+
+_TABLE = b'text,n\ngood,1\n"so, bad",2\n'
+
+
+def _read_sentences(folder: Path, option: int) -> object:
+    data = (folder / "sentences.csv").read_bytes()
+    if option % 4 == 3:
+        return Sentences.of_lines(data).texts
+    return Sentences.of_csv(folder / "sentences.csv", (None, "text", "n")[option % 4]).texts
 
 
 # Saved models, their encoders and tokenizers
@@ -210,6 +221,11 @@ def _read_standardizer(folder: Path, option: int) -> object:
 READERS = {
     "dataset": Reader(_datasets, {"data.pkl": PICKLE}, _read_dataset),
     "content": Reader(_contents, {"content.json": CONTENT}, _read_content),
+    "sentences": Reader(
+        lambda: [{"sentences.csv": _TABLE}],
+        {"sentences.csv": text("text raw_text sentence")},
+        _read_sentences,
+    ),
     "config": Reader(_model, {"config.json": _CONFIG}, _read_model),
     "experiment": Reader(_descriptions, {"experiment.toml": _TOML}, _read_experiment),
     "search": Reader(_searches, {"search.toml": _TOML}, _read_search),

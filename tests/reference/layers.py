@@ -70,20 +70,26 @@ def control(params: Params, name: str, x: Tensor) -> Tensor:
     return (torch.stack(forward).mean(dim=0) + torch.stack(backward).mean(dim=0)) / 2
 
 
+def probabilities(q: Tensor, k: Tensor, heads: int) -> Tensor:
+    """softmax(q k^T / sqrt(width)) of each head's slice of the channels: (heads, Tq, Tk)."""
+    pairs = zip(q.chunk(heads, dim=1), k.chunk(heads, dim=1), strict=True)
+    return torch.stack([torch.softmax(q_h @ k_h.T / q_h.shape[1] ** 0.5, dim=1) for q_h, k_h in pairs])
+
+
 def scaled_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """softmax(q k^T / sqrt(width)) v for each head's slice of the channels, put side by side."""
-    mixed = []
-    for q_h, k_h, v_h in zip(
-        q.chunk(heads, dim=1), k.chunk(heads, dim=1), v.chunk(heads, dim=1), strict=True
-    ):
-        scores = q_h @ k_h.T / q_h.shape[1] ** 0.5
-        mixed.append(torch.softmax(scores, dim=1) @ v_h)
-    return torch.cat(mixed, dim=1)
+    """The probabilities times v for each head's slice of the channels, put side by side."""
+    shares = zip(probabilities(q, k, heads), v.chunk(heads, dim=1), strict=True)
+    return torch.cat([share @ v_h for share, v_h in shares], dim=1)
 
 
 def attention(params: Params, name: str, query: Tensor, source: Tensor, heads: int) -> Tensor:
     """MHA(Q, K, V) with K = V = source, as in (10), (15) and (21)."""
+    q, k, v = in_projections(params, name, query, source)
+    return linear(params, f"{name}.out_proj", scaled_attention(q, k, v, heads))
+
+
+def in_projections(params: Params, name: str, query: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Q, K and V of the heads, side by side."""
     w_q, w_k, w_v = params[f"{name}.in_proj_weight"].chunk(3)
     b_q, b_k, b_v = params[f"{name}.in_proj_bias"].chunk(3)
-    mixed = scaled_attention(query @ w_q.T + b_q, source @ w_k.T + b_k, source @ w_v.T + b_v, heads)
-    return linear(params, f"{name}.out_proj", mixed)
+    return query @ w_q.T + b_q, source @ w_k.T + b_k, source @ w_v.T + b_v

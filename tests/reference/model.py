@@ -7,7 +7,17 @@ import torch
 from torch import Tensor
 
 from .bert import bert
-from .layers import Params, attention, control, conv1d, layer_norm, linear, lstm
+from .layers import (
+    Params,
+    attention,
+    control,
+    conv1d,
+    in_projections,
+    layer_norm,
+    linear,
+    lstm,
+    probabilities,
+)
 
 Config = Mapping[str, Any]
 
@@ -61,8 +71,15 @@ def sag_transformer(params: Params, name: str, x: Tensor, a: Tensor, config: Con
     else:
         g_s = torch.ones_like(a)
     r = attention(params, f"{name}.attention", h, g_s * a, heads)  # (18) (21)
+    q, k, _ = in_projections(params, f"{name}.attention", h, g_s * a)
     y = layer_norm(params, f"{name}.norm1", g["compound"] * r + g["retain"] * x)  # (22)
-    return {**g, "source": g_s, "attention": r, "output": feed_forward(params, name, y)}  # (23)
+    return {
+        **g,
+        "source": g_s,
+        "attention": r,
+        "map": probabilities(q, k, heads),
+        "output": feed_forward(params, name, y),  # (23)
+    }
 
 
 def head(params: Params, name: str, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,7 +113,7 @@ def utterance(
         for stream, results in layer.items():
             x[stream] = results["output"]
             if not gated(config):
-                results = {key: results[key] for key in ("output", "attention")}
+                results = {key: results[key] for key in ("output", "attention", "map") if key in results}
             for key, value in results.items():
                 if key != "control":
                     out[f"fusion.{i}.{stream}.{key}"] = value
@@ -127,14 +144,29 @@ def forward(
 
     Without gates (`no_mfm`) there are no `control`, `retain`, `compound` and `source` entries.
     """
+    out: dict[str, Any] = {}
+    for key, values in each_utterance(params, config, batch, bert_config).items():
+        ragged = key.endswith((".output", ".attention", ".source"))
+        if not key.endswith(".map"):
+            out[key] = values if ragged else torch.stack(values)
+    return out
+
+
+def attention_maps(
+    params: Params, config: Config, batch: Mapping[str, Any], bert_config: Config | None = None
+) -> dict[str, list[Tensor]]:
+    """Probabilities of the cross attention (21) by layer and text-led stream: lists of (heads, T_t, T_n)."""
+    found = each_utterance(params, config, batch, bert_config)
+    return {key.removesuffix(".map"): values for key, values in found.items() if key.endswith(".map")}
+
+
+def each_utterance(
+    params: Params, config: Config, batch: Mapping[str, Any], bert_config: Config | None
+) -> dict[str, list[Tensor]]:
+    """Each result of all utterances."""
     text = "text_bert" if "text_bert" in batch else "text"
     results = []
     for b in range(len(batch[text])):
         frames = {m: batch[m][b] for m in [text, *sources(config)]}
         results.append(utterance(params, config, frames, bert_config))
-    out: dict[str, Any] = {}
-    for key in results[0]:
-        values = [result[key] for result in results]
-        ragged = key.endswith((".output", ".attention", ".source"))
-        out[key] = values if ragged else torch.stack(values)
-    return out
+    return {key: [result[key] for result in results] for key in results[0]}

@@ -12,16 +12,15 @@ from rich.console import Console
 from rich.table import Table
 
 from .. import demo as demonstration
-from .. import pretrained, runs, training
+from .. import runs, training
 from ..auto import load_pretrained
-from ..data import Dataset, Standardizer, load, synthetic
-from ..data.standardizer import FILE as STANDARDIZER_FILE
+from ..data import Dataset
 from ..errors import MmilnError
-from ..estimator import Estimator
 from ..metrics import Metrics, spread
 from ..model import Model
 from . import experiment
-from .options import Json, out
+from .options import Data, Json, Saved, load_data, out, prepared
+from .predict import predict
 
 app = typer.Typer(
     help="MMILN: multimodal sentiment analysis of text, audio and vision.",
@@ -29,9 +28,8 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.add_typer(experiment.app, name="experiment")
+app.command()(predict)
 
-Data = Annotated[str, typer.Option(help="A pickle of MMSA's or MISA's format, a folder, or 'synthetic'.")]
-Saved = Annotated[Path, typer.Option("--model", help="A directory that save_pretrained or train wrote.")]
 Part = Annotated[str, typer.Option(help="Which part of the data: train, valid or test.")]
 
 MEASURES = {
@@ -105,7 +103,7 @@ def train(
     json_: Json = False,
 ) -> None:
     """Train one model a seed; report validation-selected test metrics, mean and deviation."""
-    dataset = _load(data, standardize=standardize)
+    dataset = load_data(data, standardize=standardize)
     fields = runs.overrides(settings or [])
     if not json_:
         out.print(dataset.describe())
@@ -142,34 +140,12 @@ def train(
 @app.command()
 def evaluate(model: Saved, data: Data, split: Part = "test", json_: Json = False) -> None:
     """Measure a saved model on a part of a dataset."""
-    loaded, part = _prepared(model, data, split)
+    loaded, part = prepared(model, data, split)
     metrics = loaded.evaluate(part)
     if json_:
         print(json.dumps(metrics.to_dict()))
     else:
         out.print(str(metrics), highlight=False)
-
-
-@app.command()
-def predict(
-    model: Saved,
-    data: Data,
-    split: Part = "test",
-    output: Annotated[Path | None, typer.Option("--out", help="A CSV file; without, the screen.")] = None,
-    json_: Json = False,
-) -> None:
-    """Score every utterance of a part of a dataset."""
-    loaded, part = _prepared(model, data, split)
-    frame = loaded.predict(part).to_pandas()
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        pretrained.write(output, lambda path: frame.to_csv(path, index=False))
-    if json_:
-        print(frame.to_json(orient="records"))
-    elif output is None:
-        print(frame.to_csv(index=False), end="")
-    else:
-        out.print(f"{len(frame)} scores: {output}", highlight=False)
 
 
 @app.command()
@@ -187,7 +163,7 @@ def inspect(
             out.print(repr(model), highlight=False)
             out.print(str(summary), highlight=False)
         return
-    dataset = _load(path)
+    dataset = load_data(path)
     if json_:
         print(json.dumps(_described(dataset)))
     else:
@@ -197,19 +173,6 @@ def inspect(
 def _spread(values: list[float]) -> dict[str, float | None]:
     """What JSON can hold of a spread over seeds."""
     return {name: None if value != value else value for name, value in spread(values).items()}
-
-
-def _load(data: str, *, standardize: bool = False) -> Dataset:
-    return synthetic() if data == "synthetic" else load(data, standardize=standardize)
-
-
-def _prepared(model: Path, data: str, split: str) -> tuple[Estimator, Any]:
-    """A saved model and a part of a dataset, scaled as the model's training data was."""
-    loaded = load_pretrained(model)
-    part = runs.part_of(_load(data), split)
-    if (model / STANDARDIZER_FILE).is_file():
-        part = Standardizer.load(model).transform(part)
-    return loaded, part
 
 
 def _described(dataset: Dataset) -> dict[str, Any]:

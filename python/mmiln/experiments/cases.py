@@ -5,26 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from .. import runs
+from ..attribution import BACKGROUND, Gates, contributions, mean_gates
 from ..data import Split, collate
-from ..data.split import FIELDS, MODALITIES
+from ..data.split import MODALITIES
 from ..errors import ConfigError, MissingFileError
 from ..model import Model
 from .experiment import Experiment
 from .results import Finished, read
 from .tables import Table
 
-BACKGROUND: Final = 32  # utterances of train that stand in for a modality
-TEXT_FIELDS: Final = ("text", "text_bert", "raw_text")
-
 Pick = Literal["disagreement", "flips"]
-Gates = dict[str, dict[str, float]]  # by stream and gate
 
 
 @dataclass(frozen=True)
@@ -166,42 +162,12 @@ def case_study(
             pseudo_labels={
                 name: labels[some.id[i]] for name, labels in known.items() if some.id[i] in labels
             },
-            gates=_gates(inside, i),
+            gates=mean_gates(inside, i),
             contributions={name: float(values[i]) for name, values in moved.items()},
         )
         for i, at in enumerate(chosen)
     )
     return CaseStudy(*names, cases)
-
-
-def contributions(model: Model, some: Split, background: Split) -> dict[str, npt.NDArray[np.float64]]:
-    """How far each modality moved each score ``(N,)``, by modality.
-
-    The score minus the mean score with this modality of 32 utterances, evenly spaced in ``background``, in
-    its place (the interventional expectation of Janzing et al. 2020): what was there is compared with what
-    might have been, never with a blank that no one would say.
-    """
-    count = min(BACKGROUND, len(background))
-    stand_ins = background.subset(np.linspace(0, len(background) - 1, count).astype(int).tolist())
-    scores = model.predict(some).score.astype(np.float64)
-    result = {}
-    for name in MODALITIES:
-        if not model.config.model[f"{name}_dim"]:
-            continue
-        replaced = TEXT_FIELDS if name == "text" else (name,)
-        fields = {
-            field: [
-                (getattr(stand_ins, field)[k] if field in replaced else getattr(some, field)[i])
-                for i in range(len(some))
-                for k in range(count)
-            ]
-            for field in FIELDS
-            if field in some.fields
-        }
-        ids = [f"{i} {k}" for i in range(len(some)) for k in range(count)]
-        without = model.predict(Split(ids, np.zeros(len(ids), np.float32), **fields)).score
-        result[name] = scores - without.astype(np.float64).reshape(len(some), count).mean(axis=1)
-    return result
 
 
 def _named(part: Split, ids: Sequence[str]) -> list[int]:
@@ -227,20 +193,6 @@ def _picked(
         raise ConfigError(f'pick must be "disagreement" or "flips", got {pick!r}')
     order = np.argsort(-apart, kind="stable")[:n]
     return [int(at) for at in order if apart[at] >= 0]
-
-
-def _gates(inside: Mapping[str, torch.Tensor | list[torch.Tensor]], i: int) -> list[Gates]:
-    """By layer: the means of all gates of utterance ``i``."""
-    layers: list[Gates] = []
-    for key, value in inside.items():
-        names = key.split(".")
-        if names[0] != "fusion" or names[-1] not in ("retain", "compound", "source"):
-            continue
-        _, layer, stream, gate = names
-        while len(layers) <= int(layer):
-            layers.append({})
-        layers[int(layer)].setdefault(stream, {})[gate] = float(value[i].mean())
-    return layers
 
 
 def _signed(value: float | None) -> str:

@@ -8,14 +8,7 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .75rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-thead th { border-bottom: 2px solid #888; }
-img { max-width: 100%; }
-"""
+from ..pages import render
 
 
 @dataclass(frozen=True)
@@ -64,10 +57,7 @@ def latex(text: str) -> str:
 def page(markdown: str, title: str) -> str:
     """A page of HTML that says what the Markdown says."""
     from markdown_it import MarkdownIt
+    from markupsafe import Markup
 
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f"<title>{html.escape(title)}</title>\n"
-        f"<style>{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
-    )
+    return render("page.html", title=title, body=Markup(body))  # escaped by MarkdownIt
