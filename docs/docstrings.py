@@ -15,11 +15,14 @@ DOCTEST = re.compile(r"(?:^>>> .*\n?)(?:^(?!\s*$).*\n?)*", re.MULTILINE)
 def markdown(docstring: str, within: str = "") -> str:
     """A docstring; methods that a class names without a dot are its own, inherited ones among them.
 
-    Links are resolved by mkdocstrings; a strict build refuses those that lead nowhere.
+    Links are resolved by mkdocstrings; a strict build refuses those that lead nowhere. Attributes are told
+    within their class and can't be linked to.
     """
 
     def link(role: re.Match[str]) -> str:
         kind, name = role.groups()
+        if kind == "attr":
+            return f"`{name}`"
         own = kind == "meth" and "." not in name
         return f"[`{name}`][{within + name if own else name}]"
 
