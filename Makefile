@@ -21,7 +21,7 @@ UNSAFE := --manifest-path tests/unsafe/Cargo.toml
 
 RUST := Cargo.toml Cargo.lock build.rs $(shell find src csrc -type f)
 
-.PHONY: demo test test-slow test-lowest fuzz sanitize bench notebooks lint audit format wheel wheel-check gpu-check \
+.PHONY: demo test test-slow test-lowest fuzz sanitize bench notebooks docs lint audit format wheel wheel-check gpu-check \
 	build lock clean
 
 demo: build
@@ -63,7 +63,11 @@ bench: build
 notebooks: build
 	pytest -q --nbmake --override-ini testpaths=notebooks --override-ini addopts= notebooks
 
-lint: build
+# site/, the documentation: every link leads somewhere. Needs neither the core nor a network.
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 mkdocs build -q --strict
+
+lint: build docs
 	cargo fmt --check
 	cargo fmt --check $(UNSAFE)
 	cargo clippy --release --locked -- -D warnings

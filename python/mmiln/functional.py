@@ -10,8 +10,8 @@ them, the gradient of a gradient raises ``RuntimeError``. Results and gradients 
 number of threads. Dropout is by counter: the same ``seed`` drops the same elements, another seed others,
 and no global generator is read or advanced; give each place and each step a seed of its own.
 
-All tensors of a call have one dtype, ``float32`` or ``float64``, any strides, and are on the CPU: there are
-no kernels for other devices today.
+All tensors of a call have one dtype, ``float32`` or ``float64``, any strides, and are on one device: the CPU,
+or a CUDA device of compute capability 8.0 or later.
 
 Symbols and equation numbers are those of Xue et al., CCL 2023: B utterances in a batch, T frames of an
 utterance, d the width of the model.

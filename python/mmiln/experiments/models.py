@@ -46,6 +46,7 @@ def _title(network: type[Network]) -> str:
     return (network.__doc__ or network.__name__).strip().split("\n")[0].rstrip(".")
 
 
+#: Every model that an experiment may name.
 MODELS: Final[dict[str, Entry]] = {
     "full": Entry("MMILN on all modalities of the data"),
     "no_mrm": Entry("MMILN without similarity and difference losses (-MRM)", {"variant": "no_mrm"}),
