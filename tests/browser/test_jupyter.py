@@ -1,0 +1,123 @@
+"""The quick start in a real JupyterLab: what a person sees who opens it and runs all cells."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.browser
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "01_quickstart.ipynb"
+START_S, RUN_S = 60, 120  # at most, on a machine that is busy
+
+# Where Jupyter keeps things, in place of the user's own.
+PLACES = {
+    "JUPYTER_CONFIG_DIR": ".config",
+    "JUPYTER_RUNTIME_DIR": ".runtime",
+    "JUPYTERLAB_SETTINGS_DIR": ".settings",
+    "JUPYTERLAB_WORKSPACES_DIR": ".workspaces",
+    "IPYTHONDIR": ".ipython",
+}
+# All cells are in the page, also those out of sight; no question about news, which are on the network.
+SETTINGS = {
+    "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
+    "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a JupyterLab with the quick start in its folder, and nothing of the user's settings."""
+    pytest.importorskip("jupyterlab", reason="JupyterLab is not installed: pip install jupyterlab")
+    folder = tmp_path_factory.mktemp("lab")
+    notebook = json.loads(NOTEBOOK.read_text())
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell |= {"outputs": [], "execution_count": None}
+    (folder / NOTEBOOK.name).write_text(json.dumps(notebook))
+    for plugin, settings in SETTINGS.items():
+        path = folder / ".settings" / f"{plugin}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(settings))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {place: str(folder / name) for place, name in PLACES.items()}
+    command = [
+        *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.token="),
+        *(f"--ServerApp.root_dir={folder}", f"--port={port}", "--ServerApp.port_retries=0"),
+    ]
+    log = folder / ".log"
+    with log.open("w") as out, subprocess.Popen(command, env=environment, stdout=out, stderr=out) as server:
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _wait_for(address, server, log)
+            yield address
+        finally:
+            server.terminate()
+
+
+def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + START_S
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            urllib.request.urlopen(f"{address}/api", timeout=5).close()
+            return
+        except urllib.error.URLError:
+            time.sleep(0.2)
+    pytest.fail(f"JupyterLab did not start:\n{log.read_text()}")
+
+
+@pytest.fixture
+def notebook(lab: str, page: Page) -> Page:
+    """The quick start in JupyterLab after "Run All Cells"."""
+    page.goto(f"{lab}/lab/tree/{NOTEBOOK.name}?reset")
+    page.get_by_text("| Idle").wait_for(timeout=START_S * 1000)
+    _choose(page, "Run", "Run All Cells")
+    page.wait_for_function(
+        """() => [...document.querySelectorAll(".jp-CodeCell .jp-InputArea-prompt")]
+            .every(prompt => /\\d/.test(prompt.innerText))""",
+        timeout=RUN_S * 1000,
+    )
+    height = page.locator(".jp-Notebook .jp-WindowedPanel-inner").evaluate("cells => cells.scrollHeight")
+    page.set_viewport_size({"width": 1100, "height": height + 200})
+    return page
+
+
+def _choose(page: Page, *path: str) -> None:
+    """An entry of the menus."""
+    for name in path:
+        page.locator(".lm-MenuBar-itemLabel, .lm-Menu-itemLabel").get_by_text(name, exact=True).click()
+
+
+def test_quick_start(notebook: Page, screenshots: Path) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    outputs = notebook.locator(".jp-OutputArea-output")
+    for kind in ("error", "stderr"):
+        assert notebook.locator(f'.jp-OutputArea-output[data-mime-type*="{kind}"]').all_inner_texts() == []
+    bar = notebook.locator(".jp-OutputArea-output .widget-hbox").filter(has_text="epochs")
+    assert "6/6" in bar.inner_text()
+    widths = [picture.evaluate("image => image.naturalWidth") for picture in outputs.locator("img").all()]
+    assert widths
+    assert min(widths) > 300
+
+    for theme in ("JupyterLab Light", "JupyterLab Dark"):
+        _choose(notebook, "Settings", "Theme", theme)
+        notebook.wait_for_selector(f'body[data-jp-theme-name="{theme}"]', state="attached")
+        found = axe.run(notebook, ".jp-OutputArea-output", {"runOnly": ["color-contrast"]})
+        assert found.violations_count == 0, found.generate_report()
+        notebook.screenshot(path=screenshots / f"{NOTEBOOK.stem}-{theme.split()[1].lower()}.png")
