@@ -142,6 +142,13 @@ def test_data_sets_are_tables(data):
     assert cells(parsed(data.train))[1][2:] == cells(tree)[1][2:]
 
 
+def test_a_description_as_text_shows_nothing_on_the_side(data, monkeypatch):
+    """Within Jupyter, rich displays what it prints, and an empty output where it captures."""
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("rich.jupyter.display", lambda *_: pytest.fail("rich displayed"))
+    assert "True lengths" in str(data.describe())
+
+
 @pytest.mark.parametrize("build", [lambda: mmiln.Model("mosi", **TINY), lambda: Baseline("lmf", "mosi")])
 def test_models_say_what_they_are(build, data):
     model = build()

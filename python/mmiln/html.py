@@ -13,6 +13,7 @@ WIDTH, HEIGHT = 320, 72  # of a chart, in pixels
 # Okabe and Ito (2008); each has a contrast of at least 3 : 1 to white and to black.
 _COLOURS: Final = ("#0072B2", "#D55E00")
 _CELL: Final = "padding: 1px 8px"
+_NO_FORMULA: Final = 'class="mathjax_ignore"'  # ids such as train000$_$1 are no mathematics
 
 
 def text(value: object) -> str:
@@ -35,7 +36,7 @@ def number(value: float, digits: int = 4) -> str:
 
 def paragraph(value: object) -> str:
     """A line of text."""
-    return f"<p>{text(value)}</p>"
+    return f"<p {_NO_FORMULA}>{text(value)}</p>"
 
 
 def code(value: object) -> str:
@@ -57,7 +58,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], caption: str 
 
     head = f'<caption style="{_CELL}; text-align: left">{text(caption)}</caption>' if caption else ""
     body = "".join(line("td", row) for row in rows)
-    return f"<table>{head}<thead>{line('th', header)}</thead><tbody>{body}</tbody></table>"
+    return f"<table {_NO_FORMULA}>{head}<thead>{line('th', header)}</thead><tbody>{body}</tbody></table>"
 
 
 def chart(curves: Mapping[str, Sequence[float]], marked: int | None = None) -> str:

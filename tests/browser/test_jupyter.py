@@ -113,6 +113,7 @@ def test_quick_start(notebook: Page, screenshots: Path) -> None:
         assert notebook.locator(f'.jp-OutputArea-output[data-mime-type*="{kind}"]').all_inner_texts() == []
     bar = notebook.locator(".jp-OutputArea-output .widget-hbox").filter(has_text="epochs")
     assert "6/6" in bar.inner_text()
+    assert outputs.locator("mjx-container").count() == 0  # ids hold $, which is no formula
     widths = [picture.evaluate("image => image.naturalWidth") for picture in outputs.locator("img").all()]
     assert widths
     assert min(widths) > 300

@@ -40,7 +40,7 @@ class Description:
         return Group(*parts)
 
     def __str__(self) -> str:
-        console = Console(width=100, color_system=None, record=False)
+        console = Console(width=100, color_system=None, force_jupyter=False)
         with console.capture() as capture:
             console.print(self)
         return capture.get()
