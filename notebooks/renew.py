@@ -15,11 +15,17 @@ def renew(path: Path) -> None:
     """Runs a notebook in its folder and writes it over itself."""
     notebook = nbformat.read(path, as_version=4)
     metadata = copy.deepcopy(notebook.metadata)
-    NotebookClient(notebook, record_timing=False, resources={"metadata": {"path": str(FOLDER)}}).execute()
+    NotebookClient(
+        notebook, record_timing=False, resources={"metadata": {"path": str(FOLDER)}}
+    ).execute()
     notebook.metadata = metadata  # a run adds the version of its Python
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if WIDGET not in output.get("data", {})
+            ]
     nbformat.write(notebook, path)
 
 
