@@ -21,7 +21,7 @@ UNSAFE := --manifest-path tests/unsafe/Cargo.toml
 
 RUST := Cargo.toml Cargo.lock build.rs $(shell find src csrc -type f)
 
-.PHONY: demo test test-slow test-lowest fuzz sanitize bench notebooks docs lint audit format wheel wheel-check gpu-check \
+.PHONY: demo test test-slow test-lowest fuzz sanitize bench notebooks browser docs lint audit format wheel wheel-check gpu-check \
 	build lock clean
 
 demo: build
@@ -62,6 +62,11 @@ bench: build
 
 notebooks: build
 	pytest -q --nbmake --override-ini testpaths=notebooks --override-ini addopts= notebooks
+
+# Pages, and notebooks in JupyterLab, in a real browser.
+browser: build
+	-.ci/chromium
+	pytest -q -rs -m browser tests/browser
 
 # site/, the documentation: every link leads somewhere. Needs neither the core nor a network.
 docs: $(VENV)/installed
