@@ -30,7 +30,7 @@ from .predictions import Predictions  # noqa: E402
 __version__ = _version("mmiln")
 
 if _TYPE_CHECKING:
-    from . import experiments, sklearn, testing
+    from . import experiments, plotting, sklearn, testing
 
 __all__ = [
     "Callback",
@@ -45,6 +45,7 @@ __all__ = [
     "experiments",
     "functional",
     "load_pretrained",
+    "plotting",
     "sklearn",
     "testing",
 ]
@@ -52,6 +53,6 @@ __all__ = [
 
 def __getattr__(name: str) -> _Any:
     """Rooms that are opened when they are first asked for: ``testing`` needs pytest, for one."""
-    if name in ("experiments", "sklearn", "testing"):
+    if name in ("experiments", "plotting", "sklearn", "testing"):
         return _importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -140,7 +140,7 @@ def test_a_text_encoder_is_read_and_fine_tuned(name, tiny_bert):
     assert not torch.equal(model.state_dict()["bert.embeddings.word_embeddings.weight"], weight)
 
 
-@pytest.mark.parametrize("name", [name for name, network in NETWORKS.items() if network.ALIGNED])
+@pytest.mark.parametrize("name", [name for name in LEARNING if NETWORKS[name].ALIGNED])
 def test_what_needs_words_says_so(name):
     batch = next(iter(mmiln.data.synthetic(8, 8, 8).train.loader(8)))
     with pytest.raises(mmiln.errors.MmilnError, match="align"):
