@@ -15,17 +15,16 @@ def renew(path: Path) -> None:
     """Runs a notebook in its folder and writes it over itself."""
     notebook = nbformat.read(path, as_version=4)
     metadata = copy.deepcopy(notebook.metadata)
-    NotebookClient(
-        notebook, record_timing=False, resources={"metadata": {"path": str(FOLDER)}}
-    ).execute()
+    where = {"metadata": {"path": str(FOLDER)}}
+    settings = {"record_timing": False, "coalesce_streams": True}
+    NotebookClient(notebook, resources=where, **settings).execute()
     notebook.metadata = metadata  # a run adds the version of its Python
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [
-                output
-                for output in cell.outputs
-                if WIDGET not in output.get("data", {})
+            shown = [
+                each for each in cell.outputs if WIDGET not in each.get("data", {})
             ]
+            cell.outputs = shown
     nbformat.write(notebook, path)
 
 
