@@ -48,11 +48,14 @@ def setting() -> tuple[Any, ...]:
 def ctrl_c_after(seconds: float) -> Iterator[None]:
     """SIGINT in the middle of whatever the block does by then."""
     before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # A shell's background jobs begin with SIGINT ignored.
+    ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGINT, ctrl_c)
         signal.signal(signal.SIGALRM, before)
 
 
