@@ -113,7 +113,7 @@ def test_search(file, tmp_path):
     out = tmp_path / "out"
     arguments = ["search", path, "--data", file, "--trials", 1, "--out", out, *TINY]
     stdout = invoke(*arguments).stdout
-    assert "--set alpha=0.1" in stdout
+    assert "[model_settings.text]\nalpha = 0.1" in stdout
     assert "lowest validation MAE of 1 trials" in stdout
     found = json.loads(invoke(*arguments, "--json").stdout)
     assert 0.1 <= found["settings"]["alpha"] <= 0.2
