@@ -55,6 +55,15 @@ def test_an_empty_history_has_no_picture():
         History().plot()
 
 
+def test_a_new_figure_shows_itself_in_a_notebook():
+    """Also where nobody asked for pyplot's figures; axes of the user's are shown by whoever made them."""
+    history = History({"train_total": [2.0, 1.5]})
+    drawn = history.plot()
+    for shown in (drawn, drawn[0].figure, mmiln.plotting.learning_curve(history).figure):
+        assert shown._repr_png_().startswith(b"\x89PNG")
+    assert not hasattr(history.plot(drawn[0]), "_repr_png_")
+
+
 def test_panels_are_those_that_were_measured(data):
     from matplotlib.figure import Figure
 

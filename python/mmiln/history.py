@@ -77,7 +77,8 @@ class History(dict[str, list[float]]):
             raise StateError(
                 f"this history has {len(drawn)} panels to draw ({names}), got {len(panel_axes)} axes"
             )
-        return [draw(self, ax) for draw, ax in zip(drawn, panel_axes, strict=True)]
+        panels_drawn = [draw(self, ax) for draw, ax in zip(drawn, panel_axes, strict=True)]
+        return _Shown(panels_drawn) if axes is None else panels_drawn
 
     def __repr__(self) -> str:
         if not self.epochs:
@@ -103,3 +104,11 @@ class History(dict[str, list[float]]):
         ]
         drawn = html.chart(curves, self.best_epoch) if curves else ""
         return f"<div>{drawn}{html.table(['', *columns], rows)}</div>"
+
+
+class _Shown(list["Axes"]):
+    """Axes of one new figure, which is what a notebook shows of them."""
+
+    def _repr_png_(self) -> bytes:
+        png: bytes = self[0].figure._repr_png_()  # type: ignore[union-attr]
+        return png

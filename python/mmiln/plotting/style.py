@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -30,10 +32,22 @@ GAP: Final = 0.08  # between two such names, in heights of the axes
 
 
 def new_figure(width: float = 6.4, height: float = 4.0) -> Figure:
-    """An empty figure, of notebook size by default, in inches, that no window manager knows of."""
+    """An empty figure, of notebook size by default, in inches, that no window manager knows of.
+
+    In a notebook it shows itself, whether or not pyplot's figures do.
+    """
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure._repr_png_ = partial(png, figure)  # type: ignore[attr-defined]
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """A picture of a figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def axes_or_new(ax: Axes | None, width: float = 6.4, height: float = 4.0) -> Axes:
