@@ -182,9 +182,9 @@ def _frames(name: str, value: Any) -> Tensor | list[Tensor]:
     return tensor(name, value)
 
 
-def reads_sentences(batch: Mapping[str, Any]) -> bool:
-    """Whether a text encoder reads a batch's ``raw_text``: where there is no ``text_bert``."""
-    return batch.get("text_bert") is None and batch.get("raw_text") is not None
+def reads_sentences(batch: Mapping[str, Any], encoder: TextEncoder) -> bool:
+    """Whether a text encoder reads a batch's ``raw_text``: where there are no tokens."""
+    return _bert_arrays(batch, encoder) is None and batch.get("raw_text") is not None
 
 
 def _bert_arrays(batch: Mapping[str, Any], encoder: TextEncoder | None) -> Any:

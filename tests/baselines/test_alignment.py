@@ -41,14 +41,16 @@ def test_each_piece_belongs_to_the_word_that_white_space_parts(tiny_bert):
     assert len(numbers[0]) == 2 + 5  # "film," are two pieces
 
 
-@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("padded", [None, "right", "left"])
 def test_the_frame_of_a_word_stands_at_each_of_its_pieces(padded, tiny_bert):
     encoder, batch = find_text_encoder(tiny_bert), words()
-    given = dict(batch)
+    given = dict(batch) | ({"padding_side": padded} if padded else {})
     if padded:
         for name in ("audio", "vision"):
             rows = [torch.from_numpy(each) for each in batch[name]]
-            given[name] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=9.0)
+            given[name] = torch.nn.utils.rnn.pad_sequence(
+                rows, batch_first=True, padding_value=9.0, padding_side=padded
+            )
             given[f"{name}_lengths"] = [len(each) for each in rows]
     spread = to_pieces(given, encoder)
     for name in ("audio", "vision"):

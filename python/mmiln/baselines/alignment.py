@@ -22,6 +22,8 @@ def to_pieces(batch: Mapping[str, Any], encoder: TextEncoder) -> Mapping[str, An
     tokens = batches.tokens(batch, encoder)
     counts = [int(each[1].sum()) for each in tokens]
     places = [torch.tensor([-1, *range(n - 2), -1]) for n in counts]
+    sentences = list(batch["raw_text"]) if batches.reads_sentences(batch, encoder) else []
+    words = encoder.words(sentences) if sentences else []  # tokens alone need no tokenizer
     changed: dict[str, Any] = {}
     for name in ("audio", "vision"):
         if batch.get(name) is None:
@@ -30,8 +32,8 @@ def to_pieces(batch: Mapping[str, Any], encoder: TextEncoder) -> Mapping[str, An
         lengths = [len(each) for each in frames]
         if lengths == [n - 2 for n in counts]:
             of_piece = places
-        elif batches.reads_sentences(batch) and lengths == [len(s.split()) for s in batch["raw_text"]]:
-            of_piece = encoder.words(list(batch["raw_text"]))
+        elif lengths == [len(sentence.split()) for sentence in sentences]:
+            of_piece = words
         else:
             continue
         changed[name] = [_spread(each, numbers) for each, numbers in zip(frames, of_piece, strict=True)]
@@ -45,7 +47,9 @@ def _frames(name: str, batch: Mapping[str, Any]) -> list[Tensor]:
     lengths = batch.get(f"{name}_lengths")
     if lengths is None:
         return frames
-    return [each[:n] for each, n in zip(frames, batches.whole_numbers(name, lengths).tolist(), strict=False)]
+    left = batch.get("padding_side") == "left"
+    several = zip(frames, batches.whole_numbers(name, lengths).tolist(), strict=False)
+    return [each[len(each) - n :] if left else each[:n] for each, n in several]
 
 
 def _spread(frames: Tensor, places: Tensor) -> Tensor:
