@@ -133,7 +133,7 @@ def test_an_epoch_counts_the_utterances_that_it_read(data):
         (Baseline("self_mm", batch_size=6), {"text", "audio", "vision"}),
         (Baseline("text_only", batch_size=6), set()),
     ],
-    ids=lambda value: repr(value) if isinstance(value, set) else None,
+    ids=lambda value: str(sorted(value)) if isinstance(value, set) else None,
 )
 def test_only_modalities_that_have_pseudo_labels(model, names, data):
     history = model.fit(data.train, epochs=2, progress=False)
