@@ -16,6 +16,9 @@ export RUSTFLAGS := --remap-path-prefix=$(HOME)/.cargo/registry/src= --remap-pat
 export CXXFLAGS := -ffile-prefix-map=$(CURDIR)/=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# A worker a core; the tests of a file stay together, as some files share what took long to make.
+PYTEST := pytest -q -n logical --maxprocesses 8 --dist loadfile
+
 # The core's unsafe helpers by themselves.
 UNSAFE := --manifest-path tests/unsafe/Cargo.toml
 
@@ -28,20 +31,20 @@ demo: build
 	mmiln demo
 
 test: build
-	pytest -q --mpl
+	$(PYTEST) --mpl
 
 # What the default run leaves out, the core's unsafe helpers by themselves, and the tests for a card by the same
 # kernels compiled for the CPU.
 test-slow: build
-	pytest -q -m slow
+	$(PYTEST) -m slow
 	cargo test -q --locked $(UNSAFE) --target-dir target/unsafe
-	pytest -q --emulate-cuda tests/gpu
+	$(PYTEST) --emulate-cuda tests/gpu
 
 # With the lowest versions that pyproject.toml allows; requirements.lock holds the highest. Old releases warn of
 # much that is no concern of ours, and have no wheels for later Pythons.
 ifeq ($(shell $(PYTHON) -c 'import sys; print(sys.version_info < (3, 13))'),True)
 test-lowest: build $(LOWEST_VENV)/installed
-	$(LOWEST_VENV)/bin/python -m pytest -q --override-ini filterwarnings=default \
+	$(LOWEST_VENV)/bin/python -m $(PYTEST) --override-ini filterwarnings=default \
 		--ignore tests/cuda --ignore tests/gpu
 else
 test-lowest:
@@ -61,7 +64,7 @@ bench: build
 	python benchmarks/run.py
 
 notebooks: build
-	pytest -q --nbmake --override-ini testpaths=notebooks --override-ini addopts= notebooks
+	$(PYTEST) --nbmake --override-ini testpaths=notebooks --override-ini addopts= notebooks
 
 # Pages, and notebooks in JupyterLab, in a real browser.
 browser: build

@@ -126,6 +126,9 @@ pub struct TrainConfig {
     pub batch_size: i64,
     pub accumulate: i64,
     pub accumulate_mode: AccumulateMode,
+    /// With several processes: similarity and difference losses over the micro-batches of all of them.
+    #[serde(default)]
+    pub gather_losses: bool,
     pub lr_text: f64,
     pub lr_audio: f64,
     pub lr_vision: f64,
@@ -313,6 +316,7 @@ pub fn preset(name: &str) -> Result<(ModelConfig, TrainConfig)> {
         batch_size: 32,
         accumulate: 4,
         accumulate_mode: AccumulateMode::Sum,
+        gather_losses: false,
         lr_text: 5e-5,
         lr_audio: 1e-3,
         lr_vision: 1e-4,

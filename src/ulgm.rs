@@ -92,6 +92,12 @@ impl Ulgm {
         self.unimodal.iter().map(|(modality, space)| (*modality, of(space))).collect()
     }
 
+    /// Widths of the features, the multimodal ones first.
+    pub fn widths(&self) -> Vec<i64> {
+        let spaces = std::iter::once(&self.multimodal).chain(self.unimodal.iter().map(|(_, space)| space));
+        spaces.map(|space| space.features.size()[1]).collect()
+    }
+
     /// All of its state by name: `ulgm.stored`, and of each space its labels, features, sums and counts.
     pub fn tensors(&self) -> Vec<(String, Tensor)> {
         let handle = |tensor: &Tensor| tensor.shallow_clone();

@@ -62,6 +62,10 @@ class ExperimentError(MmilnError, RuntimeError):
     """Runs of an experiment failed; what the others measured is kept."""
 
 
+class DistributedError(MmilnError, RuntimeError):
+    """A process that trains together with others has lost them, or has not the same data as they."""
+
+
 class ProtocolError(MmilnError, ValueError):
     """Runs that were made in different ways can't be averaged or compared."""
 

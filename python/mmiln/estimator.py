@@ -6,7 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +65,15 @@ class Engine(Protocol):
 
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of every weight by name."""
+
+
+class Scored(NamedTuple):
+    """A batch after prediction."""
+
+    score: npt.NDArray[np.float32]
+    names: list[str] | None
+    indices: npt.NDArray[np.int64] | None
+    label: npt.NDArray[np.float32] | None
 
 
 class Estimator(ABC):
@@ -254,25 +263,19 @@ class Estimator(ABC):
         Raises:
             BatchError: A batch can't be used, or there is none.
         """
-        scores, names, indices, labels = [], [], [], []
-        for batch in loaders.each(loaders.for_reading(loader, self.config.train["batch_size"])):
-            packed = self._pack(batch)
-            scores.append(self._core.scores(packed).float().cpu().numpy())
-            names.append(batches.names(batch, len(packed)))
-            indices.append(batch.get("index"))
-            label = batch.get("labels")
-            labels.append(label.get("M") if isinstance(label, Mapping) else label)
-        score = np.concatenate(scores)
-        named = [name for part in names if part is not None for name in part]
-        id_ = named if len(named) == len(score) else None
-        index = _joined("index", indices, np.int64)
-        label = _joined("labels", labels, np.float32)
-        if index is not None:
-            order = np.argsort(index, kind="stable")
-            score, index = score[order], index[order]
-            id_ = None if id_ is None else [id_[i] for i in order]
-            label = None if label is None else label[order]
-        return Predictions(score, id_, index, label)
+        batches_ = loaders.each(loaders.for_reading(loader, self.config.train["batch_size"]))
+        return joined(map(self._scored, batches_))
+
+    def _scored(self, batch: Mapping[str, Any]) -> Scored:
+        """The scores of a batch, and what goes with them."""
+        packed = self._pack(batch)
+        label = batch.get("labels")
+        return Scored(
+            self._core.scores(packed).float().cpu().numpy(),
+            batches.names(batch, len(packed)),
+            _numbers("index", batch.get("index"), np.int64),
+            _numbers("labels", label.get("M") if isinstance(label, Mapping) else label, np.float32),
+        )
 
     def evaluate(self, loader: loaders.Loader) -> Metrics:
         """Measures over all utterances of a loader with labels.
@@ -280,14 +283,40 @@ class Estimator(ABC):
         Raises:
             BatchError: A batch has no labels or can't be used, or there is none.
         """
-        predictions = self.predict(loader)
-        if predictions.label is None:
-            raise BatchError("evaluation needs labels in every batch")
-        return Metrics.of(predictions.label, predictions.score)
+        return measured(self.predict(loader))
 
 
-def _joined(name: str, parts: list[Any], dtype: type) -> npt.NDArray[Any] | None:
+def joined(parts: Iterable[Scored]) -> Predictions:
+    """The predictions of all batches, in dataset order where each carries ``index``."""
+    scores, names, indices, labels = zip(*parts, strict=True)
+    score = np.concatenate(scores)
+    named = [name for part in names if part is not None for name in part]
+    id_ = named if len(named) == len(score) else None
+    index, label = _together(indices), _together(labels)
+    if index is not None:
+        order = np.argsort(index, kind="stable")
+        score, index = score[order], index[order]
+        id_ = None if id_ is None else [id_[i] for i in order]
+        label = None if label is None else label[order]
+    return Predictions(score, id_, index, label)
+
+
+def measured(predictions: Predictions) -> Metrics:
+    """Measures of predictions that know their labels.
+
+    Raises:
+        BatchError: They don't.
+    """
+    if predictions.label is None:
+        raise BatchError("evaluation needs labels in every batch")
+    return Metrics.of(predictions.label, predictions.score)
+
+
+def _together(parts: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:
     """The parts of all batches as one array; ``None`` where one batch has none."""
-    if any(part is None for part in parts):
-        return None
-    return np.concatenate([batches.tensor(name, part).reshape(-1).numpy() for part in parts]).astype(dtype)
+    there = [part for part in parts if part is not None]
+    return np.concatenate(there) if len(there) == len(parts) else None
+
+
+def _numbers(name: str, values: Any, dtype: type) -> npt.NDArray[Any] | None:
+    return None if values is None else batches.tensor(name, values).reshape(-1).numpy().astype(dtype)

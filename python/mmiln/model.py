@@ -18,6 +18,7 @@ from .data import Dataset, Split
 from .errors import BatchError, ConfigError, StateError, WeightsError
 from .estimator import Estimator
 from .explanation import Explanation
+from .ranks import own_card
 from .sizes import least_encoder_weights, least_weights
 from .summary import Summary
 from .text_encoder import find_text_encoder, read_safetensors
@@ -83,7 +84,7 @@ class Model(Estimator):
         self.text_dim = text_dim
         self.audio_dim = audio_dim
         self.vision_dim = vision_dim
-        self.device = device
+        self.device = own_card(device)
         self.dtype = dtype
         self.precision = precision
         self.seed = seed

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 import numpy as np
 import pydantic
 
-from . import plotting, pretrained, provenance
+from . import parallel, plotting, pretrained, provenance
 from .callbacks import Callback
 from .data import Dataset, Split
 from .errors import DataError, StateError
 from .estimator import Estimator
 from .history import History
 from .metrics import Metrics
+from .predictions import Predictions
+from .ranks import Ranks, is_first
 from .training import Resume
 
 if TYPE_CHECKING:
@@ -169,7 +171,8 @@ def train(
     Writes to ``folder``: ``predictions.csv`` of the parts measured, ``pseudo_labels.csv`` of the train part
     where the model has any and, last, ``run.json``. With ``keep_model`` also the model (with the
     standardizer of its inputs), ``history.csv`` and ``learning_curve.png``. With ``resume`` (see
-    :meth:`mmiln.Model.fit`) checkpoints are kept in ``checkpoints`` until the run is finished.
+    :meth:`mmiln.Model.fit`) checkpoints are kept in ``checkpoints`` until the run is finished. Of several
+    processes that torchrun started, the first writes.
 
     Raises:
         DataError: The dataset has not the part that the epoch is chosen on.
@@ -198,23 +201,14 @@ def train(
     )
     began = time.perf_counter()
     measured = {name: part for name, part in dataset.splits.items() if name != "train"}
-    predictions = {name: model.predict(part) for name, part in measured.items()}
+    ranks = Ranks.here(model.device)
+    predictions = {
+        name: model.predict(part) if ranks is None else parallel.predict(model, part, ranks)
+        for name, part in measured.items()
+    }
     metrics = {name: Metrics.of(part.labels, predictions[name].score) for name, part in measured.items()}
     seconds = sum(history["seconds"]) + time.perf_counter() - began
 
-    folder.mkdir(parents=True, exist_ok=True)
-    write = pretrained.write
-    frame = _frame({name: each.to_pandas() for name, each in predictions.items()})
-    write(folder / PREDICTIONS, lambda path: frame.to_csv(path, index=False))
-    _write_pseudo_labels(model, dataset.train, folder)
-    if keep_model:
-        model.save_pretrained(folder)
-        if dataset.standardizer is not None:
-            dataset.standardizer.save(folder)
-        write(folder / "history.csv", lambda path: history.to_frame().to_csv(path))
-        curve = plotting.new_figure()
-        plotting.learning_curve(history, curve.subplots())
-        write(folder / "learning_curve.png", lambda path: curve.savefig(path, format="png", dpi=150))
     record = Record(
         row=row or Row(model=model.config.model.get("variant", "baseline")),
         dataset_name=name or dataset.name,
@@ -239,10 +233,32 @@ def train(
         peak_memory_mib=provenance.peak_memory(),
         finished=datetime.now(UTC),
     )
-    record.write(folder)
-    if resume is not None:
-        shutil.rmtree(checkpoints)
-    return Run(model, history, metrics, record, folder)
+    run = Run(model, history, metrics, record, folder)
+    if is_first():
+        _write(run, dataset, predictions, keep_model=keep_model)
+        if resume is not None:
+            shutil.rmtree(checkpoints)
+    if ranks is not None:
+        ranks.wait()
+    return run
+
+
+def _write(run: Run, dataset: Dataset, predictions: dict[str, Predictions], *, keep_model: bool) -> None:
+    """The files of a run, its record last."""
+    folder, write = run.folder, pretrained.write
+    folder.mkdir(parents=True, exist_ok=True)
+    frame = _frame({name: each.to_pandas() for name, each in predictions.items()})
+    write(folder / PREDICTIONS, lambda path: frame.to_csv(path, index=False))
+    _write_pseudo_labels(run.model, dataset.train, folder)
+    if keep_model:
+        run.model.save_pretrained(folder)
+        if dataset.standardizer is not None:
+            dataset.standardizer.save(folder)
+        write(folder / "history.csv", lambda path: run.history.to_frame().to_csv(path))
+        curve = plotting.new_figure()
+        plotting.learning_curve(run.history, curve.subplots())
+        write(folder / "learning_curve.png", lambda path: curve.savefig(path, format="png", dpi=150))
+    run.record.write(folder)
 
 
 def shuffle_labels(dataset: Dataset, seed: int) -> None:

@@ -25,7 +25,9 @@ from .checkpoints import Checkpoints, Position, Streams
 from .errors import CheckpointError, ConfigError, NonFiniteError, StateError
 from .history import History
 from .identity import check_same, identity
+from .metrics import Metrics
 from .pseudo_shift import PseudoShift
+from .ranks import Ranks
 
 if TYPE_CHECKING:
     from .estimator import Estimator
@@ -59,17 +61,23 @@ def fit(
     callbacks = checked(callbacks)
     plan = Plan(epochs, len(loader) if isinstance(loader, Sized) else None)
     hooks = Callbacks([*_own(valid, patience, callbacks, progress), *callbacks], plan)
-    run = _Run(model, loader, valid, epochs, hooks, checkpoints, nonfinite)
-    with checkpoints or nullcontext():
+    arguments = (model, loader, valid, epochs, hooks, checkpoints, nonfinite)
+    if (ranks := Ranks.here(model.device)) is None:
+        run = Run(*arguments)
+    else:
+        from .parallel import ParallelRun
+
+        run = ParallelRun(*arguments, ranks)
+    with run.checkpoints or nullcontext():
         run.begin(resume)
         try:
-            run.stopped = hooks.call("on_train_begin", model)
+            run.stopped = run.hooks.call("on_train_begin", model)
             while not run.over:
                 run.train_epoch()
             run.end()
-            hooks.call("on_train_end", model)
+            run.hooks.call("on_train_end", model)
         except BaseException as error:
-            hooks.call("on_exception", model, error)
+            run.hooks.call("on_exception", model, error)
             raise
     return run.history
 
@@ -84,7 +92,7 @@ def _own(
         yield ProgressBar()
 
 
-class _Run:
+class Run:
     """A run under way: what it has measured, and where it is."""
 
     def __init__(
@@ -135,7 +143,9 @@ class _Run:
         if kept is None:
             self._source = itertools.chain([head], source)
         else:
-            self._go_on(*kept, adopt=resume == "adopt")
+            tensors, position = kept
+            self._check(position, adopt=resume == "adopt")
+            self._go_on(tensors, position)
         self.step: Callable[[Batch], Tensor] = model._step()
         model.history_ = self.history
 
@@ -150,26 +160,21 @@ class _Run:
         epoch, model, history = self.epoch, self.model, self.history
         self.hooks.call("on_epoch_begin", model, epoch)
         model._core.begin_epoch(epoch)
-        for packed in model._packed(map(self._note, self._batches())):
-            raw = self._raw.popleft()
-            self._train_batch(packed, raw)
-            if self.shift is not None:
-                self.shift.note(raw)
-            if self.batch % self.look_every == 0:
-                self._look()
+        for _ in self._steps():
             self.hooks.call("on_batch_end", model, epoch, self.batch)
-            if self.checkpoints is not None and self.checkpoints.due:
+            if self._is_due():
                 self.seconds = time.perf_counter() - started
-                self._save(self.checkpoints)
+                self._save()
         self._look()
-        model._core.end_epoch()
-        logs = self._mean_losses()
+        self._end_window()
+        losses, sizes = self._measured()
+        logs = self._mean_losses(losses, sizes)
         if self.shift is not None:
             logs |= self.shift.measure(model.pseudo_labels)
         if self.nonfinite == "skip":
-            logs["skipped_batches"] = self.batch - len(self.sizes)
+            logs["skipped_batches"] = self.batch - len(sizes)
         if self.valid is not None:
-            measures = model.evaluate(self.valid).to_dict()
+            measures = self._evaluate(self.valid).to_dict()
             logs |= {f"valid_{name}": value for name, value in measures.items() if name != "n"}
         logs["seconds"] = time.perf_counter() - started
         history.append(logs)
@@ -179,8 +184,26 @@ class _Run:
         self.stopped = self.hooks.call("on_epoch_end", model, epoch, logs)
         self.epoch, self.batch, self.losses, self.sizes, self.seconds = epoch + 1, 0, [], [], 0.0
         self._note_streams()
-        if self.checkpoints is not None and (self.checkpoints.due or self.over):
-            self._save(self.checkpoints)
+        if self._is_due(epoch_over=True):
+            self._save()
+
+    def _steps(self) -> Iterator[None]:
+        """Steps through what is left of the epoch."""
+        for packed in self.model._packed(map(self._note, self._batches())):
+            raw = self._raw.popleft()
+            self._train_batch(packed, raw)
+            if self.shift is not None:
+                self.shift.note(raw)
+            if self.batch % self.look_every == 0:
+                self._look()
+            yield
+
+    def _end_window(self) -> None:
+        """Steps on what the last window of the epoch has gathered."""
+        self.model._core.end_epoch()
+
+    def _evaluate(self, part: loaders.Loader) -> Metrics:
+        return self.model.evaluate(part)
 
     def _note(self, batch: Any) -> Any:
         self._raw.append(batch)
@@ -212,9 +235,12 @@ class _Run:
         text = (
             f"epoch {self.epoch}, micro-batch {number}: {what} {self.model._explain(self._recent[-undone])}"
         )
+        self._tell(text)
+
+    def _tell(self, fault: str) -> None:
         if self.nonfinite == "raise":
-            raise NonFiniteError(text) from None
-        warnings.warn(f"skipped: {text}", RuntimeWarning, stacklevel=2)
+            raise NonFiniteError(fault) from None
+        warnings.warn(f"skipped: {fault}", RuntimeWarning, stacklevel=2)
 
     def end(self) -> None:
         """Goes back to the best weights."""
@@ -232,19 +258,27 @@ class _Run:
                 self.shift.note(batch)
         return source
 
-    def _mean_losses(self) -> dict[str, float]:
+    def _measured(self) -> tuple[list[list[float]], list[int]]:
+        """The losses of the epoch's micro-batches so far that were not skipped, and their utterances."""
+        losses = torch.stack(self.losses).double().tolist() if self.losses else []
+        return losses, self.sizes
+
+    def _mean_losses(self, losses: list[list[float]], sizes: list[int]) -> dict[str, float]:
         """The mean of each loss over the utterances of the epoch."""
-        if not self.losses:
+        if not losses:
             raise NonFiniteError(f"every micro-batch of epoch {self.epoch} was skipped")
-        losses = torch.stack(self.losses).double().cpu().numpy()
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused in a sentence
-            means = np.average(losses, axis=0, weights=self.sizes)
+            means = np.average(np.array(losses), axis=0, weights=sizes)
         if not np.isfinite(means).all():
             raise NonFiniteError(f"the training loss of epoch {self.epoch} is not finite: {means.tolist()}")
         names = self.model.LOSSES
         return {f"train_{name}": float(value) for name, value in zip(names, means, strict=True)}
 
     # Checkpoints
+
+    def _is_due(self, *, epoch_over: bool = False) -> bool:
+        """Whether it is time for a checkpoint: the last one is old enough, or the run is over."""
+        return self.checkpoints is not None and (self.checkpoints.due or (epoch_over and self.over))
 
     def _note_streams(self) -> None:
         """Remembers the random streams as the coming epoch finds them."""
@@ -274,8 +308,8 @@ class _Run:
             raise CheckpointError(f"there is no checkpoint in {folder} to resume from")
         return kept
 
-    def _go_on(self, tensors: dict[str, Tensor], position: Position, *, adopt: bool) -> None:
-        """Puts core, measures and random streams where a checkpoint was taken."""
+    def _check(self, position: Position, *, adopt: bool) -> None:
+        """Refuses a checkpoint that is not of this run."""
         assert self.checkpoints is not None
         check_same(position.identity, self._identity, self.checkpoints.folder, adopt=adopt)
         if any(len(losses) != len(self.model.LOSSES) for losses in position.losses):
@@ -289,6 +323,9 @@ class _Run:
                 f"the checkpoints in {self.checkpoints.folder} are of a run that measured {measured} of its "
                 f"{position.epoch - 1} epochs on a validation part: give valid as it was, or another folder"
             )
+
+    def _go_on(self, tensors: dict[str, Tensor], position: Position) -> None:
+        """Puts core, measures and random streams where a checkpoint was taken."""
         random = {name: tensors.pop(name) for name in list(tensors) if name.startswith("random.")}
         self.model._core.load_training_state(tensors, position.counters)
         self._streams = Streams(random, position.random)
@@ -303,11 +340,13 @@ class _Run:
         self.batch = position.batch
         self.seconds = position.seconds
 
-    def _save(self, checkpoints: Checkpoints) -> None:
+    def _save(self) -> None:
         self._look()
+        losses, sizes = self._measured()
+        if self.checkpoints is None:
+            return
         tensors, counters = self.model._core.training_state()
-        losses = torch.stack(self.losses).double().tolist() if self.losses else []
-        checkpoints.save(
+        self.checkpoints.save(
             tensors | self._streams.tensors,
             Position(
                 identity=self._identity,
@@ -315,7 +354,7 @@ class _Run:
                 epoch=self.epoch,
                 batch=self.batch,
                 losses=losses,
-                sizes=self.sizes,
+                sizes=sizes,
                 seconds=self.seconds,
                 history={
                     name: [value if math.isfinite(value) else None for value in values]

@@ -13,7 +13,7 @@ use tch::{Device, IndexOp, Kind, Tensor};
 use crate::error::{Error, Result};
 use crate::numeric::Real;
 use crate::ops::autograd::slice;
-use crate::ops::cuda::runs_on;
+use crate::ops::cuda::{runs_on, to_device};
 use crate::ops::embedding::Tokens;
 use crate::ragged::{Layout, Ragged};
 use device::{Buffer, rounded_rows};
@@ -264,6 +264,16 @@ impl Batch {
 }
 
 impl Index {
+    /// Positions that are not negative, `(B,)`, on a device as kernels there read them.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] for a negative one.
+    pub fn of(index: &Tensor, device: Device) -> Result<Self> {
+        let index = check_index(index)?;
+        let on_device = runs_on(device).then(|| to_device(&index.numbers(), device));
+        Ok(Self { on_device, ..index })
+    }
+
     /// The rows to update: where a position stands twice, its last place alone.
     ///
     /// Returns (places in the batch, positions).

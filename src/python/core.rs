@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::loss::NAMES;
 use crate::model::transformer::StreamOutput;
 use crate::model::{Forward, Wanted};
-use crate::train::Trainer;
+use crate::train::{Others, Trainer};
 
 /// A model with its weights and its training run. Calls from several threads take turns.
 #[pyclass(module = "mmiln._core", frozen)]
@@ -142,6 +142,57 @@ impl Core {
 
     fn finish_step(&self, py: Python<'_>) -> PyResult<()> {
         entry::run(py, || self.lock()?.finish_step())
+    }
+
+    /// A step that several processes share, in its parts: see `train/round.rs`.
+    fn round_forward(&self, py: Python<'_>, batch: &PyBatch, place: u32) -> PyResult<Option<PyTensor>> {
+        entry::run(py, || Ok(self.lock()?.round_forward(&batch.0, place)?.map(PyTensor)))
+    }
+
+    #[pyo3(signature = (controls=None, start=0))]
+    fn round_backward(
+        &self,
+        py: Python<'_>,
+        controls: Option<PyTensor>,
+        start: i64,
+    ) -> PyResult<(PyTensor, Option<PyTensor>)> {
+        let controls = controls.map(|tensor| tensor.0);
+        entry::run(py, move || {
+            let others = controls.as_ref().map(|controls| Others { controls, start });
+            let (losses, rows) = self.lock()?.round_backward(others.as_ref())?;
+            Ok((PyTensor(losses), rows.map(PyTensor)))
+        })
+    }
+
+    fn relabel(&self, py: Python<'_>, index: PyTensor, rows: PyTensor) -> PyResult<()> {
+        let (index, rows) = (index.0, rows.0);
+        entry::run(py, move || self.lock()?.relabel(&index, &rows))
+    }
+
+    fn count_round(&self, py: Python<'_>, micro_batches: u32, worth: i64, window: i64) -> PyResult<bool> {
+        entry::run(py, || self.lock()?.count_round(micro_batches, worth, window))
+    }
+
+    fn step_window(&self, py: Python<'_>) -> PyResult<()> {
+        entry::run(py, || self.lock()?.step_window())
+    }
+
+    fn drop_window(&self, py: Python<'_>) -> PyResult<()> {
+        entry::run(py, || self.lock()?.drop_window())
+    }
+
+    /// Every weight, and the gradients of the trained ones, as they lie in memory.
+    fn flat(&self, py: Python<'_>) -> PyResult<(PyTensor, PyTensor)> {
+        let (weights, gradients) = entry::run(py, || Ok(self.lock()?.flat()))?;
+        Ok((PyTensor(weights), PyTensor(gradients)))
+    }
+
+    /// To be called after weights were written to `flat`.
+    fn weights_changed(&self, py: Python<'_>) -> PyResult<()> {
+        entry::run(py, || {
+            self.lock()?.weights_changed();
+            Ok(())
+        })
     }
 
     /// Whether the optimiser steps at the end of the coming step.

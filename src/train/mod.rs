@@ -1,6 +1,7 @@
 //! A model with its weights, and a training run over it.
 
 pub mod optimizer;
+mod round;
 pub mod state;
 mod step;
 
@@ -20,6 +21,8 @@ use crate::params::{Builder, Params};
 use crate::rng::Noise;
 use crate::ulgm::{Shape, Ulgm};
 use optimizer::Optimizer;
+pub use round::Others;
+use round::Share;
 
 /// How far a label may lie outside the bound: what rounding to float32 and back can do, amply.
 const LABEL_SLACK: f64 = 1e-4;
@@ -46,6 +49,10 @@ pub struct Run {
     pending: i64,
     best: Option<Tensor>,
     clock: Clock,
+    /// Where several processes train, of a round under way: which of its micro-batches is this process's, from
+    /// 0, and that itself.
+    place: u32,
+    share: Option<Share>,
 }
 
 impl Trainer {
@@ -157,6 +164,8 @@ impl Trainer {
             pending: 0,
             best: None,
             clock: Clock::new(self.device),
+            place: 0,
+            share: None,
         });
         Ok(())
     }

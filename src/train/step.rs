@@ -64,38 +64,11 @@ impl Trainer {
     /// # Errors
     /// [`Error::NonFinite`] as [`Trainer::train_step`]; [`Error::State`] where no run was started.
     pub fn compute_step(&mut self, batch: &Batch) -> Result<Tensor> {
-        let on_device = batch.bytes().is_some();
         let (y_m, pseudo) = self.targets(batch)?;
-        let run = self.run_mut()?;
-        let key = if on_device { run.clock.key() } else { Key::Value(step_key(run.config.seed, run.step)) };
-        let forward = self.model.forward(batch, Wanted::Everything, &Noise::keyed(key));
+        let noise = Noise::keyed(self.key()?);
+        let forward = self.model.forward(batch, Wanted::Everything, &noise);
         let losses = Losses::of(&forward, &y_m, &pseudo, &self.model.config);
-        if !on_device && !losses.total.double_value(&[]).is_finite() {
-            let [task, sim, diff] = [0, 1, 2].map(|part| losses.values.double_value(&[part]));
-            return Err(Error::NonFinite(format!(
-                "the loss of this batch is not finite (task {task}, sim {sim}, diff {diff}); the step was not \
-                 applied. Check the scale of the inputs (mmiln.data.load(..., standardize=True)) and the \
-                 learning rates.",
-            )));
-        }
-        if let Err(error) = losses.total.f_backward() {
-            // Some gradients of this batch are added already, so the window begins anew.
-            let _ = self.params.grad.zero_();
-            self.run_mut()?.pending = 0;
-            panic!("backward failed: {error}");
-        }
-        let run = self.run.as_ref().expect("checked above");
-        if on_device {
-            finite::cuda::note(&[&self.params.grad, &losses.values], &run.clock);
-        } else if !finite::all_finite(&self.params.grad) {
-            let _ = self.params.grad.zero_();
-            self.run_mut()?.pending = 0;
-            return Err(Error::NonFinite(
-                "a gradient of this batch is not finite; the step was not applied, and what its window of \
-                 micro-batches had gathered is dropped."
-                    .into(),
-            ));
-        }
+        self.descend(&losses, &losses.total)?;
 
         let _no_grad = tch::no_grad_guard();
         let run = self.run.as_mut().expect("checked above");
@@ -109,6 +82,59 @@ impl Trainer {
             run.optimizer.step(&mut self.params, run.config.accumulate, &run.config, &run.clock);
         }
         Ok(losses.values)
+    }
+
+    /// Dropout's key of the coming step.
+    pub(super) fn key(&mut self) -> Result<Key> {
+        let on_device = runs_on(self.device);
+        let run = self.run_mut()?;
+        Ok(if on_device { run.clock.key() } else { Key::Value(run.dropout_key()) })
+    }
+
+    /// Adds the gradients of `total`, which `losses` tell of, to those of the window. A device only notes
+    /// whether all were finite.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] as [`Trainer::train_step`].
+    pub(super) fn descend(&mut self, losses: &Losses, total: &Tensor) -> Result<()> {
+        let on_device = runs_on(self.device);
+        if !on_device && !losses.total.double_value(&[]).is_finite() {
+            let [task, sim, diff] = [0, 1, 2].map(|part| losses.values.double_value(&[part]));
+            return Err(Error::NonFinite(format!(
+                "the loss of this batch is not finite (task {task}, sim {sim}, diff {diff}); the step was not \
+                 applied. Check the scale of the inputs (mmiln.data.load(..., standardize=True)) and the \
+                 learning rates.",
+            )));
+        }
+        if let Err(error) = total.f_backward() {
+            // Some gradients of this batch are added already, so the window begins anew.
+            self.drop_window()?;
+            panic!("backward failed: {error}");
+        }
+        if on_device {
+            finite::cuda::note(
+                &[&self.params.grad, &losses.values],
+                &self.run.as_ref().ok_or_else(no_run)?.clock,
+            );
+        } else if !finite::all_finite(&self.params.grad) {
+            self.drop_window()?;
+            return Err(Error::NonFinite(
+                "a gradient of this batch is not finite; the step was not applied, and what its window of \
+                 micro-batches had gathered is dropped."
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Forgets the gradients that wait for the optimiser.
+    ///
+    /// # Errors
+    /// [`Error::State`] where no run was started.
+    pub fn drop_window(&mut self) -> Result<()> {
+        self.run_mut()?.pending = 0;
+        let _ = self.params.grad.zero_();
+        Ok(())
     }
 
     /// What the host counts after a step.
@@ -162,6 +188,14 @@ impl Trainer {
     /// # Errors
     /// [`Error::State`] where no run was started.
     pub fn end_epoch(&mut self) -> Result<()> {
+        self.step_window()
+    }
+
+    /// The optimiser's step on what the window has gathered, if anything.
+    ///
+    /// # Errors
+    /// [`Error::State`] where no run was started.
+    pub fn step_window(&mut self) -> Result<()> {
         let run = self.run.as_mut().ok_or_else(no_run)?;
         let window = std::mem::take(&mut run.pending);
         if window > 0 {
@@ -178,8 +212,17 @@ impl Run {
         self.pending + 1 == self.config.accumulate
     }
 
+    /// Of several processes each has the key that one alone would have for its micro-batch.
+    fn dropout_key(&self) -> u64 {
+        step_key(self.config.seed, self.step + self.place)
+    }
+
     fn set_clock(&self) {
-        let key = step_key(self.config.seed, self.step);
-        self.clock.set(key, self.epoch, i64::from(self.optimizer.steps + 1), i64::from(self.step + 1));
+        self.clock.set(
+            self.dropout_key(),
+            self.epoch,
+            i64::from(self.optimizer.steps + 1),
+            i64::from(self.step + 1),
+        );
     }
 }

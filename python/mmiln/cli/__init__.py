@@ -18,6 +18,7 @@ from ..data import Dataset
 from ..errors import MmilnError
 from ..metrics import Metrics, spread
 from ..model import Model
+from ..ranks import is_first, restarted
 from . import experiment
 from .options import Data, Json, Saved, load_data, out, prepared
 from .predict import predict
@@ -102,7 +103,11 @@ def train(
     ),
     json_: Json = False,
 ) -> None:
-    """Train one model a seed; report validation-selected test metrics, mean and deviation."""
+    """Train one model a seed; report validation-selected test metrics, mean and deviation.
+
+    On several cores, cards or machines: torchrun --nproc-per-node 2 -m mmiln train ...
+    """
+    out.quiet = not is_first()
     dataset = load_data(data, standardize=standardize)
     fields = runs.overrides(settings or [])
     if not json_:
@@ -111,7 +116,7 @@ def train(
     for one in seed or [1111]:
         model = Model(preset, text_encoder=text_encoder, device=device, seed=one, **fields)
         folder = output / f"seed-{one}"
-        how: training.Resume = "auto" if resume else False
+        how: training.Resume = "auto" if resume or restarted() else False
         run = runs.train(dataset, model, folder, epochs=epochs, progress=not json_, resume=how)
         finished.append(run)
         if not json_:
@@ -122,7 +127,8 @@ def train(
         for part in finished[0].metrics
     }
     if json_:
-        print(json.dumps({"seeds": seed or [1111], "out": str(output), **summary}))
+        if is_first():
+            print(json.dumps({"seeds": seed or [1111], "out": str(output), **summary}))
         return
     if len(finished) > 1:
         title = f"{len(finished)} seeds, mean ± standard deviation; epoch chosen on validation"

@@ -1,0 +1,127 @@
+"""Processes that are killed, data that differ, two machines."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from safetensors.numpy import load_file
+
+from .start import HERE, finished, popen, torchrun
+
+LONG = HERE / "long.py"
+
+
+def kill_one(torchrun_: subprocess.Popen[str], out: Path, rank: int) -> None:
+    """Kills a process as soon as there are checkpoints."""
+    deadline = time.monotonic() + 120
+    while len(list((out / "checkpoints").glob("checkpoint-*"))) < 2:
+        assert time.monotonic() < deadline, "no checkpoint was written"
+        assert torchrun_.poll() is None, "ended before there were checkpoints"
+        time.sleep(0.05)
+    children = psutil.Process(torchrun_.pid).children(recursive=True)
+    (victim,) = [child for child in children if child.environ().get("RANK") == str(rank)]
+    victim.kill()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The weights of a run that nothing happened to."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    _, err, status = finished(torchrun(LONG, out))
+    assert status == 0, err
+    return load_file(out / "model" / "model.safetensors")
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for name, weight in one.items():
+        assert (weight == other[name]).all(), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_all_stop_and_say_why_where_one_is_killed(tmp_path, rank):
+    process = torchrun(LONG, tmp_path)
+    kill_one(process, tmp_path, rank)
+    began = time.monotonic()
+    _, err, status = finished(process, 60)
+    assert status != 0
+    assert time.monotonic() - began < 60
+    assert f"DistributedError: process {1 - rank} of 2" in err
+    assert "one of them has ended" in err
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.slow
+def test_a_restart_comes_to_the_same_bits(tmp_path, undisturbed):
+    process = torchrun(LONG, tmp_path, restarts=1)
+    kill_one(process, tmp_path, 1)
+    _, err, status = finished(process)
+    assert status == 0, err
+    assert_same(load_file(tmp_path / "model" / "model.safetensors"), undisturbed)
+
+
+@pytest.mark.slow
+def test_the_command_writes_and_prints_once(tmp_path):
+    arguments = ["--epochs", "1", "--set", "num_layers=1", "--json", "--out", tmp_path / "run"]
+    out, err, status = finished(torchrun("-m", "mmiln", "train", *arguments))
+    assert status == 0, err
+    measured = json.loads(out)
+    record = json.loads((tmp_path / "run" / "seed-1111" / "run.json").read_text())
+    assert record["metrics"]["test"]["mae"] == measured["test"]["mae"]["mean"]
+    assert record["sizes"] == {"train": 1284, "valid": 229, "test": 686}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("ip") is None, reason="needs the command ip (Debian: iproute2)")
+def test_two_machines(tmp_path, undisturbed):
+    """Two network namespaces with a cable between them; checkpoints of the first alone."""
+    try:
+        with two_hosts() as hosts:
+            processes = [
+                popen(
+                    "ip", "netns", "exec", host, sys.executable, "-m", "torch.distributed.run",
+                    "--nnodes=2", "--nproc-per-node=1", f"--node-rank={i}", "--master-addr=10.77.0.1",
+                    "--master-port=29400", LONG, tmp_path / f"host{i}",
+                    GLOO_SOCKET_IFNAME=f"cable{i}",
+                )
+                for i, host in enumerate(hosts)
+            ]  # fmt: skip
+            ended = [finished(process) for process in processes]
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"may make no network namespaces: {error.stderr}")
+    assert [status for _, _, status in ended] == [0, 0], ended
+    assert_same(load_file(tmp_path / "host0" / "model" / "model.safetensors"), undisturbed)
+    assert not (tmp_path / "host1").exists()
+
+
+@contextmanager
+def two_hosts() -> Iterator[list[str]]:
+    """Names of two network namespaces, 10.77.0.1 and 10.77.0.2 on cable0 and cable1."""
+
+    def ip(*arguments: str) -> None:
+        subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+
+    hosts = ["mmiln-test-0", "mmiln-test-1"]
+    try:
+        for host in hosts:
+            ip("netns", "add", host)
+        ends = ("type", "veth", "peer", "name", "cable1", "netns", hosts[1])
+        ip("link", "add", "cable0", "netns", hosts[0], *ends)
+        for i, host in enumerate(hosts):
+            ip("-n", host, "addr", "add", f"10.77.0.{i + 1}/24", "dev", f"cable{i}")
+            ip("-n", host, "link", "set", f"cable{i}", "up")
+            ip("-n", host, "link", "set", "lo", "up")
+        yield hosts
+    finally:
+        for host in hosts:
+            subprocess.run(["ip", "netns", "delete", host], check=False, capture_output=True)
