@@ -111,6 +111,19 @@ pub enum AccumulateMode {
     Mean,
 }
 
+/// What batches of a shuffled split are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchOrder {
+    /// Utterances as they come.
+    #[default]
+    Faithful,
+    /// Those of one optimiser step, by length.
+    Window,
+    /// Those of many steps, by length.
+    Buckets,
+}
+
 /// Adam with decay coupled into the gradient, or `AdamW` with decoupled decay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -125,6 +138,8 @@ pub enum OptimizerKind {
 pub struct TrainConfig {
     pub batch_size: i64,
     pub accumulate: i64,
+    #[serde(default)]
+    pub order: BatchOrder,
     pub accumulate_mode: AccumulateMode,
     /// With several processes: similarity and difference losses over the micro-batches of all of them.
     #[serde(default)]
@@ -317,6 +332,7 @@ pub fn preset(name: &str) -> Result<(ModelConfig, TrainConfig)> {
         accumulate: 4,
         accumulate_mode: AccumulateMode::Sum,
         gather_losses: false,
+        order: BatchOrder::Faithful,
         lr_text: 5e-5,
         lr_audio: 1e-3,
         lr_vision: 1e-4,

@@ -1,5 +1,6 @@
 """Which training steps are captured, replayed or launched; tests/gpu has the same with the real core."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -196,3 +197,33 @@ def test_batches_are_packed_one_ahead(where: str | None, monkeypatch: pytest.Mon
         *("pack 0", "pack 1", "copied", "kept", "step 0"),
         *("pack 2", "copied", "kept", "step 1"),
     ]
+
+
+@pytest.mark.parametrize("where", [None, "loader", "packing"])
+def test_on_the_cpu_a_thread_packs_a_step_ahead(where):
+    """Batches are drawn by the thread that trains; what goes wrong with the fourth comes after the third."""
+    done: list[str] = []
+    drawn, packed_by = set(), set()
+
+    def loader() -> Iterator[int]:
+        for number in range(6):
+            drawn.add(threading.get_ident())
+            if where == "loader" and number == 3:
+                raise LookupError(number)
+            yield number
+
+    def pack(number: int) -> Packed:
+        packed_by.add(threading.get_ident())
+        if where == "packing" and number == 3:
+            raise LookupError(number)
+        return Packed(number)
+
+    def steps() -> None:
+        for packed in packed_ahead(loader(), pack, "cpu"):
+            done.append(f"step {packed.number}")
+
+    with nullcontext() if where is None else pytest.raises(LookupError):
+        steps()
+    assert done == [f"step {n}" for n in range(6 if where is None else 3)]
+    assert drawn == {threading.get_ident()}
+    assert threading.get_ident() not in packed_by

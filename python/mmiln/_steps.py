@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
@@ -111,12 +112,12 @@ def cuda_capture(device: str) -> Capture:
 
 
 def packed_ahead(batches: Iterable[Any], pack: Callable[[Any], Batch], device: str) -> Iterator[Batch]:
-    """Packs each batch a step before it is needed and copies it to a card on a stream of its own.
+    """Packs each batch a step before it is needed: in a thread, or onto a card by a stream of its own.
 
     An error of a batch, or of what makes the batches, is raised in its turn, after the steps before it.
     """
     if not device.startswith("cuda"):
-        yield from map(pack, batches)
+        yield from _packed_in_a_thread(batches, pack)
         return
     side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     supply = iter(batches)
@@ -147,3 +148,24 @@ def packed_ahead(batches: Iterable[Any], pack: Callable[[Any], Batch], device: s
         following = None if isinstance(waiting, Exception) else start()
         yield ready(waiting)
         waiting = following
+
+
+def _packed_in_a_thread(batches: Iterable[Any], pack: Callable[[Any], Batch]) -> Iterator[Batch]:
+    """Batches are drawn in the caller's thread: they may come from a loader of the user's."""
+    supply = iter(batches)
+    with ThreadPoolExecutor(1, thread_name_prefix="mmiln-pack") as thread:
+
+        def start() -> Future[Batch]:
+            """The next batch on its way; StopIteration is its error after the last."""
+            try:
+                return thread.submit(pack, next(supply))
+            except Exception as error:
+                failed: Future[Batch] = Future()
+                failed.set_exception(error)
+                return failed
+
+        waiting = start()
+        while not isinstance(waiting.exception(), StopIteration):
+            packed = waiting.result()
+            waiting = start()
+            yield packed

@@ -207,10 +207,14 @@ class Estimator(ABC):
         With ``valid``, stops once its MAE has not fallen for ``patience`` epochs and goes back to the best
         epoch's weights. Ctrl-C stops between two steps and leaves the weights of the last one.
 
+        In processes that torchrun has started all train one model, to the result that one process comes to:
+        each calls this with the same data and settings; callbacks are called and checkpoints are written in
+        the first process (rank 0) alone.
+
         Args:
-            loader: A :class:`mmiln.data.Split` (shuffled), a torch DataLoader, MMSA's loader, or a list of
-                batches. Batches hold ``text`` or ``text_bert`` or ``raw_text``, ``audio``, ``vision``,
-                lengths where they are padded, ``labels`` and ``index``.
+            loader: A :class:`mmiln.data.Split` (shuffled, as ``order`` says), a torch DataLoader, MMSA's
+                loader, or a list of batches. Batches hold ``text`` or ``text_bert`` or ``raw_text``,
+                ``audio``, ``vision``, lengths where they are padded, ``labels`` and ``index``.
             valid: The same, without need of ``index``; read in its own order.
             epochs: At most so many passes.
             patience: Replaces the field of the same name for this run.
@@ -232,6 +236,7 @@ class Estimator(ABC):
             BatchError: A batch can't be used.
             ConfigError: An argument is out of range, or something among ``callbacks`` is no callback.
             CheckpointError: The folder can't be written to, or no checkpoint in it is whole.
+            DistributedError: Another process of several has ended, or reads other batches.
             StateError: Dataset indices or the size of the training set can't be known; or the checkpoints are
                 of another run, and what differs; or the model is being trained already.
             NonFiniteError: A loss or a gradient is NaN or infinite; names utterances and the first layer.
@@ -246,7 +251,7 @@ class Estimator(ABC):
         with self._training:
             return training.fit(
                 self,
-                loaders.for_training(loader, config["batch_size"], config["seed"]),
+                loaders.for_training(loader, config),
                 valid,
                 epochs=epochs,
                 patience=config["patience"] if patience is None else patience,

@@ -16,13 +16,16 @@ from .errors import BatchError, StateError
 Loader = Any  # an iterable of batches, a Split, or one batch
 
 
-def for_training(data: Loader, batch_size: int, seed: int) -> Iterable[Any]:
-    """An iterable that can be read once an epoch; a :class:`Split` is shuffled from ``seed``.
+def for_training(data: Loader, train: Mapping[str, Any]) -> Iterable[Any]:
+    """An iterable that can be read once an epoch; a :class:`Split` is shuffled as the config ``train`` says.
 
     Raises:
         BatchError: It is no iterable of batches, or can be read only once.
     """
-    loader = _iterable(data, batch_size, shuffle_seed=seed)
+    if isinstance(data, Split):
+        how = {"seed": train["seed"], "order": train.get("order", "faithful"), "window": train["accumulate"]}
+        return data.loader(train["batch_size"], shuffle=True, **how)
+    loader = _iterable(data)
     if isinstance(loader, Iterator):
         raise BatchError(
             "training reads the loader once an epoch, an iterator can be read only once: "
@@ -37,12 +40,12 @@ def for_reading(data: Loader, batch_size: int) -> Iterable[Any]:
     Raises:
         BatchError: It is no iterable of batches.
     """
-    return _iterable([data] if isinstance(data, Mapping) else data, batch_size, shuffle_seed=None)
-
-
-def _iterable(data: Loader, batch_size: int, shuffle_seed: int | None) -> Iterable[Any]:
     if isinstance(data, Split):
-        return data.loader(batch_size, shuffle=shuffle_seed is not None, seed=shuffle_seed or 0)
+        return data.loader(batch_size)
+    return _iterable([data] if isinstance(data, Mapping) else data)
+
+
+def _iterable(data: Loader) -> Iterable[Any]:
     if isinstance(data, (str, bytes, Mapping, np.ndarray, Tensor)) or not isinstance(data, Iterable):
         raise BatchError(
             "a loader must be an iterable of batches: a mmiln.data.Split, a torch DataLoader, MMSA's "

@@ -45,9 +45,12 @@ class Model(Estimator):
             Weights, moments and all else stay float32.
         seed: Of initial weights, dropout and the order of a shuffled split; 1111 by default.
         **fields: Any other field of section 11 of the specification, such as ``num_layers``, ``variant``,
-            ``alpha``, ``lr_text``, ``patience``; and ``freeze_text``: how much of the text encoder is not
+            ``alpha``, ``lr_text``, ``patience``. ``freeze_text``: how much of the text encoder is not
             trained, ``"embeddings"``, those and a number of first layers, or ``True`` for all. What is
             frozen runs without dropout, once for each sentence (up to 2 GiB of features are kept).
+            ``order``: ``"faithful"``, or ``"window"`` or ``"buckets"`` for batches of utterances of about
+            the same length (:class:`mmiln.data.order.LengthAware`). ``gather_losses``: with several
+            processes, whether the losses of similarity and difference are of the batches of all together.
 
     Attributes:
         history_: What the last :meth:`fit` measured.

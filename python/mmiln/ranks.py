@@ -15,6 +15,8 @@ from typing import Any, Self, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from .errors import DistributedError
 
@@ -78,12 +80,7 @@ class Ranks:
             if not launched() or os.environ.get("WORLD_SIZE") == "1":
                 return None
             with _told("joining the others"):
-                if device == "cpu":
-                    dist.init_process_group("gloo")
-                else:
-                    torch.cuda.set_device(device)
-                    dist.init_process_group("cpu:gloo,cuda:nccl")
-            atexit.register(_leave)
+                _join(device)
         size = dist.get_world_size()
         return cls(dist.get_rank(), size, device) if size > 1 else None
 
@@ -166,6 +163,17 @@ def _told(doing: str) -> Iterator[None]:
             "ended, its own output says why, or the network between them is gone. Checkpoints, where the run "
             f"keeps any, are whole. torch says: {str(error).strip().partition(chr(10))[0]}"
         ) from error
+
+
+def _join(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.set_device(device)
+    # torchrun's store outlives a restart; processes that read there where the last ones were wait for ever.
+    store, rank, size = next(rendezvous("env://"))
+    store = PrefixStore(f"mmiln-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+    atexit.register(_leave)
 
 
 def _leave() -> None:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 HERE = Path(__file__).parent
 
 
@@ -32,6 +34,9 @@ def finished(process: subprocess.Popen[str], seconds: float = 240) -> Any:
     """Its output, error output and status; it is killed if it takes longer."""
     try:
         out, err = process.communicate(timeout=seconds)
-    finally:
-        process.kill()
+    except subprocess.TimeoutExpired:
+        for child in [*psutil.Process(process.pid).children(recursive=True), process]:
+            child.kill()
+        out, err = process.communicate()
+        raise AssertionError(f"not ended after {seconds} s: {out}\n{err}") from None
     return out, err, process.returncode

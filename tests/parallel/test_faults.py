@@ -78,7 +78,8 @@ def test_the_command_writes_and_prints_once(tmp_path):
     measured = json.loads(out)
     record = json.loads((tmp_path / "run" / "seed-1111" / "run.json").read_text())
     assert record["metrics"]["test"]["mae"] == measured["test"]["mae"]["mean"]
-    assert record["sizes"] == {"train": 1284, "valid": 229, "test": 686}
+    assert record["metrics"]["valid"]["n"] == 150
+    assert len(list((tmp_path / "run").rglob("run.json"))) == 1
 
 
 @pytest.mark.slow

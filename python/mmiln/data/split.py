@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from mmiln import html
+from mmiln.data.order import LengthAware, Order
 from mmiln.data.ragged import Floats, Ints, single
-from mmiln.errors import DataError
+from mmiln.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,20 +132,40 @@ class Split(TorchDataset[Item]):
         return html.code(self) + tables({"this": self})
 
     def loader(
-        self, batch_size: int = 32, *, shuffle: bool = False, seed: int = 0, num_workers: int = 0
+        self,
+        batch_size: int = 32,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        order: Order = "faithful",
+        window: int = 1,
+        num_workers: int = 0,
     ) -> DataLoader[Item]:
         """Batches as :func:`collate` makes them, in an order that ``seed`` alone determines.
 
-        Each pass over a shuffled loader has a new order. No global random state is touched.
+        Each pass over a shuffled loader has a new order, the same for any number of workers. No global random
+        state is touched.
+
+        Args:
+            batch_size: Utterances of a batch.
+            shuffle: Whether to draw an order; otherwise it is that of the split.
+            seed: Of that order.
+            order: ``"faithful"`` as drawn; ``"window"`` and ``"buckets"`` put utterances of about the same
+                length into a batch: see :class:`mmiln.data.order.LengthAware`.
+            window: Batches of an optimiser step, for those two.
+            num_workers: Processes that read utterances.
+
+        Raises:
+            ConfigError: The order is unknown, or utterances are to be sorted but not shuffled.
         """
-        return DataLoader(
-            self,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            num_workers=num_workers,
-            collate_fn=collate,
-            generator=torch.Generator().manual_seed(seed),
-        )
+        how: dict[str, Any] = {"batch_size": batch_size, "shuffle": shuffle}
+        generator = torch.Generator().manual_seed(seed)
+        if order != "faithful":
+            if not shuffle:
+                raise ConfigError(f"order={order!r} is a way to shuffle: give shuffle=True")
+            longest = np.max([self.lengths(name) for name in self.sequences], axis=0)
+            how = {"batch_sampler": LengthAware(longest, batch_size, order, window, generator)}
+        return DataLoader(self, num_workers=num_workers, collate_fn=collate, generator=generator, **how)
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of all ids, labels and arrays: equal contents, equal fingerprint."""
