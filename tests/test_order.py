@@ -36,6 +36,7 @@ def test_every_utterance_once_in_each_pass_and_each_pass_anew(split, order):
     assert first != second
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_order_is_the_same_for_any_number_of_workers(split, order):
     assert passes(split, order) == passes(split, order, num_workers=2)
