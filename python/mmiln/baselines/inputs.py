@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 
@@ -42,6 +43,12 @@ class Sequence:
     def last(self) -> Tensor:
         """(B, w): the last true frame of each utterance."""
         return self.frames[torch.arange(len(self.frames), device=self.frames.device), self.lengths - 1]
+
+    @property
+    def inner(self) -> Sequence:
+        """Frames without the first and the last, which of a BERT are [CLS] and [SEP]; one at least."""
+        within = Sequence(pad(self.frames, (0, 0, -1, 1)), (self.lengths - 2).clamp(min=1))
+        return within.map(within.frames)
 
     @property
     def mean(self) -> Tensor:
