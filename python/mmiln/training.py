@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from . import loaders
-from ._core import Batch
 from .callbacks import Callback, EarlyStopping, Plan, ProgressBar
 from .callbacks.callback import Callbacks, checked
 from .callbacks.stopping import Monitor
@@ -136,7 +135,7 @@ class _Run:
             self._source = itertools.chain([head], source)
         else:
             self._go_on(*kept, adopt=resume == "adopt")
-        self.step: Callable[[Batch], Tensor] = model._step()
+        self.step: Callable[[Any], Tensor] = model._step()
         model.history_ = self.history
 
     @property
@@ -186,7 +185,7 @@ class _Run:
         self._raw.append(batch)
         return batch
 
-    def _train_batch(self, packed: Batch, batch: Any) -> None:
+    def _train_batch(self, packed: Any, batch: Any) -> None:
         """One step; on the CPU, whether it was finite."""
         self.batch += 1
         self._recent.append(batch)

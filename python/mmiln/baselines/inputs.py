@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -78,13 +78,21 @@ class Inputs:
     labels: Tensor | None = None
     index: Tensor | None = None
 
-    def __len__(self) -> int:
-        return len(next(self._sequences()).lengths)
+    @classmethod
+    def of(cls, parts: Mapping[str, Tensor], device: str) -> Inputs:
+        """From the parts of a packed batch: frames of a modality and its lengths, labels, index."""
+        parts = {name: tensor.to(device) for name, tensor in parts.items()}
+        sequences = {
+            name: Sequence.of(parts[name], parts[f"{name}_lengths"])
+            for name in ("tokens", "text", "audio", "vision")
+            if name in parts
+        }
+        return cls(**sequences, labels=parts.get("labels"), index=parts.get("index"))
 
-    def _sequences(self) -> Iterator[Sequence]:
-        for sequence in (self.tokens, self.text, self.audio, self.vision):
-            if sequence is not None:
-                yield sequence
+    def __len__(self) -> int:
+        """B; of a batch of nothing 0."""
+        lengths = (s.lengths for s in (self.tokens, self.text, self.audio, self.vision) if s is not None)
+        return next((len(each) for each in (*lengths, self.labels, self.index) if each is not None), 0)
 
     def select(self, rows: Tensor) -> Inputs:
         """Some of the utterances, by number."""
