@@ -105,7 +105,7 @@ def test_cases(file, tmp_path):
 
 
 def test_search(file, tmp_path):
-    pytest.importorskip("optuna")
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mmiln[search]'")
     path = tmp_path / "mine.toml"
     path.write_text(
         'epochs = 1\nmodel = "text"\n[dataset]\npath = "none"\n[space.alpha]\nlow = 0.1\nhigh = 0.2\n'

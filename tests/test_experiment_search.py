@@ -9,7 +9,7 @@ from mmiln.errors import ConfigError, ExperimentError, MissingFileError, MmilnEr
 from mmiln.experiments import Search
 from mmiln.runs import Record
 
-optuna = pytest.importorskip("optuna")
+optuna = pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mmiln[search]'")
 
 DESCRIPTION = {
     "name": "small",

@@ -143,9 +143,12 @@ mmiln.Model("mosi", num_layers=1, d_model=8, num_heads=2).fit(data.train, data.v
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_notebook_has_widgets_or_text(before, kind):
-    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    nbclient, nbformat = (
+        pytest.importorskip(name, reason="what runs a cell is not installed: pip install nbclient ipykernel")
+        for name in ("nbclient", "nbformat")
+    )
     if kind == "display_data":
-        pytest.importorskip("ipywidgets")
+        pytest.importorskip("ipywidgets", reason="widgets are not installed: pip install ipywidgets")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL.format(before=before))])
     nbclient.NotebookClient(notebook, timeout=120).execute()
     outputs = notebook.cells[0].outputs

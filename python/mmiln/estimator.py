@@ -13,7 +13,6 @@ import numpy.typing as npt
 from torch import Tensor
 
 from . import batches, html, loaders, training
-from ._core import Batch
 from .callbacks import Callback
 from .checkpoints import Checkpoints
 from .config import Config
@@ -36,7 +35,7 @@ class Engine(Protocol):
     def begin_epoch(self, epoch: int) -> None:
         """Before each epoch, from 1."""
 
-    def train_step(self, batch: Batch) -> Tensor:
+    def train_step(self, batch: Any) -> Tensor:
         """One micro-batch; its losses. Raises NonFiniteError where nothing was applied."""
 
     def undone_steps(self) -> int:
@@ -60,7 +59,7 @@ class Engine(Protocol):
     def pseudo_labels(self) -> dict[str, Tensor] | None:
         """Those of the last run by modality, (N,), NaN for utterances not seen; ``None`` without any."""
 
-    def scores(self, batch: Batch) -> Tensor:
+    def scores(self, batch: Any) -> Tensor:
         """(B,), without dropout."""
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -108,8 +107,8 @@ class Estimator(ABC):
         """What trains and scores; StateError where the widths are not known before the first batch."""
 
     @abstractmethod
-    def _pack(self, batch: object) -> Batch:
-        """A batch as the engine reads it."""
+    def _pack(self, batch: object) -> Any:
+        """A batch as the engine reads it; its length is the number of utterances."""
 
     @abstractmethod
     def _explain(self, batch: Mapping[str, Any]) -> str:

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from . import loaders
-from ._core import Batch
 from .callbacks import Callback, EarlyStopping, Plan, ProgressBar
 from .callbacks.callback import Callbacks, checked
 from .callbacks.stopping import Monitor
@@ -146,7 +145,7 @@ class Run:
             tensors, position = kept
             self._check(position, adopt=resume == "adopt")
             self._go_on(tensors, position)
-        self.step: Callable[[Batch], Tensor] = model._step()
+        self.step: Callable[[Any], Tensor] = model._step()
         model.history_ = self.history
 
     @property
@@ -209,7 +208,7 @@ class Run:
         self._raw.append(batch)
         return batch
 
-    def _train_batch(self, packed: Batch, batch: Any) -> None:
+    def _train_batch(self, packed: Any, batch: Any) -> None:
         """One step; on the CPU, whether it was finite."""
         self.batch += 1
         self._recent.append(batch)

@@ -70,6 +70,27 @@ def test_a_frame_a_piece_needs_none_for_cls_and_sep(tiny_bert):
     assert spread["vision"] is batch["vision"]
 
 
+def test_tokens_under_the_name_of_text_are_tokens(tiny_bert):
+    """MMSA's loader has them there, padded and as floats, and sentences beside that are then not read."""
+    encoder = find_text_encoder(tiny_bert)
+    tokens = encoder.tokenize(SENTENCES)
+    lengths = [each.shape[1] for each in tokens]
+    padded = np.zeros((len(tokens), 3, max(lengths) + 2), np.float32)
+    for row, each in zip(padded, tokens, strict=True):
+        row[:, : each.shape[1]] = each
+    inner = [n - 2 for n in lengths]
+    given = {"audio": frames(inner, 5), "vision": frames(inner, 3, 1)}
+    batch = {"text": padded, "raw_text": ["of", "other", "lengths of words"], **given}
+    spread = to_pieces(batch, encoder)
+    for name, own in given.items():
+        for got, each in zip(spread[name], own, strict=True):
+            np.testing.assert_array_equal(got.numpy(), np.pad(each, ((1, 1), (0, 0))))
+    model = Baseline("ef_lstm", text_encoder=tiny_bert)
+    np.testing.assert_array_equal(
+        model.predict([batch]).score, model.predict([{"text_bert": tokens, **given}]).score
+    )
+
+
 @pytest.mark.parametrize("name", ALIGNED)
 def test_words_with_a_text_encoder_are_trained_on(name, tiny_bert):
     batch = words() | {"labels": np.array([-1.0, 1.0, 0.5])}

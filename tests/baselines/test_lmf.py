@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from baselines.checks import build, check_gradients, check_oracle, inputs
+from mmiln.baselines.blocks import BatchNorm
 from mmiln.baselines.lmf import LMF
-from mmiln.baselines.tfn import InputNorm
 from reference.baselines import lmf as oracle
 
 SIZES = {"rank": 3, "text_hidden": 4, "text_out": 5, "audio_hidden": 6, "vision_hidden": 2}
@@ -16,7 +16,7 @@ def network(**fields):
     network = build(LMF, **SIZES | fields)
     nn.init.constant_(network.bias, 0.3)
     for module in network.modules():
-        if isinstance(module, InputNorm):
+        if isinstance(module, BatchNorm):
             nn.init.uniform_(module.running_mean, -0.3, 0.3)
             nn.init.uniform_(module.running_var, 0.5, 2)
     return network

@@ -60,3 +60,10 @@ def test_it_is_the_mean_of_the_training_labels_whatever_validation_says(lr):
     assert model.predict(data.test).score == pytest.approx(float(data.train.labels.mean()), abs=1e-6)
     model.fit(data.test, epochs=1, progress=False)  # a new run forgets the first
     assert model.predict(data.test).score == pytest.approx(float(data.test.labels.mean()), abs=1e-6)
+
+
+def test_labels_alone_are_enough():
+    labels = np.array([1.0, -2.0, 0.5], np.float32)
+    model = Baseline("mean")
+    model.fit([{"labels": labels, "index": np.arange(3)}], epochs=1, progress=False)
+    assert model.predict([{"labels": labels}]).score == pytest.approx(float(labels.mean()))

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from baselines.checks import build, check_gradients, check_oracle, inputs, padded
+from mmiln.baselines.distances import mmd
 from mmiln.baselines.inputs import Sequence
-from mmiln.baselines.mfm import MFM, mmd
+from mmiln.baselines.mfm import MFM
 from reference.baselines import mfm as oracle
 
 # By path: the module reference.baselines would hide a package of that name.

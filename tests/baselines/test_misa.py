@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.checks import build, check_gradients, check_oracle, inputs, padded
-from mmiln.baselines.blocks import cmd, orthogonality
+from mmiln.baselines.distances import cmd, orthogonality
 from mmiln.baselines.inputs import Inputs, Sequence
 from mmiln.baselines.misa import MISA
 from reference.baselines import misa as oracle

@@ -95,8 +95,8 @@ def test_before_training_pseudo_labels_are_the_labels():
     network, x = small().train(), inputs()
     losses = network.losses(network(x), x)
     assert losses["total"] == losses["task"]
-    assert all(torch.equal(y, x.labels) for y in network.pseudo_labels(x).values())
-    assert all(torch.equal(y, x.labels) for y in network.pseudo_labels(replace(x, index=None)).values())
+    assert all(torch.equal(y, x.labels) for y in network.ulgm.of(x).values())
+    assert all(torch.equal(y, x.labels) for y in network.ulgm.of(replace(x, index=None)).values())
 
 
 def test_losses_written_out():
@@ -104,7 +104,7 @@ def test_losses_written_out():
     network.begin_training(5)
     pseudo = {"T": x.labels + 1, "A": x.labels.clone(), "V": -x.labels}
     for name, labels in pseudo.items():
-        getattr(network, f"labels_{name}")[:] = labels
+        getattr(network.ulgm, f"labels_{name}")[:] = labels
     outputs = network.train()(x.select(torch.tensor([4, 2])))
     part = x.select(torch.tensor([4, 2]))  # addressed by index, not by row
     expected = oracle.total(outputs, part.labels, {n: y[[4, 2]] for n, y in pseudo.items()})
@@ -114,16 +114,16 @@ def test_losses_written_out():
 def test_other_parts_are_not_judged_by_labels_of_training():
     network, x = small(), inputs()
     network.begin_training(4)
-    network.labels_T[:] = 9
-    assert torch.equal(network.eval().pseudo_labels(x)["T"], x.labels)
-    assert bool((network.train().pseudo_labels(x)["T"] == 9).all())
+    network.ulgm.labels_T[:] = 9
+    assert torch.equal(network.eval().ulgm.of(x)["T"], x.labels)
+    assert bool((network.train().ulgm.of(x)["T"] == 9).all())
 
 
 def test_labels_are_not_weights():
     network = small()
     network.begin_training(6)
-    assert network.labels_T.shape == (6,)
-    assert network.labels_T.dtype == torch.float64
+    assert network.ulgm.labels_T.shape == (6,)
+    assert network.ulgm.labels_T.dtype == torch.float64
     assert not any("labels" in n or "features" in n for n in network.state_dict())
 
 
@@ -163,12 +163,12 @@ def test_labels_over_epochs_are_those_of_ulgm(text_as):
             state.step(epoch, rows.tolist(), labels[rows], features["M"], **named)
             expected = state.pseudo(rows, labels[rows])
             for name, u in (("T", text_as), (other, other_name)):
-                np.testing.assert_allclose(network.pseudo_labels(x)[name].numpy(), expected[u], atol=1e-12)
+                np.testing.assert_allclose(network.ulgm.of(x)[name].numpy(), expected[u], atol=1e-12)
         if epoch == 1:
-            assert torch.equal(network.labels_T, torch.tensor(labels))
-    assert (network.labels_T - torch.tensor(labels)).abs().max() > 0.1
-    assert network.labels_T.abs().max() <= 3
-    assert torch.equal(network.labels_M, torch.tensor(labels))
+            assert torch.equal(network.ulgm.labels_T, torch.tensor(labels))
+    assert (network.ulgm.labels_T - torch.tensor(labels)).abs().max() > 0.1
+    assert network.ulgm.labels_T.abs().max() <= 3
+    assert torch.equal(network.ulgm.labels_M, torch.tensor(labels))
 
 
 def test_momentum_written_out():
@@ -191,7 +191,7 @@ def test_momentum_written_out():
         features = {n: torch.tensor([[f_m if n == "M" else f_s]], dtype=torch.float64) for n in "MTAV"}
         step(network, [0], torch.tensor(labels, dtype=torch.float64), features)
         kept = f_s
-        assert [float(getattr(network, f"labels_{n}")[0]) for n in "TAV"] == pytest.approx([y] * 3)
+        assert [float(getattr(network.ulgm, f"labels_{n}")[0]) for n in "TAV"] == pytest.approx([y] * 3)
 
 
 def epochs(labels: list[float], spoilt: int) -> list[Tensor]:
@@ -207,7 +207,7 @@ def epochs(labels: list[float], spoilt: int) -> list[Tensor]:
             for f in features.values():
                 f[spoilt] += far
             step(network, range(len(labels)), torch.tensor(labels, dtype=torch.float64), features)
-        results.append(network.labels_A.clone())
+        results.append(network.ulgm.labels_A.clone())
     return results
 
 
@@ -227,9 +227,9 @@ def test_the_unseen_count_nowhere():
     labels = torch.tensor([1.0, -1.0, 2.0, -2.0, 2.0], dtype=torch.float64)
     features = {n: np.full((2, w), 3.0) for n, w in POST.items()}
     step(network, [0, 1], labels, features)
-    assert bool(network.labels_A[2:].isnan().all())
+    assert bool(network.ulgm.labels_A[2:].isnan().all())
     feature = torch.ones(1, 4, dtype=torch.float64)
-    assert float(network._alpha("A", feature)) == pytest.approx(0)  # both centres are at 3, as far away
+    assert float(network.ulgm._alpha("A", feature)) == pytest.approx(0)  # both centres are at 3, as far away
 
 
 def test_labels_stay_while_a_class_is_empty():
@@ -240,7 +240,7 @@ def test_labels_stay_while_a_class_is_empty():
     for seed in (0, 1):
         rng = np.random.default_rng(seed)
         step(network, range(3), labels, {n: rng.normal(size=(3, w)) for n, w in POST.items()})
-    assert torch.equal(network.labels_V, labels)
+    assert torch.equal(network.ulgm.labels_V, labels)
 
 
 # Public code loses the dimension of a batch of one.
@@ -264,8 +264,8 @@ def test_a_batch_of_one_is_as_good_as_any():
             assert total.shape == ()
             assert bool(total.isfinite())
             network.after_step({n: v.detach() for n, v in outputs.items()}, part)
-    assert bool(network.labels_T.isfinite().all())
-    assert not torch.equal(network.labels_T, x.labels)
+    assert bool(network.ulgm.labels_T.isfinite().all())
+    assert not torch.equal(network.ulgm.labels_T, x.labels)
 
 
 # The toolkit packs aligned audio and vision with the lengths of text.

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from baselines.checks import build, check_gradients, check_oracle, inputs
+from mmiln.baselines.blocks import BatchNorm
 from mmiln.baselines.inputs import Sequence
-from mmiln.baselines.tfn import TFN, InputNorm
+from mmiln.baselines.tfn import TFN
 from reference.baselines import tfn as oracle
 
 SIZES = {"text_hidden": 4, "text_out": 3, "audio_hidden": 5, "vision_hidden": 2, "post": 7}
@@ -17,7 +18,7 @@ def network(**fields):
     """With statistics that training would have left, and no unit of the last layer at rest."""
     network = build(TFN, **SIZES | fields)
     for module in network.modules():
-        if isinstance(module, InputNorm):
+        if isinstance(module, BatchNorm):
             torch.nn.init.uniform_(module.running_mean, -0.3, 0.3)
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
     return network

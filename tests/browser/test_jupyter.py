@@ -107,7 +107,11 @@ def _choose(page: Page, *path: str) -> None:
 def test_quick_start(notebook: Page, screenshots: Path) -> None:
     # axe-core takes what lies outside of a body without a height for hidden.
     notebook.add_style_tag(content="body { height: 100vh }")
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    module = pytest.importorskip(
+        "axe_playwright_python.sync_playwright",
+        reason="axe is not installed: pip install axe-playwright-python",
+    )
+    axe = module.Axe()
     outputs = notebook.locator(".jp-OutputArea-output")
     for kind in ("error", "stderr"):
         assert notebook.locator(f'.jp-OutputArea-output[data-mime-type*="{kind}"]').all_inner_texts() == []

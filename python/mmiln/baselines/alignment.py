@@ -1,4 +1,4 @@
-"""From a frame a word to a frame a word piece, which is what a text encoder reads."""
+"""Aligned data: a frame of each modality a word, or a word piece where a text encoder reads those."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from .. import batches
+from ..errors import BatchError
 from ..text_encoder import TextEncoder
+from .inputs import Inputs
 
 
 def to_pieces(batch: Mapping[str, Any], encoder: TextEncoder) -> Mapping[str, Any]:
@@ -39,6 +41,22 @@ def to_pieces(batch: Mapping[str, Any], encoder: TextEncoder) -> Mapping[str, An
         changed[name] = [_spread(each, numbers) for each, numbers in zip(frames, of_piece, strict=True)]
         changed[f"{name}_lengths"] = None
     return {**batch, **changed, "text_bert": tokens}
+
+
+def check_aligned(x: Inputs, network: str, what: str) -> None:
+    """Refuses a batch whose modalities are not of the same lengths, a frame a ``what``.
+
+    Raises:
+        BatchError: Says the lengths of the first utterances.
+    """
+    sequences = {"text": x.text, "audio": x.audio, "vision": x.vision, "tokens": x.tokens}
+    lengths = {name: s.lengths.tolist() for name, s in sequences.items() if s is not None}
+    if len({tuple(each) for each in lengths.values()}) > 1:
+        told = ", ".join(f"{name} {each[:4]}" for name, each in lengths.items())
+        raise BatchError(
+            f"{network} needs aligned data, one frame of each modality a {what}; the first "
+            f"utterances of these have lengths {told}"
+        )
 
 
 def _frames(name: str, batch: Mapping[str, Any]) -> list[Tensor]:

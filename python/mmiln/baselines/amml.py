@@ -33,7 +33,7 @@ from torch.func import functional_call
 
 from .blocks import LSTM, MLP
 from .inputs import Inputs, Sequence
-from .network import Network, Outputs, Settings
+from .network import Network, Outputs, Settings, Widths
 
 UNIMODAL = {"T": "text", "A": "audio", "V": "vision"}
 
@@ -91,9 +91,7 @@ class AMML(Network):
         "mosei": {},
     }
 
-    def __init__(
-        self, settings: AMMLSettings, widths: Mapping[str, int], bert: nn.Module | None = None
-    ) -> None:
+    def __init__(self, settings: AMMLSettings, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__(settings, widths, bert)
         s = settings
         hidden = {"T": s.text_hidden if bert is None else 0, "A": s.audio_hidden, "V": s.vision_hidden}

@@ -5,64 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Self
 
 import pydantic
 import torch
-from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import batches, pretrained
-from .._core import Batch
 from .._device import check_device
 from ..config import Config
 from ..data.split import MODALITIES
-from ..errors import BatchError, ConfigError, StateError, WeightsError
+from ..errors import BatchError, ConfigError, StateError
 from ..estimator import Estimator
-from ..reading import read_json
 from ..summary import Summary
-from ..text_encoder import TextEncoder, find_text_encoder, read_safetensors
+from ..text_encoder import find_text_encoder, read_safetensors
 from . import diagnosis
-from .alignment import to_pieces
-from .engine import Engine, differences, seeded
+from .alignment import check_aligned, to_pieces
+from .building import build
+from .engine import Engine
+from .inputs import Inputs
 from .network import Network
+from .saved import CARD, Saved
 
 ARGUMENTS = ("preset", "text_encoder", "text_dim", "audio_dim", "vision_dim", "device", "dtype")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-
-CARD = """---
-library_name: mmiln
-tags: [multimodal-sentiment-analysis, mmiln]
----
-# {network}
-
-A baseline of mmiln {version}, with {parameters:,} parameters:
-
-```python
-from mmiln.baselines import Baseline
-
-predictions = Baseline.from_pretrained("<this directory>").predict(loader)
-```
-
-It was built as `{model}`. The model was made for research. Its scores say nothing reliable about a single
-person.
-"""
-
-_Width = Annotated[int, Field(ge=0, le=100_000)]
-
-
-class Saved(pydantic.BaseModel):
-    """The ``config.json`` of a saved baseline."""
-
-    model_config = pydantic.ConfigDict(frozen=True, strict=True)
-
-    model_type: Literal["mmiln-baseline"]
-    network: str
-    preset: str
-    dtype: Literal["float32", "float64"]
-    widths: dict[Literal["text", "audio", "vision"], _Width]
-    settings: dict[str, Any]
-    text_encoder: dict[str, Any] | None
 
 
 class Baseline(Estimator):
@@ -220,10 +186,9 @@ class Baseline(Estimator):
         Raises:
             BatchError: The batch can't be used.
         """
-        packed = self._pack(batch)
-        engine = self._core
+        x = self._pack(batch)
         with torch.no_grad():
-            outputs: dict[str, Tensor] = engine.network.eval()(engine.read(packed))
+            outputs: dict[str, Tensor] = self._core.network.eval()(x)
         return outputs
 
     # Files
@@ -269,13 +234,7 @@ class Baseline(Estimator):
         """
         directory = Path(directory)
         pretrained.check_there(directory)
-        try:
-            saved = Saved.model_validate(read_json(directory / "config.json"))
-        except pydantic.ValidationError as error:
-            told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise ConfigError(
-                f"{directory / 'config.json'} is not that of a saved baseline: {told}"
-            ) from None
+        saved = Saved.read(directory / "config.json")
         encoder = None if saved.text_encoder is None else directory
         given: dict[str, Any] = {"text_encoder": encoder, "device": device, "dtype": saved.dtype}
         widths = {f"{name}_dim": saved.widths.get(name, 0) for name in MODALITIES}
@@ -327,7 +286,7 @@ class Baseline(Estimator):
     def _explain(self, batch: Mapping[str, Any]) -> str:
         return diagnosis.explain(self._core, self._pack(batch), batch)
 
-    def _pack(self, batch: object) -> Batch:
+    def _pack(self, batch: object) -> Inputs:
         batch = batches.check_keys(batch)
         if self._kind.ALIGNED and self._encoder is not None:
             batch = to_pieces(batch, self._encoder)
@@ -336,31 +295,20 @@ class Baseline(Estimator):
             batch,
             encoder=self._encoder,
             uses=[name for name in MODALITIES if widths[name]],
-            device="cpu",  # the engine moves it
+            device="cpu",  # padded there, then moved
             dtype=self.dtype,
         )
         if self._engine is None:
             self._build(widths)
-        self._check(packed.parts())
-        return packed
-
-    def _check(self, parts: Mapping[str, Tensor]) -> None:
-        """Refuses frames of other widths than the network's, and lengths that it can't read."""
-        for name in MODALITIES:
-            if name in parts and parts[name].shape[1] != self._final_widths[name]:
-                raise BatchError(
-                    f"{name} must have frames of width {self._final_widths[name]}, got {parts[name].shape[1]}"
-                )
-        lengths = {
-            name: parts[f"{name}_lengths"] for name in (*MODALITIES, "tokens") if f"{name}_lengths" in parts
-        }
-        if self._kind.ALIGNED and len({tuple(each.tolist()) for each in lengths.values()}) > 1:
-            told = ", ".join(f"{name} {each.tolist()[:4]}" for name, each in lengths.items())
+        x = Inputs.of(packed.parts(), self.device)
+        for name, width in self._final_widths.items():
+            sequence = getattr(x, name)
+            if sequence is not None and sequence.frames.shape[2] != width:
+                raise BatchError(f"{name} must have frames of width {width}, got {sequence.frames.shape[2]}")
+        if self._kind.ALIGNED:
             what = "word" if self._encoder is None else "word piece, or a word of raw_text"
-            raise BatchError(
-                f"{self.network} needs aligned data, one frame of each modality a {what}; the first "
-                f"utterances of these have lengths {told}"
-            )
+            check_aligned(x, self.network, what)
+        return x
 
     def _build(self, widths: dict[str, int], *, weights: Mapping[str, Tensor] | None = None) -> Engine:
         """Creates the network, once; a text encoder's weights come with ``weights`` or from its directory."""
@@ -369,38 +317,7 @@ class Baseline(Estimator):
                 return self._engine
             if missing := [name for name in self._kind.NEEDS if not widths.get(name)]:
                 raise BatchError(f"{self.network} needs {' and '.join(missing)}, which these data have not")
-            if weights is not None:  # what a file claims, before memory is asked for
-                with torch.device("meta"):
-                    expected = self._network(widths).to(DTYPES[self.dtype]).state_dict()
-                if faults := differences(expected, dict(weights)):
-                    raise WeightsError(f"these weights do not fit {self!r}: {'; '.join(faults[:8])}")
-            with seeded(self.settings.seed, "cpu"):
-                network = self._network(widths)
-            if weights is not None:
-                network.to(DTYPES[self.dtype]).load_state_dict(dict(weights))
-            elif self._encoder is not None and network.bert is not None:
-                own = {n.removeprefix("text.bert."): t for n, t in self._encoder.weights().items()}
-                if faults := differences(network.bert.state_dict(), own):
-                    raise WeightsError(f"the text encoder's weights do not fit: {'; '.join(faults[:8])}")
-                network.bert.load_state_dict(own)
-            self._engine, self._final_widths = Engine(network, self.device, DTYPES[self.dtype]), widths
+            dtype = DTYPES[self.dtype]
+            network = build(self._kind, self.settings, widths, self._encoder, dtype, weights)
+            self._engine, self._final_widths = Engine(network, self.device, dtype), widths
             return self._engine
-
-    def _network(self, widths: dict[str, int]) -> Network:
-        bert = None if self._encoder is None else bert_of(self._encoder)
-        return self._kind(self.settings, widths, bert)
-
-
-def bert_of(encoder: TextEncoder) -> nn.Module:
-    """A PyTorch BERT of an encoder's sizes, with random weights.
-
-    Raises:
-        ConfigError: The package ``transformers`` is not there.
-    """
-    try:
-        from transformers import BertConfig, BertModel
-    except ImportError:
-        raise ConfigError(
-            'a baseline with text_encoder= needs the package transformers: pip install "mmiln[baselines]"'
-        ) from None
-    return BertModel(BertConfig(**encoder.config), add_pooling_layer=False)

@@ -1,4 +1,4 @@
-"""Parts that several baselines share."""
+"""Layers that several baselines share."""
 
 from __future__ import annotations
 
@@ -31,6 +31,31 @@ class LSTM(nn.Module):
         return Sequence(frames, x.lengths), last.transpose(0, 1).flatten(1)
 
 
+class Encoder(LSTM):
+    """The last state of an LSTM, and a linear layer if ``out`` is not 0: (B, width)."""
+
+    def __init__(self, width: int, hidden: int, out: int = 0) -> None:
+        super().__init__(width, hidden)
+        self.linear = nn.Linear(hidden, out) if out else None
+        self.width = out or hidden
+
+    def last(self, x: Sequence) -> Tensor:
+        state = self(x)[1]  # (B, hidden), whatever B is
+        return state if self.linear is None else self.linear(state)
+
+
+class Recurrent(nn.Module):
+    """An LSTM and a linear map: of all states, and of the last (B, out)."""
+
+    def __init__(self, width: int, hidden: int, out: int) -> None:
+        super().__init__()
+        self.lstm, self.map = LSTM(width, hidden), nn.Linear(hidden, out)
+
+    def forward(self, x: Sequence) -> tuple[Sequence, Tensor]:
+        states, last = self.lstm(x)
+        return states.map(self.map(states.frames)), self.map(last)
+
+
 class MLP(nn.Sequential):
     """Linear layers with ReLU and dropout between them."""
 
@@ -40,6 +65,32 @@ class MLP(nn.Sequential):
             layers += [nn.ReLU(), nn.Dropout(dropout)] if i else []
             layers.append(nn.Linear(before, after))
         super().__init__(*layers)
+
+
+class Head(nn.Module):
+    """Dropout, the feature F* (B, post) and the score (B,)."""
+
+    def __init__(self, width: int, post: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.linear1 = nn.Linear(width, post)
+        self.linear2 = nn.Linear(post, post)
+        self.linear3 = nn.Linear(post, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        feature = torch.relu(self.linear1(self.dropout(x)))
+        return feature, self.linear3(torch.relu(self.linear2(feature)))[:, 0]
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation of (B, width), by running statistics where the batch is one utterance."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 1 or not self.training:
+            return super().forward(x)
+        return nn.functional.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+        )
 
 
 def positions(lengths: Tensor, steps: int, width: int, like: Tensor) -> Tensor:
@@ -67,28 +118,3 @@ class Attention(nn.Module):
     def forward(self, query: Tensor, x: Sequence) -> Tensor:
         out, _ = self.inner(query, x.frames, x.frames, key_padding_mask=~x.mask, need_weights=False)
         return out
-
-
-def cmd(x: Tensor, y: Tensor, moments: int = 5) -> Tensor:
-    """Central moment discrepancy of two samples (B, w) (Zellinger et al., 2017), as MISA uses it."""
-    mean_x, mean_y = x.mean(0), y.mean(0)
-    total = norm(mean_x - mean_y)
-    for k in range(2, moments + 1):
-        total = total + norm(((x - mean_x) ** k).mean(0) - ((y - mean_y) ** k).mean(0))
-    return total
-
-
-def norm(x: Tensor) -> Tensor:
-    """Euclidean norm whose gradient at zero is zero."""
-    square = (x**2).sum()
-    return torch.where(square > 0, square, 1.0).sqrt() * (square > 0)
-
-
-def orthogonality(x: Tensor, y: Tensor) -> Tensor:
-    """Mean square of the products of two centred samples (B, w) with rows of norm 1 (MISA, eq. 9)."""
-
-    def unit(z: Tensor) -> Tensor:
-        z = z - z.mean(0)
-        return z / (z.norm(dim=1, keepdim=True).detach() + 1e-6)
-
-    return ((unit(x).T @ unit(y)) ** 2).mean()

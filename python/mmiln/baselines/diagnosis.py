@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._core import Batch
 from ..diagnosis import ranges, utterances
 from .engine import Engine
+from .inputs import Inputs
 
 
-def explain(engine: Engine, packed: Batch, batch: Mapping[str, Any]) -> str:
+def explain(engine: Engine, x: Inputs, batch: Mapping[str, Any]) -> str:
     """The utterances of a batch, the first layer whose output is not finite, and what goes into it."""
     found: list[str] = []
 
@@ -36,7 +36,7 @@ def explain(engine: Engine, packed: Batch, batch: Mapping[str, Any]) -> str:
     handles = [module.register_forward_hook(look(name)) for name, module in layers]
     try:
         with torch.no_grad():
-            score = engine.scores(packed)
+            score = engine.scores(x)
     finally:
         for handle in handles:
             handle.remove()

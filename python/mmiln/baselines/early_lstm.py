@@ -23,7 +23,7 @@ from torch import nn
 
 from .blocks import LSTM, MLP
 from .inputs import Inputs
-from .network import Network, Outputs, Settings
+from .network import Network, Outputs, Settings, Widths
 
 
 class EarlyFusionSettings(Settings):
@@ -53,9 +53,7 @@ class EarlyFusionLSTM(Network):
         "mosei": {"hidden": 256, "dropout": 0.4, "batch_size": 128, "decay": 1e-4},
     }
 
-    def __init__(
-        self, settings: EarlyFusionSettings, widths: Mapping[str, int], bert: nn.Module | None = None
-    ) -> None:
+    def __init__(self, settings: EarlyFusionSettings, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__(settings, widths, bert)
         s = settings
         self.lstm = LSTM(sum(widths.values()), s.hidden)

@@ -5,19 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._core import Batch
 from ..errors import CheckpointError, NonFiniteError, StateError, WeightsError
-from .inputs import Inputs, Sequence
+from .inputs import Inputs
 from .network import Network
-
-WEIGHTS, BUFFERS, BEST, SUMMED = "weights.", "buffers.", "best.", "summed."
-COUNTERS = ("epoch", "step", "summed")
-MOMENTS = {"exp_avg": "first.", "exp_avg_sq": "second."}
+from .run_state import BEST, COUNTERS, SUMMED, counts, differences, places
 
 
 @contextmanager
@@ -45,26 +40,10 @@ class Engine:
         self._step = 0
         self._summed = 0  # micro-batches whose gradients wait for the optimiser
 
-    def read(self, batch: Batch) -> Inputs:
-        """A packed batch as networks read it."""
-        parts = {name: tensor.to(self.device) for name, tensor in batch.parts().items()}
-
-        def sequence(name: str) -> Sequence | None:
-            return Sequence.of(parts[name], parts[f"{name}_lengths"]) if name in parts else None
-
-        return Inputs(
-            sequence("tokens"),
-            sequence("text"),
-            sequence("audio"),
-            sequence("vision"),
-            parts.get("labels"),
-            parts.get("index"),
-        )
-
-    def scores(self, batch: Batch) -> Tensor:
+    def scores(self, batch: Inputs) -> Tensor:
         """(B,), without dropout."""
         with torch.no_grad():
-            return self.network.eval()(self.read(batch))["M"]
+            return self.network.eval()(batch)["M"]
 
     # Training
 
@@ -87,7 +66,7 @@ class Engine:
         self._epoch = epoch
         self.network.begin_epoch(epoch)
 
-    def train_step(self, batch: Batch) -> Tensor:
+    def train_step(self, batch: Inputs) -> Tensor:
         """One micro-batch, and a step of the optimiser after every ``accumulate``; its losses before that.
 
         Raises:
@@ -95,16 +74,15 @@ class Engine:
         """
         network = self.network.train()
         self._running()
-        x = self.read(batch)
         seed = (network.settings.seed * 1_000_003 + self._step) % 2**63
         with seeded(seed, self.device):
-            outputs = network(x)
-            losses = network.losses(outputs, x)
+            outputs = network(batch)
+            losses = network.losses(outputs, batch)
             self._add(self._gradients(losses))
             self._step += 1
             if self._summed == network.settings.accumulate:
                 self._apply()
-            network.after_step({name: value.detach() for name, value in outputs.items()}, x)
+            network.after_step({name: value.detach() for name, value in outputs.items()}, batch)
         return torch.stack([losses[name].detach() for name in network.LOSSES])
 
     def _gradients(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -209,7 +187,7 @@ class Engine:
         best = {name.removeprefix(BEST): t for name, t in state.items() if name.startswith(BEST)}
         summed = {name.removeprefix(SUMMED): t for name, t in state.items() if name.startswith(SUMMED)}
         rest = {name: t for name, t in state.items() if not name.startswith((BEST, SUMMED))}
-        number = _counts(counters)
+        number = counts(counters)
         parameters = dict(self.network.named_parameters())
         faults = differences(self._places(), rest)
         faults += differences(self.network.state_dict(), best) if best else []
@@ -229,55 +207,13 @@ class Engine:
         named = self.network.named_parameters()
         return {name: p.grad for name, p in named if p.grad is not None}
 
+    def _places(self) -> dict[str, Tensor]:
+        return places(self.network, self._running())
+
     def _running(self) -> torch.optim.Adam:
         if self._optimizer is None:
             raise StateError("no run was begun")
         return self._optimizer
-
-    def _moments(self, parameter: torch.nn.Parameter) -> dict[str, Any]:
-        """What the optimiser keeps of a parameter, from the first step on."""
-        state = self._running().state[parameter]
-        if not state:
-            state["step"] = torch.tensor(0.0, device=parameter.device)
-            state |= {name: torch.zeros_like(parameter) for name in MOMENTS}
-        return state
-
-    def _places(self) -> dict[str, Tensor]:
-        """Where every tensor that a run depends on lies."""
-        network = self.network
-        places: dict[str, Tensor] = {f"{WEIGHTS}{name}": p.data for name, p in network.named_parameters()}
-        places |= {f"{BUFFERS}{name}": buffer for name, buffer in network.named_buffers()}
-        for name, parameter in network.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            state = self._moments(parameter)
-            places[f"steps.{name}"] = state["step"]
-            places |= {f"{prefix}{name}": state[moment] for moment, prefix in MOMENTS.items()}
-        return places
-
-
-def differences(own: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:
-    """What is missing, unexpected, or of another shape or type."""
-    faults = [f"missing: {name}" for name in own if name not in given]
-    faults += [f"unexpected: {name}" for name in given if name not in own]
-    return faults + [
-        f"misshapen: {name} expected {tuple(tensor.shape)} of {tensor.dtype}, "
-        f"got {tuple(given[name].shape)} of {given[name].dtype}"
-        for name, tensor in own.items()
-        if name in given and (given[name].shape != tensor.shape or given[name].dtype != tensor.dtype)
-    ]
-
-
-def _counts(text: str) -> dict[str, int] | None:
-    """Numbers of epochs, micro-batches and gradients that wait; ``None`` where the text holds others."""
-    try:
-        number = json.loads(text)
-    except ValueError:
-        return None
-    whole = isinstance(number, dict) and {n: type(v) for n, v in number.items()} == dict.fromkeys(
-        COUNTERS, int
-    )
-    return number if whole and all(0 <= value < 2**40 for value in number.values()) else None
 
 
 def _finite(x: Tensor) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 
@@ -44,6 +45,12 @@ class Sequence:
         return self.frames[torch.arange(len(self.frames), device=self.frames.device), self.lengths - 1]
 
     @property
+    def inner(self) -> Sequence:
+        """Frames without the first and the last, which of a BERT are [CLS] and [SEP]; one at least."""
+        within = Sequence(pad(self.frames, (0, 0, -1, 1)), (self.lengths - 2).clamp(min=1))
+        return within.map(within.frames)
+
+    @property
     def mean(self) -> Tensor:
         """(B, w): the mean of each utterance's frames."""
         return self.frames.sum(1) / self.lengths[:, None]
@@ -71,13 +78,21 @@ class Inputs:
     labels: Tensor | None = None
     index: Tensor | None = None
 
-    def __len__(self) -> int:
-        return len(next(self._sequences()).lengths)
+    @classmethod
+    def of(cls, parts: Mapping[str, Tensor], device: str) -> Inputs:
+        """From the parts of a packed batch: frames of a modality and its lengths, labels, index."""
+        parts = {name: tensor.to(device) for name, tensor in parts.items()}
+        sequences = {
+            name: Sequence.of(parts[name], parts[f"{name}_lengths"])
+            for name in ("tokens", "text", "audio", "vision")
+            if name in parts
+        }
+        return cls(**sequences, labels=parts.get("labels"), index=parts.get("index"))
 
-    def _sequences(self) -> Iterator[Sequence]:
-        for sequence in (self.tokens, self.text, self.audio, self.vision):
-            if sequence is not None:
-                yield sequence
+    def __len__(self) -> int:
+        """B; of a batch of nothing 0."""
+        lengths = (s.lengths for s in (self.tokens, self.text, self.audio, self.vision) if s is not None)
+        return next((len(each) for each in (*lengths, self.labels, self.index) if each is not None), 0)
 
     def select(self, rows: Tensor) -> Inputs:
         """Some of the utterances, by number."""

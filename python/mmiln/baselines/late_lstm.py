@@ -23,7 +23,7 @@ from torch import nn
 
 from .blocks import LSTM, MLP
 from .inputs import Inputs
-from .network import Network, Outputs, Settings
+from .network import Network, Outputs, Settings, Widths
 
 
 class LateFusionSettings(Settings):
@@ -53,9 +53,7 @@ class LateFusionLSTM(Network):
         "mosei": {"batch_size": 64},
     }
 
-    def __init__(
-        self, settings: LateFusionSettings, widths: Mapping[str, int], bert: nn.Module | None = None
-    ) -> None:
+    def __init__(self, settings: LateFusionSettings, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__(settings, widths, bert)
         s = settings
         hidden = {"text": s.text_hidden, "audio": s.audio_hidden, "vision": s.vision_hidden}
@@ -66,6 +64,6 @@ class LateFusionLSTM(Network):
 
     def forward(self, x: Inputs) -> Outputs:
         """``M`` (B,)."""
-        frames = {"text": self.read_text(x), "audio": x.audio, "vision": x.vision}
+        frames = self.read_all(x)
         states = [lstm(frames[m])[1] for m, lstm in self.lstms.items()]  # (B, hidden) each
         return {"M": self.head(self.dropout(torch.cat(states, 1)))[:, 0]}

@@ -28,7 +28,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .inputs import Inputs
-from .network import Network, Outputs, Settings
+from .network import Network, Outputs, Settings, Widths
 from .tfn import SubNet, TextNet, with_one
 
 
@@ -76,9 +76,7 @@ class LMF(Network):
         },
     }
 
-    def __init__(
-        self, settings: LMFSettings, widths: Mapping[str, int], bert: nn.Module | None = None
-    ) -> None:
+    def __init__(self, settings: LMFSettings, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__(settings, widths, bert)
         s = settings
         self.text = TextNet(widths["text"], s.text_hidden, s.text_out, s.text_dropout)
@@ -104,11 +102,7 @@ class LMF(Network):
         maps = [with_one(z[m]) @ factor.T for m, factor in self.factors.items()]  # (B, rank) each
         return {"M": torch.stack(maps).prod(0) @ self.weights + self.bias}
 
-    def groups(self) -> list[dict[str, Any]]:
-        """The text encoder's parameters, the factors, and all others, c and b among them."""
-        text, other = super().groups()
-        factors = list(self.factors.parameters())
-        of_factors = {id(p) for p in factors}
-        other["params"] = [p for p in other["params"] if id(p) not in of_factors]
+    def learning_rates(self) -> dict[str, tuple[float, float]]:
+        """Those of the text encoder, of the factors, and of all others, c and b among them."""
         s = self.settings
-        return [text, other, {"params": factors, "lr": s.lr_factors, "weight_decay": s.decay}]
+        return super().learning_rates() | {"factors": (s.lr_factors, s.decay)}

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from .inputs import Inputs
-from .network import Network, Outputs, Settings
+from .network import Network, Outputs, Settings, Widths
 
 
 class MagBERTSettings(Settings):
@@ -93,9 +93,7 @@ class MagBERT(Network):
     }
     ALIGNED = True
 
-    def __init__(
-        self, settings: MagBERTSettings, widths: Mapping[str, int], bert: nn.Module | None = None
-    ) -> None:
+    def __init__(self, settings: MagBERTSettings, widths: Widths, bert: nn.Module | None = None) -> None:
         if bert is None:
             raise ConfigError("MAG-BERT shifts the embeddings of a BERT: it needs text_encoder=")
         super().__init__(settings, widths, bert)

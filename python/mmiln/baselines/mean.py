@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .inputs import Inputs
-from .network import Network, Outputs, Settings
+from .network import Network, Outputs, Settings, Widths
 
 
 class MeanSettings(Settings):
@@ -39,9 +39,7 @@ class Mean(Network):
     sum_of_labels: Tensor
     seen_labels: Tensor
 
-    def __init__(
-        self, settings: MeanSettings, widths: Mapping[str, int], bert: nn.Module | None = None
-    ) -> None:
+    def __init__(self, settings: MeanSettings, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__(settings, widths)
         self.mean = nn.Parameter(torch.zeros(()))
 

@@ -29,18 +29,16 @@ Left open by the paper, or wrong in public code, and what was chosen here:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-import pydantic
 import torch
 from torch import Tensor, nn
 
 from .blocks import LSTM, MLP
-from .inputs import Inputs, Sequence
-from .mfn import MemoryFusion, MemorySettings, Rate, Width
-from .network import Network, Outputs
-
-Weight = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
+from .distances import mmd
+from .inputs import Inputs
+from .mfn import MemoryFusion, MemorySettings
+from .network import Network, Outputs, Rate, Weight, Width, Widths
 
 
 class MFMSettings(MemorySettings):
@@ -55,9 +53,7 @@ class MFMSettings(MemorySettings):
         recon_text, recon_audio, recon_vision: Weights of the reconstruction errors.
     """
 
-    # Of best_acc() in the authors' mfm_mosi.py; for the rate see above.
-    batch_size: int = pydantic.Field(32, ge=1)
-    lr: float = pydantic.Field(1e-3, ge=0, allow_inf_nan=False)
+    # Of best_acc() in the authors' mfm_mosi.py, whose batch is 32 as ours; for the rate see above.
     text_hidden: Width = 88
     audio_hidden: Width = 64
     vision_hidden: Width = 48
@@ -106,15 +102,6 @@ class Decoder(nn.Module):
         return self.out(torch.stack(states, 1))
 
 
-def mmd(z: Tensor, prior: Tensor) -> Tensor:
-    """Maximum mean discrepancy of two samples (B, d)."""
-
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return torch.exp(-(a[:, None] - b[None]).square().sum(2) / z.shape[1] ** 2).mean()
-
-    return kernel(prior, prior) + kernel(z, z) - 2 * kernel(prior, z)
-
-
 class MFM(Network):
     """Multimodal Factorization Model (Tsai et al., 2019)."""
 
@@ -137,48 +124,37 @@ class MFM(Network):
         },
     }  # fmt: skip
 
-    def __init__(
-        self, settings: MFMSettings, widths: Mapping[str, int], bert: nn.Module | None = None
-    ) -> None:
+    def __init__(self, settings: MFMSettings, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__(settings, widths, bert)
         s = settings.model_dump()
         self.fusion = MemoryFusion(settings, {m: widths[m] for m in self.NEEDS})
-        self.fused = nn.Linear(self.fusion.width, s["z_label"])
-        self.encoders = nn.ModuleDict({m: LSTM(widths[m], s[f"z_{m}"]) for m in self.NEEDS})
-        self.encoded = nn.ModuleDict({m: nn.Linear(s[f"z_{m}"], s[f"z_{m}"]) for m in self.NEEDS})
-        self.factors = nn.ModuleDict(
-            {
-                m: MLP(s[f"z_{m}"], s[f"f_{m}"], s[f"f_{m}"], dropout=s[f"{m}_dropout"])
-                for m in ("label", *self.NEEDS)
-            }
-        )
-        self.decoders = nn.ModuleDict({m: Decoder(s["f_label"] + s[f"f_{m}"], widths[m]) for m in self.NEEDS})
-        self.out = MLP(s["f_label"], s["f_label"], 1, dropout=s["out_dropout"])
+        z, f = ({m: s[f"{kind}_{m}"] for m in ("label", *self.NEEDS)} for kind in "zf")  # widths
+        self.fused = nn.Linear(self.fusion.width, z["label"])
+        self.encoders = nn.ModuleDict({m: LSTM(widths[m], z[m]) for m in self.NEEDS})
+        self.encoded = nn.ModuleDict({m: nn.Linear(z[m], z[m]) for m in self.NEEDS})
+        self.factors = nn.ModuleDict({m: MLP(z[m], f[m], f[m], dropout=s[f"{m}_dropout"]) for m in z})
+        self.decoders = nn.ModuleDict({m: Decoder(f["label"] + f[m], widths[m]) for m in self.NEEDS})
+        self.out = MLP(f["label"], f["label"], 1, dropout=s["out_dropout"])
 
     def forward(self, x: Inputs) -> Outputs:
         """``M`` (B,); ``z_<factor>`` (B, .); ``error_<modality>`` (B,): squared, summed over frames."""
-        assert x.audio is not None and x.vision is not None
-        views = {"text": self.read_text(x), "audio": x.audio, "vision": x.vision}
+        views = self.read_all(x)
         z = {"label": self.fused(self.fusion(views))}
         for m, view in views.items():
             z[m] = self.encoded[m](self.encoders[m](view)[1])
         f = {name: torch.relu(self.factors[name](each)) for name, each in z.items()}
         outputs = {"M": self.out(f["label"])[:, 0], **{f"z_{name}": each for name, each in z.items()}}
         for m, view in views.items():
-            outputs[f"error_{m}"] = self._error(m, view, torch.cat([f["label"], f[m]], 1))
+            made = self.decoders[m](torch.cat([f["label"], f[m]], 1), view.frames.shape[1])  # (B, T, width)
+            error = (made - view.frames.detach()).square().mean(2)  # (B, T)
+            outputs[f"error_{m}"] = (error * view.mask).sum(1)
         return outputs
-
-    def _error(self, modality: str, view: Sequence, factors: Tensor) -> Tensor:
-        made = self.decoders[modality](factors, view.frames.shape[1])  # (B, T, width)
-        error = (made - view.frames.detach()).square().mean(2)  # (B, T)
-        return (error * view.mask).sum(1)
 
     def losses(self, outputs: Outputs, x: Inputs) -> Outputs:
         assert x.audio is not None and x.labels is not None
         s, frames = self.settings, x.audio.lengths.sum()  # as many of each modality
         task = (outputs["M"] - x.labels).abs().mean()
         errors = [getattr(s, f"recon_{m}") * outputs[f"error_{m}"].sum() / frames for m in self.NEEDS]
-        factors = [outputs[f"z_{name}"] for name in ("label", *self.NEEDS)]
-        gaps = [mmd(z, torch.randn_like(z)) for z in factors]  # the trainer seeds each step
+        gaps = [mmd(z := outputs[f"z_{m}"], torch.randn_like(z)) for m in self.factors]  # seeded each step
         recon, gap = torch.stack(errors).sum(), torch.stack(gaps).sum()
         return {"task": task, "recon": recon, "mmd": gap, "total": task + recon + s.mmd * gap}

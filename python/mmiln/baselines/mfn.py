@@ -25,7 +25,7 @@ Left open, and what was chosen here:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import pydantic
 import torch
@@ -33,10 +33,7 @@ from torch import Tensor, nn
 
 from .blocks import MLP
 from .inputs import Inputs, Sequence
-from .network import Network, Outputs, Settings
-
-Width = Annotated[int, pydantic.Field(ge=1)]
-Rate = Annotated[float, pydantic.Field(ge=0, lt=1)]
+from .network import Network, Outputs, Rate, Settings, Width, Widths
 
 
 class MemorySettings(Settings):
@@ -128,15 +125,12 @@ class MFN(Network):
         },
     }  # fmt: skip
 
-    def __init__(
-        self, settings: MFNSettings, widths: Mapping[str, int], bert: nn.Module | None = None
-    ) -> None:
+    def __init__(self, settings: MFNSettings, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__(settings, widths, bert)
         self.fusion = MemoryFusion(settings, {m: widths[m] for m in self.NEEDS})
         self.out = MLP(self.fusion.width, settings.out_hidden, 1, dropout=settings.out_dropout)
 
     def forward(self, x: Inputs) -> Outputs:
         """``M`` (B,), and what it is read from: ``fused`` (B, sum of hidden + memory)."""
-        assert x.audio is not None and x.vision is not None
-        fused = self.fusion({"text": self.read_text(x), "audio": x.audio, "vision": x.vision})
+        fused = self.fusion(self.read_all(x))
         return {"M": self.out(fused)[:, 0], "fused": fused}

@@ -35,11 +35,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .blocks import LSTM, cmd, orthogonality
+from ..data.split import MODALITIES
+from .blocks import LSTM
+from .distances import cmd, orthogonality
 from .inputs import Inputs, Sequence
-from .network import Network, Outputs, Settings
-
-MODALITIES = ("text", "audio", "vision")
+from .network import Network, Outputs, Settings, Widths
 
 
 class MISASettings(Settings):
@@ -98,9 +98,7 @@ class MISA(Network):
         "mosei": {"batch_size": 16, "freeze_text": 9},
     }
 
-    def __init__(
-        self, settings: MISASettings, widths: Mapping[str, int], bert: nn.Module | None = None
-    ) -> None:
+    def __init__(self, settings: MISASettings, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__(settings, widths, bert)
         d = settings.width
         hidden = {m: min(widths[m], settings.rnn_max) for m in MODALITIES if m != "text" or bert is None}
@@ -119,11 +117,8 @@ class MISA(Network):
 
     def forward(self, x: Inputs) -> Outputs:
         """``M`` (B,), and ``u``, ``private``, ``shared``, ``decoded`` of each modality (B, d)."""
-        assert x.audio is not None
-        assert x.vision is not None
-        read = {"text": self.read_text(x), "audio": x.audio, "vision": x.vision}
         outputs = {}
-        for m, sequence in read.items():
+        for m, sequence in self.read_all(x).items():
             vector = self.rnn[m](sequence) if m in self.rnn else sequence.mean  # (B, 4 hidden) or (B, w)
             outputs[f"u_{m}"] = u = self.project[m](vector)  # (B, d)
             outputs[f"private_{m}"], outputs[f"shared_{m}"] = self.private[m](u), self.shared(u)

@@ -13,13 +13,10 @@ Sentiment Analysis, EMNLP 2021.
     L = mean |yhat - y| + alpha L_CPC + beta L_BA                          (stage 2, trains all else)
 
 Sigma+ and Sigma- are the covariances of h_m of utterances with labels above and below zero, those of this
-batch and of the last one, which is remembered. Constants of log q and of H are left out.
+batch and of the last one, which is remembered.
 
 Where this differs from the public code, which the field's toolkit has as well:
-- Log q there lacks log sigma^2, so that nothing holds sigma; here the density is whole.
-- Log det there is that of a covariance as it is: minus infinity where a class has fewer members than h_m has
-  entries, NaN where it has none. Here it is that of Sigma + eps I, and sigma^2 of q is at least eps too: the
-  bound is that of h_m with noise of variance eps, and vectors that collapse to a point gain nothing.
+- Log q there lacks log sigma^2, and log det is that of a covariance as it is: see `mutual_information.py`.
 - The entropy there is that of a projection which no loss trains; here, as in the paper, that of h_m.
 - Its softmax runs over the Z of the batch for a fixed h_m; in the paper over the h_m^j for a fixed Z.
 - A further linear layer there follows the last states, and the toolkit's LSTMs have two directions.
@@ -35,11 +32,11 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from .blocks import LSTM, MLP
+from .blocks import LSTM
 from .inputs import Inputs
-from .network import Network, Outputs, Settings
+from .mutual_information import Gaussian, entropy, info_nce
+from .network import Network, Outputs, Settings, Widths
 
 
 class MMIMSettings(Settings):
@@ -72,36 +69,6 @@ class MMIMSettings(Settings):
     patience: int = 10
 
 
-class Gaussian(nn.Module):
-    """q(y | x): the mean over the batch of its log density, without the constant."""
-
-    def __init__(self, x: int, y: int, eps: float) -> None:
-        super().__init__()
-        self.mean, self.log_variance = MLP(x, y, y), MLP(x, y, y)
-        self.eps = eps
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        variance = self.log_variance(x).exp() + self.eps  # (B, y)
-        return -0.5 * ((y - self.mean(x)) ** 2 / variance + variance.log()).sum(1).mean()
-
-
-def entropy(h: Tensor, labels: Tensor, eps: float) -> Tensor:
-    """Of h (B, d), half of either class; a class with less than two members has no spread but eps."""
-    total = h.new_zeros(())
-    for chosen in (labels > 0, labels < 0):
-        weight = chosen.to(h.dtype)[:, None] / chosen.sum().clamp(min=1)  # (B, 1)
-        centred = h - (weight * h).sum(0)
-        covariance = (weight * centred).T @ centred  # (d, d)
-        total = total + torch.logdet(covariance + eps * torch.eye(h.shape[1], device=h.device, dtype=h.dtype))
-    return total / 4
-
-
-def cpc(h: Tensor, predicted: Tensor) -> Tensor:
-    """How badly what Z predicts (B, d) tells its own h from those of the batch."""
-    cosine = F.normalize(predicted, dim=1) @ F.normalize(h, dim=1).T  # (Z, h)
-    return -cosine.log_softmax(1).diagonal().mean()
-
-
 class MMIM(Network):
     """MMIM (Han et al., 2021)."""
 
@@ -117,9 +84,7 @@ class MMIM(Network):
     memory_vision: Tensor
     memory_labels: Tensor
 
-    def __init__(
-        self, settings: MMIMSettings, widths: Mapping[str, int], bert: nn.Module | None = None
-    ) -> None:
+    def __init__(self, settings: MMIMSettings, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__(settings, widths, bert)
         s = settings
         self.text = LSTM(widths["text"], s.text_hidden) if bert is None else None
@@ -137,13 +102,10 @@ class MMIM(Network):
             self.register_buffer(f"memory_{m}", torch.zeros(s.memory, wide[m]), persistent=False)
         self.register_buffer("memory_labels", torch.zeros(s.memory), persistent=False)
 
-    def groups(self) -> list[dict[str, Any]]:
-        """Text encoder, all others, and the estimators."""
-        bert, other = super().groups()
-        q = list(self.q.parameters())
-        mine = {id(parameter) for parameter in q}
-        other["params"] = [parameter for parameter in other["params"] if id(parameter) not in mine]
-        return [bert, other, {**other, "params": q, "lr": self.settings.lr_estimators}]
+    def learning_rates(self) -> dict[str, tuple[float, float]]:
+        """Those of the text encoder, of the estimators, and of all others."""
+        s = self.settings
+        return super().learning_rates() | {"q": (s.lr_estimators, s.decay)}
 
     def stage_of(self, parameter: str) -> str:
         """The likelihood trains q, the total all else."""
@@ -151,13 +113,11 @@ class MMIM(Network):
 
     def forward(self, x: Inputs) -> Outputs:
         """``M`` (B,), ``Z`` (B, fusion), and ``h_text``, ``h_audio``, ``h_vision``."""
-        assert x.audio is not None
-        assert x.vision is not None
-        text = self.read_text(x)
+        read = self.read_all(x)
         h = [
-            text.first if self.text is None else self.text(text)[1],
-            self.audio(x.audio)[1],
-            self.vision(x.vision)[1],
+            read["text"].first if self.text is None else self.text(read["text"])[1],
+            self.audio(read["audio"])[1],
+            self.vision(read["vision"])[1],
         ]
         z = torch.tanh(self.fuse2(torch.tanh(self.fuse1(self.dropout(torch.cat(h, 1))))))
         return {"M": self.score(z)[:, 0], "Z": z, "h_text": h[0], "h_audio": h[1], "h_vision": h[2]}
@@ -167,7 +127,7 @@ class MMIM(Network):
         assert x.labels is not None
         s, zero = self.settings, outputs["M"].new_zeros(())
         task = (outputs["M"] - x.labels).abs().mean()
-        contrast = sum((cpc(outputs[f"h_{m}"], g(outputs["Z"])) for m, g in self.cpc.items()), zero)
+        contrast = sum((info_nce(outputs[f"h_{m}"], g(outputs["Z"])) for m, g in self.cpc.items()), zero)
         likely = sum((q(outputs["h_text"], outputs[f"h_{m}"]) for m, q in self.q.items()), zero)
         labels = torch.cat([self.memory_labels, x.labels])  # zeros, of no class, where nothing is remembered
         spread = zero

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from .blocks import Attention, positions
 from .inputs import Inputs, Sequence
-from .network import Network, Outputs, Settings
+from .network import Network, Outputs, Settings, Widths
 
 PAIRS = {"text": ("audio", "vision"), "audio": ("text", "vision"), "vision": ("text", "audio")}
 
@@ -88,11 +88,8 @@ class Layer(nn.Module):
 
     def forward(self, z: Tensor, source: Sequence | None, mask: Sequence) -> Tensor:
         query = self.norm(z)
-        seen = (
-            Sequence(query, mask.lengths)
-            if source is None
-            else Sequence(self.norm(source.frames), source.lengths)
-        )
+        own = Sequence(query, mask.lengths)
+        seen = own if source is None else Sequence(self.norm(source.frames), source.lengths)
         z = z + self.dropout(self.attention(query, seen))
         inner = self.relu_dropout(torch.relu(self.linear1(self.norm2(z))))
         return z + self.dropout(self.linear2(inner))
@@ -131,9 +128,7 @@ class MulT(Network):
         "mosei": {"batch_size": 16, "heads": 8, "text_dropout": 0.3, "attn_dropout": 0.1, "clip": 1.0},
     }
 
-    def __init__(
-        self, settings: MulTSettings, widths: Mapping[str, int], bert: nn.Module | None = None
-    ) -> None:
+    def __init__(self, settings: MulTSettings, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__(settings, widths, bert)
         s, d = settings, settings.width
         kernels = {"text": s.text_kernel, "audio": s.audio_kernel, "vision": s.vision_kernel}
@@ -150,14 +145,9 @@ class MulT(Network):
 
     def forward(self, x: Inputs) -> Outputs:
         """``M`` (B,)."""
-        assert x.audio is not None
-        assert x.vision is not None
-        text = self.read_text(x)
-        text = Sequence(self.text_dropout(text.frames), text.lengths)
-        read = {"text": text, "audio": x.audio, "vision": x.vision}
-        low = {
-            m: s.map(self.convs[m](s.frames.transpose(1, 2)).transpose(1, 2)) for m, s in read.items()
-        }  # (B, T, d)
+        read = self.read_all(x)
+        read["text"] = Sequence(self.text_dropout(read["text"].frames), read["text"].lengths)
+        low = {m: s.map(self.convs[m](s.frames.mT).mT) for m, s in read.items()}  # (B, T, d)
         last = []
         for a, pair in PAIRS.items():
             streams = [self.cross[f"{b}_{a}"](low[a], low[b]).frames for b in pair]

@@ -12,6 +12,12 @@ from torch import Tensor, nn
 from .inputs import Inputs, Sequence
 
 Outputs = dict[str, Tensor]
+Widths = Mapping[str, int]  # of the frames of each modality, 0 where it is absent
+
+# Of hyper-parameters: a number of features, a share that is dropped out, a loss's factor.
+Width = Annotated[int, pydantic.Field(ge=1)]
+Rate = Annotated[float, pydantic.Field(ge=0, lt=1)]
+Weight = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
 
 
 class Settings(pydantic.BaseModel):
@@ -78,7 +84,7 @@ class Network(nn.Module):
     #: Losses that are minimised in each step, each by parameters of its own.
     STAGES: ClassVar[tuple[str, ...]] = ("total",)
 
-    def __init__(self, settings: Any, widths: Mapping[str, int], bert: nn.Module | None = None) -> None:
+    def __init__(self, settings: Any, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__()
         self.settings = settings
         self.bert = bert
@@ -106,6 +112,11 @@ class Network(nn.Module):
         ).last_hidden_state
         return x.tokens.map(hidden)
 
+    def read_all(self, x: Inputs) -> dict[str, Sequence]:
+        """Frames of each modality of a batch, by name; text as by :meth:`read_text`."""
+        read = {"text": self.read_text(x), "audio": x.audio, "vision": x.vision}
+        return {name: sequence for name, sequence in read.items() if sequence is not None}
+
     def forward(self, x: Inputs) -> Outputs:
         """The score ``"M"`` (B,), and whatever else the losses need, by name."""
         raise NotImplementedError
@@ -115,17 +126,23 @@ class Network(nn.Module):
         assert x.labels is not None
         return {"total": (outputs["M"] - x.labels).abs().mean()}
 
-    def groups(self) -> list[dict[str, Any]]:
-        """Parameters with the rate and decay of each group: the text encoder's, and all others."""
+    def learning_rates(self) -> dict[str, tuple[float, float]]:
+        """Learning rate and weight decay of each group of parameters, by the group's name."""
         s = self.settings
-        text: list[nn.Parameter] = []
-        other: list[nn.Parameter] = []
+        return {"bert": (s.lr_text, s.decay_text), "other": (s.lr, s.decay)}
+
+    def group_of(self, parameter: str) -> str:
+        """The group of a parameter, by its name: that of its module at the top, or ``"other"``."""
+        top = parameter.partition(".")[0]
+        return top if top in self.learning_rates() else "other"
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Groups of parameters for the optimiser, in the order of :meth:`learning_rates`."""
+        rates = self.learning_rates()
+        found: dict[str, list[nn.Parameter]] = {name: [] for name in rates}
         for name, parameter in self.named_parameters():
-            (text if name.startswith("bert.") else other).append(parameter)
-        return [
-            {"params": text, "lr": s.lr_text, "weight_decay": s.decay_text},
-            {"params": other, "lr": s.lr, "weight_decay": s.decay},
-        ]
+            found[self.group_of(name)].append(parameter)
+        return [{"params": found[n], "lr": lr, "weight_decay": decay} for n, (lr, decay) in rates.items()]
 
     def stage_of(self, parameter: str) -> str:
         """Which of ``STAGES`` trains a parameter, by its name."""

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from .blocks import LSTM
 from .inputs import Inputs, Sequence
-from .network import Network, Outputs, Settings
+from .network import Network, Outputs, Settings, Widths
 
 
 class RAVENSettings(Settings):
@@ -100,9 +100,7 @@ class RAVEN(Network):
         "mosei": {"batch_size": 64},
     }
 
-    def __init__(
-        self, settings: RAVENSettings, widths: Mapping[str, int], bert: nn.Module | None = None
-    ) -> None:
+    def __init__(self, settings: RAVENSettings, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__(settings, widths, bert)
         s, hidden = settings, settings.nonverbal_hidden
         self.audio = NonverbalNetwork(widths["audio"], hidden, s.dropout)

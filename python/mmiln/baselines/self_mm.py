@@ -8,22 +8,12 @@ Multimodal Sentiment Analysis, AAAI 2021.
     y    = W_3 ReLU(W_2 F* + b_2) + b_3, for each of m, t, a, v
     L    = mean |yhat_m - y_m| + sum over s of mean tanh|y_s - y_m| |yhat_s - y_s|
 
-Pseudo-labels y_s (unimodal label generation, its Algorithm 1), with C^p and C^n the mean F* of utterances
-whose label is above and below zero, as last seen, and i the epoch. At first y_s = y_m; then, in each step of
-i >= 2:
-
-    D     = ||F* - C|| / sqrt(d),  alpha = (D^n - D^p) / (D^p + eps)
-    new_s = y_m alpha_s / (2 (alpha_m + eps)) + (y_m + alpha_s - alpha_m) / 2, held within [-3, 3]
-    y_s  <- (i - 1) / (i + 1) y_s + 2 / (i + 1) new_s
-
-before F* and centres are replaced by those of the step. They are MMILN's (`src/ulgm.rs`), which has them from
-here. What the paper leaves open, and where its code differs:
+The pseudo-labels y_s of t, a, v are made anew in each step: `ulgm.py`, its Algorithm 1. What the paper leaves
+open, and where its code differs:
 
 - On given text features the sentence vector is the last state of an LSTM.
 - Its code has a linear layer after the audio and the vision LSTM, the equations above have none: `audio_out`
   and `vision_out`, in the presets and not in the defaults.
-- Its code counts labels of zero as positive, and utterances not seen yet as features of zero; here neither
-  counts, and while a class is empty labels stay.
 - Its code loses a dimension with one utterance and fails; here a batch of one is as good as any. The toolkit
   (MMSA) also packs aligned audio and vision with the lengths of text.
 - It sums gradients over four batches before a step; labels move after each. So it is here.
@@ -37,37 +27,22 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .blocks import LSTM
-from .inputs import Inputs, Sequence
-from .network import Network, Outputs, Settings
-
-UNIMODAL = ("T", "A", "V")
-EPS = 1e-8
-BOUND = 3.0
+from .blocks import Encoder, Head
+from .encoder_rates import EncoderRates, RatedEncoders
+from .inputs import Inputs
+from .network import Outputs, Widths
+from .ulgm import ULGM
 
 
-class SelfMMSettings(Settings):
-    """Hyper-parameters of Self-MM.
+class SelfMMSettings(EncoderRates):
+    """Hyper-parameters of Self-MM, beside rates and widths of its encoders.
 
     Attributes:
-        lr_audio, lr_vision, decay_audio, decay_vision: Of the audio and vision encoders.
-        text_hidden: Width of the LSTM over given text features.
-        audio_hidden, vision_hidden: Widths of the LSTMs.
-        audio_out, vision_out: Widths of a linear layer after each; 0: there is none.
+        audio_out, vision_out: Widths of a linear layer after each LSTM; 0: there is none.
         post, post_text, post_audio, post_vision: Widths of the features F*.
         dropout, dropout_text, dropout_audio, dropout_vision: Before each of them.
     """
 
-    accumulate: int = 4
-    lr_audio: float = 1e-3
-    lr_vision: float = 1e-4
-    decay_text: float = 1e-3
-    decay_audio: float = 1e-2
-    decay_vision: float = 1e-3
-    decay: float = 1e-3
-    text_hidden: int = 64
-    audio_hidden: int = 32
-    vision_hidden: int = 64
     audio_out: int = 0
     vision_out: int = 0
     post: int = 128
@@ -80,35 +55,7 @@ class SelfMMSettings(Settings):
     dropout_vision: float = 0.1
 
 
-class Encoder(LSTM):
-    """The last state of an LSTM, and a linear layer if ``out`` is not 0: (B, width)."""
-
-    def __init__(self, width: int, hidden: int, out: int = 0) -> None:
-        super().__init__(width, hidden)
-        self.linear = nn.Linear(hidden, out) if out else None
-        self.width = out or hidden
-
-    def last(self, x: Sequence) -> Tensor:
-        state = self(x)[1]  # (B, hidden), whatever B is
-        return state if self.linear is None else self.linear(state)
-
-
-class Head(nn.Module):
-    """Dropout, the feature F* (B, post) and the score (B,)."""
-
-    def __init__(self, width: int, post: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.linear1 = nn.Linear(width, post)
-        self.linear2 = nn.Linear(post, post)
-        self.linear3 = nn.Linear(post, 1)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        feature = torch.relu(self.linear1(self.dropout(x)))
-        return feature, self.linear3(torch.relu(self.linear2(feature)))[:, 0]
-
-
-class SelfMM(Network):
+class SelfMM(RatedEncoders):
     """Self-MM (Yu et al., 2021)."""
 
     Settings = SelfMMSettings
@@ -125,9 +72,7 @@ class SelfMM(Network):
         },
     }  # fmt: skip
 
-    def __init__(
-        self, settings: SelfMMSettings, widths: Mapping[str, int], bert: nn.Module | None = None
-    ) -> None:
+    def __init__(self, settings: SelfMMSettings, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__(settings, widths, bert)
         s = settings
         self.text = Encoder(widths["text"], s.text_hidden) if bert is None else None
@@ -140,35 +85,27 @@ class SelfMM(Network):
         }
         wide["M"] = sum(wide.values())
         dropout = {"M": s.dropout, "T": s.dropout_text, "A": s.dropout_audio, "V": s.dropout_vision}
-        self.post = {"M": s.post, "T": s.post_text, "A": s.post_audio, "V": s.post_vision}
-        self.heads = nn.ModuleDict({n: Head(wide[n], post, dropout[n]) for n, post in self.post.items()})
-        self.epoch = 0
+        post = {"M": s.post, "T": s.post_text, "A": s.post_audio, "V": s.post_vision}
+        self.heads = nn.ModuleDict({name: Head(wide[name], p, dropout[name]) for name, p in post.items()})
+        self.ulgm = ULGM(post)
 
-    def groups(self) -> list[dict[str, Any]]:
-        """Four rates: text encoder (no decay of biases and layer norms), audio, vision, all others."""
-        s = self.settings
-        rates = {
-            "bert": (s.lr_text, s.decay_text), "bert, no decay": (s.lr_text, 0.0),
-            "audio": (s.lr_audio, s.decay_audio), "vision": (s.lr_vision, s.decay_vision),
-            "other": (s.lr, s.decay),
-        }  # fmt: skip
-        found: dict[str, list[nn.Parameter]] = {name: [] for name in rates}
-        for name, parameter in self.named_parameters():
-            first = name.partition(".")[0]
-            if first == "bert" and ("bias" in name or "LayerNorm" in name):
-                first = "bert, no decay"
-            found[first if first in rates else "other"].append(parameter)
-        return [{"params": found[n], "lr": lr, "weight_decay": decay} for n, (lr, decay) in rates.items()]
+    def learning_rates(self) -> dict[str, tuple[float, float]]:
+        """As of its encoders, and of what of a text encoder has no decay."""
+        return super().learning_rates() | {"bert, no decay": (self.settings.lr_text, 0.0)}
+
+    def group_of(self, parameter: str) -> str:
+        """As of any network, but a text encoder's biases and layer norms have no decay."""
+        group = super().group_of(parameter)
+        undecayed = group == "bert" and ("bias" in parameter or "LayerNorm" in parameter)
+        return "bert, no decay" if undecayed else group
 
     def forward(self, x: Inputs) -> Outputs:
         """``M``, ``T``, ``A``, ``V`` (B,) and the features ``F_m``, ``F_t``, ``F_a``, ``F_v`` (B, post)."""
-        assert x.audio is not None
-        assert x.vision is not None
-        text = self.read_text(x)
+        given = self.read_all(x)
         read = {
-            "T": text.first if self.text is None else self.text.last(text),
-            "A": self.audio.last(x.audio),
-            "V": self.vision.last(x.vision),
+            "T": given["text"].first if self.text is None else self.text.last(given["text"]),
+            "A": self.audio.last(given["audio"]),
+            "V": self.vision.last(given["vision"]),
         }
         read["M"] = torch.cat(list(read.values()), 1)
         outputs = {}
@@ -181,7 +118,7 @@ class SelfMM(Network):
         assert x.labels is not None
         task = (outputs["M"] - x.labels).abs().mean()
         total = task
-        for name, labels in self.pseudo_labels(x).items():
+        for name, labels in self.ulgm.of(x).items():
             weight = (labels - x.labels).abs().tanh()  # no weight where it says what the true label says
             total = total + (weight * (outputs[name] - labels).abs()).mean()
         return {"task": task, "total": total}
@@ -189,63 +126,20 @@ class SelfMM(Network):
     # Pseudo-labels
 
     def begin_training(self, samples: int | None) -> None:
-        """Labels and features of each training utterance: NaN where it was not seen."""
-        like, n = next(self.parameters()), samples or 0
-        for name, width in self.post.items():
-            self.register_buffer(f"labels_{name}", like.new_full((n,), torch.nan), persistent=False)
-            self.register_buffer(f"features_{name}", like.new_full((n, width), torch.nan), persistent=False)
-
-    def kept_labels(self) -> Mapping[str, Tensor]:
-        """Those of text, audio and vision."""
-        names = {"text": "T", "audio": "A", "vision": "V"} if hasattr(self, "labels_M") else {}
-        return {modality: getattr(self, f"labels_{name}") for modality, name in names.items()}
+        """Makes room for a label of each training utterance."""
+        self.ulgm.begin(samples or 0, next(self.parameters()))
 
     def begin_epoch(self, epoch: int) -> None:
         """Labels are made from the second epoch on."""
-        self.epoch = epoch
+        self.ulgm.epoch = epoch
 
-    def pseudo_labels(self, x: Inputs) -> dict[str, Tensor]:
-        """Labels of T, A and V of a batch; the true ones where there are none."""
-        assert x.labels is not None
-        # Outside training, utterances may be those of another part, with positions of their own.
-        if x.index is None or not self.training or not hasattr(self, "labels_M"):
-            return dict.fromkeys(UNIMODAL, x.labels)
-        now = {name: getattr(self, f"labels_{name}")[x.index] for name in UNIMODAL}
-        return {name: torch.where(labels.isnan(), x.labels, labels) for name, labels in now.items()}
+    def kept_labels(self) -> Mapping[str, Tensor]:
+        """Those of text, audio and vision."""
+        return self.ulgm.kept()
 
-    @torch.no_grad()
     def after_step(self, outputs: Outputs, x: Inputs) -> None:
-        """New labels from the centres as they were, then the features of this batch."""
+        """New labels of the batch."""
         assert x.labels is not None
         assert x.index is not None
-        rows = _last_of_each(x.index)
-        index, y_m = x.index[rows], x.labels[rows]
-        features = {name: outputs[f"F_{name.lower()}"][rows] for name in self.heads}
-        labels = {name: getattr(self, f"labels_{name}") for name in self.heads}
-        alpha = {name: self._alpha(name, feature) for name, feature in features.items()}
-        i, ours = self.epoch, alpha["M"]
-        for name, own in labels.items():
-            old, theirs = torch.where(own[index].isnan(), y_m, own[index]), alpha[name]
-            if i >= 2 and name != "M" and ours is not None and theirs is not None:
-                new = y_m * theirs / (2 * (ours + EPS)) + (y_m + theirs - ours) / 2
-                old = (i - 1) / (i + 1) * old + 2 / (i + 1) * new.clamp(-BOUND, BOUND)
-            own[index] = old
-            getattr(self, f"features_{name}")[index] = features[name]
-
-    def _alpha(self, name: str, feature: Tensor) -> Tensor | None:
-        """Relative distance (B,) to the centres of both classes; none while one has no utterance."""
-        labels, features = getattr(self, f"labels_{name}"), getattr(self, f"features_{name}")
-        distance = []
-        for chosen in (labels < 0, labels > 0):  # neither is true of NaN: unseen
-            if not bool(chosen.any()):
-                return None
-            distance.append((feature - features[chosen].mean(0)).norm(dim=1) / feature.shape[1] ** 0.5)
-        negative, positive = distance
-        return (negative - positive) / (positive + EPS)
-
-
-def _last_of_each(index: Tensor) -> Tensor:
-    """Rows of a batch, of an utterance given twice the last alone, as MMILN does."""
-    rows = torch.arange(len(index), device=index.device)
-    same = index[:, None] == index  # (B, B)
-    return rows[(same * rows).amax(1) == rows]
+        features = {name: outputs[f"F_{name.lower()}"] for name in self.heads}
+        self.ulgm.update(features, x.labels, x.index)

@@ -21,7 +21,7 @@ from torch import nn
 
 from .blocks import LSTM
 from .inputs import Inputs
-from .network import Network, Outputs, Settings
+from .network import Network, Outputs, Settings, Widths
 
 
 class TextOnlySettings(Settings):
@@ -52,9 +52,7 @@ class TextOnly(Network):
         "mosei": {"lr_text": 2e-5},
     }
 
-    def __init__(
-        self, settings: TextOnlySettings, widths: Mapping[str, int], bert: nn.Module | None = None
-    ) -> None:
+    def __init__(self, settings: TextOnlySettings, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__(settings, widths, bert)
         self.lstm = LSTM(widths["text"], settings.hidden) if bert is None else None
         self.dropout = nn.Dropout(settings.dropout)

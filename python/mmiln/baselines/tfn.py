@@ -28,20 +28,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from .blocks import LSTM
+from .blocks import LSTM, BatchNorm
 from .inputs import Inputs, Sequence
-from .network import Network, Outputs, Settings
-
-
-class InputNorm(nn.BatchNorm1d):
-    """Batch normalisation of (B, width) that does without the batch's variance where there is none."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if len(x) > 1 or not self.training:
-            return super().forward(x)
-        return nn.functional.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
-        )
+from .network import Network, Outputs, Settings, Widths
 
 
 class SubNet(nn.Module):
@@ -49,7 +38,7 @@ class SubNet(nn.Module):
 
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.norm = InputNorm(width)
+        self.norm = BatchNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(nn.Linear(width if i == 0 else hidden, hidden) for i in range(3))
 
@@ -115,9 +104,7 @@ class TFN(Network):
         "mosei": {"batch_size": 64},
     }
 
-    def __init__(
-        self, settings: TFNSettings, widths: Mapping[str, int], bert: nn.Module | None = None
-    ) -> None:
+    def __init__(self, settings: TFNSettings, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__(settings, widths, bert)
         s = settings
         self.text = TextNet(widths["text"], s.text_hidden, s.text_out, s.text_dropout)

@@ -1,0 +1,59 @@
+"""A baseline on disk: what its ``config.json`` and its model card hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+from pydantic import Field
+
+from ..errors import ConfigError
+from ..reading import read_json
+
+CARD = """---
+library_name: mmiln
+tags: [multimodal-sentiment-analysis, mmiln]
+---
+# {network}
+
+A baseline of mmiln {version}, with {parameters:,} parameters:
+
+```python
+from mmiln.baselines import Baseline
+
+predictions = Baseline.from_pretrained("<this directory>").predict(loader)
+```
+
+It was built as `{model}`. The model was made for research. Its scores say nothing reliable about a single
+person.
+"""
+
+_Width = Annotated[int, Field(ge=0, le=100_000)]
+
+
+class Saved(pydantic.BaseModel):
+    """The ``config.json`` of a saved baseline."""
+
+    model_config = pydantic.ConfigDict(frozen=True, strict=True)
+
+    model_type: Literal["mmiln-baseline"]
+    network: str
+    preset: str
+    dtype: Literal["float32", "float64"]
+    widths: dict[Literal["text", "audio", "vision"], _Width]
+    settings: dict[str, Any]
+    text_encoder: dict[str, Any] | None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """From a file.
+
+        Raises:
+            ConfigError: It is not that of a saved baseline.
+        """
+        try:
+            return cls.model_validate(read_json(path))
+        except pydantic.ValidationError as error:
+            told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise ConfigError(f"{path} is not that of a saved baseline: {told}") from None
