@@ -58,8 +58,8 @@ def child(encoder: str | None, samples: int, threads: int, out: Path) -> None:
     ranks = Ranks.here("cpu")
     result = {
         "epoch": statistics.median(history["seconds"][1:]),
-        "reduce": spent.pop("all_reduce") / history.epochs,
-        "rest": sum(spent.values()) / history.epochs,
+        "reduce": spent["all_reduce"] / history.epochs,
+        "rest": (sum(spent.values()) - spent["all_reduce"]) / history.epochs,
         "parameters": parameters,
         "config": model.config.model,
     }
