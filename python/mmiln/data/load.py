@@ -10,6 +10,7 @@ from mmiln.data.clean import Nonfinite, clean_nonfinite
 from mmiln.data.dataset import Dataset
 from mmiln.data.misa import read_misa
 from mmiln.data.mmsa import SPLITS, read_mmsa
+from mmiln.data.sequences import Padded
 from mmiln.data.standardizer import standardized
 from mmiln.data.unpickle import load_pickle
 from mmiln.errors import DataError, MissingFileError
@@ -46,7 +47,19 @@ def load(
         DataError: the content is not as the format demands.
         ConfigError: ``nonfinite`` is unknown.
     """
-    path = Path(path)
+    dataset = read(Path(path), seed=seed, test=test)
+    for split in dataset.splits.values():
+        for name in split.fields:
+            if isinstance(padded := getattr(split, name), Padded):
+                setattr(split, name, padded.read())
+    clean_nonfinite(dataset, nonfinite)
+    if standardize:
+        standardized(dataset)
+    return dataset
+
+
+def read(path: Path, *, seed: int, test: bool) -> Dataset:
+    """The data set as it is, padded arrays left in the file where that is mapped."""
     try:
         folder = path.is_dir()
     except OSError as error:  # as of a name that is too long
@@ -57,9 +70,6 @@ def load(
         dataset = _file(path, seed, test)
     if not test:
         dataset.test = None  # of a single part that was split by video
-    clean_nonfinite(dataset, nonfinite)
-    if standardize:
-        standardized(dataset)
     return dataset
 
 

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from mmiln import html
 from mmiln.data.ragged import Floats, Ints, single
+from mmiln.data.sequences import Ragged
 from mmiln.errors import DataError
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ class Split(TorchDataset[Item]):
         raw_text: N sentences.
         audio, vision: N arrays (T, w) float32.
 
-    Absent modalities are None. Raises DataError where counts, shapes or labels are wrong.
+    Absent modalities are None. Those of a converted data set aren't lists: an array is taken from the file
+    when it is asked for, and may not be written to.
+
+    Raises DataError where counts, shapes or labels are wrong.
 
     >>> split = Split(["a", "b"], [1, -1], audio=[np.ones((3, 5)), np.ones((2, 5))])
     >>> split.lengths("audio"), split.dims
@@ -49,11 +53,11 @@ class Split(TorchDataset[Item]):
 
     id: list[str]
     labels: Floats
-    text: list[Floats] | None = None
-    text_bert: list[Ints] | None = None
+    text: Sequence[Floats] | None = None
+    text_bert: Sequence[Ints] | None = None
     raw_text: list[str] | None = None
-    audio: list[Floats] | None = None
-    vision: list[Floats] | None = None
+    audio: Sequence[Floats] | None = None
+    vision: Sequence[Floats] | None = None
 
     def __post_init__(self) -> None:
         self.labels = single(self.labels)
@@ -78,9 +82,10 @@ class Split(TorchDataset[Item]):
                 f"{self.id[worst]!r} and {int(bad.sum())} such labels in all"
             )
         for name in MODALITIES:
-            if (frames := getattr(self, name)) is not None:
+            frames = getattr(self, name)
+            if frames is not None and not isinstance(frames, Ragged):  # which is as it must be
                 setattr(self, name, _checked_frames(name, self.id, frames))
-        if self.text_bert is not None:
+        if self.text_bert is not None and not isinstance(self.text_bert, Ragged):
             self.text_bert = [_checked_tokens(*pair) for pair in zip(self.id, self.text_bert, strict=True)]
 
     @property
@@ -100,11 +105,11 @@ class Split(TorchDataset[Item]):
         Raises DataError where the split has no such sequence.
         """
         if modality == "text" and self.text_bert is not None:
-            return np.array([tokens.shape[1] for tokens in self.text_bert], np.int64)
+            return _lengths(self.text_bert, axis=1)
         frames = getattr(self, modality, None) if modality in MODALITIES else None
         if frames is None:
             raise DataError(f"expected a sequence among {self.fields}, got {modality!r}")
-        return np.array([len(f) for f in frames], np.int64)
+        return _lengths(frames, axis=0)
 
     def __len__(self) -> int:
         return len(self.id)
@@ -161,7 +166,7 @@ class Split(TorchDataset[Item]):
     def subset(self, indices: Iterable[int]) -> Split:
         """The utterances at these positions, in this order, indexed anew from 0; arrays shared."""
         at = [range(len(self))[i] for i in indices]
-        fields = {name: [getattr(self, name)[i] for i in at] for name in self.fields}
+        fields = {name: _chosen(getattr(self, name), at) for name in self.fields}
         return Split([self.id[i] for i in at], self.labels[at], **fields)
 
     @classmethod
@@ -221,6 +226,16 @@ class Split(TorchDataset[Item]):
         """Which of text, audio and vision have lengths."""
         present = {"text" if name == "text_bert" else name for name in self.fields}
         return [name for name in MODALITIES if name in present]
+
+
+def _lengths(arrays: Sequence[npt.NDArray[Any]], axis: int) -> Ints:
+    if isinstance(arrays, Ragged):
+        return arrays.lengths
+    return np.array([array.shape[axis] for array in arrays], np.int64)
+
+
+def _chosen(values: Sequence[Any], positions: list[int]) -> Any:
+    return values.subset(positions) if isinstance(values, Ragged) else [values[i] for i in positions]
 
 
 def _checked_frames(name: str, ids: Sequence[str], frames: list[Any]) -> list[Floats]:
