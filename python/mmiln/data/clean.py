@@ -29,8 +29,7 @@ def clean_nonfinite(dataset: Dataset, how: Nonfinite) -> None:
         DataError: with ``"raise"``, at the first utterance that has one.
         ConfigError: ``how`` is something else.
     """
-    if how not in get_args(Nonfinite):
-        raise ConfigError(f"expected nonfinite to be one of {get_args(Nonfinite)}, got {how!r}")
+    check(how)
     for modality in MODALITIES:
         fill = None
         for name, split in dataset.splits.items():
@@ -57,6 +56,12 @@ def clean_nonfinite(dataset: Dataset, how: Nonfinite) -> None:
                 f"became {'0' if how == 'zero' else 'the mean of their column in train'}.",
                 {f"{name}.{modality}.nonfinite": count},
             )
+
+
+def check(how: str | None) -> None:
+    """Raises ConfigError where ``how`` is none of the ways."""
+    if how not in get_args(Nonfinite):
+        raise ConfigError(f"expected nonfinite to be one of {get_args(Nonfinite)}, got {how!r}")
 
 
 def _filled(fill: npt.NDArray[np.float64], _: int, frames: Floats) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from mmiln import html
+from mmiln.data.known import Known
 from mmiln.data.ragged import Floats, Ints, single
 from mmiln.data.sequences import Ragged
 from mmiln.errors import DataError
@@ -40,6 +41,7 @@ class Split(TorchDataset[Item]):
         text_bert: N arrays (3, T) int64: token ids, attention mask, segments.
         raw_text: N sentences.
         audio, vision: N arrays (T, w) float32.
+        known: of a converted data set, what was computed when it was.
 
     Absent modalities are None. Those of a converted data set aren't lists: an array is taken from the file
     when it is asked for, and may not be written to.
@@ -58,6 +60,7 @@ class Split(TorchDataset[Item]):
     raw_text: list[str] | None = None
     audio: Sequence[Floats] | None = None
     vision: Sequence[Floats] | None = None
+    known: Known | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.labels = single(self.labels)
@@ -105,11 +108,11 @@ class Split(TorchDataset[Item]):
         Raises DataError where the split has no such sequence.
         """
         if modality == "text" and self.text_bert is not None:
-            return _lengths(self.text_bert, axis=1)
+            return lengths_of(self.text_bert, axis=1)
         frames = getattr(self, modality, None) if modality in MODALITIES else None
         if frames is None:
             raise DataError(f"expected a sequence among {self.fields}, got {modality!r}")
-        return _lengths(frames, axis=0)
+        return lengths_of(frames, axis=0)
 
     def __len__(self) -> int:
         return len(self.id)
@@ -153,6 +156,8 @@ class Split(TorchDataset[Item]):
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of all ids, labels and arrays: equal contents, equal fingerprint."""
+        if self.known is not None and self.known.contents == self.contents():
+            return self.known.fingerprint
         digest = hashlib.sha256()
         self.update(digest)
         return digest.hexdigest()
@@ -160,8 +165,13 @@ class Split(TorchDataset[Item]):
     def update(self, digest: hashlib._Hash) -> None:
         """Adds all ids, labels and arrays to a digest."""
         _update(digest, [self.labels, *(s.encode() for s in self.id)])
-        for field in self.fields:
-            _update(digest, getattr(self, field))
+        for name in self.fields:
+            _update(digest, getattr(self, name))
+
+    def contents(self) -> object:
+        """Equal for as long as nothing was changed, of a split whose sequences can't be written to."""
+        texts = [None if texts is None else tuple(texts) for texts in (self.id, self.raw_text)]
+        return (*texts, self.labels.tobytes(), self.text, self.text_bert, self.audio, self.vision)
 
     def subset(self, indices: Iterable[int]) -> Split:
         """The utterances at these positions, in this order, indexed anew from 0; arrays shared."""
@@ -228,7 +238,8 @@ class Split(TorchDataset[Item]):
         return [name for name in MODALITIES if name in present]
 
 
-def _lengths(arrays: Sequence[npt.NDArray[Any]], axis: int) -> Ints:
+def lengths_of(arrays: Sequence[npt.NDArray[Any]], axis: int) -> Ints:
+    """How long each array is along its axis of frames or tokens: (N,)."""
     if isinstance(arrays, Ragged):
         return arrays.lengths
     return np.array([array.shape[axis] for array in arrays], np.int64)

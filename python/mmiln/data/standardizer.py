@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from mmiln.data.dataset import Dataset
+from mmiln.data.known import Known
 from mmiln.data.ragged import Floats
 from mmiln.data.sequences import Mapped, Ragged
 from mmiln.data.split import Split
@@ -134,10 +135,17 @@ class Standardizer:
 
 def standardized(dataset: Dataset) -> Dataset:
     """The data set itself, its audio and vision scaled as learned from train; its report says so."""
-    scaler = Standardizer.fit(dataset.train)
+    known = dataset.known
+    if known is not None and (known.standardized is None or known.contents != dataset.contents()):
+        known = None
+    scaler = known.standardizer if known and known.standardizer else Standardizer.fit(dataset.train)
     for name, split in dataset.splits.items():
-        setattr(dataset, name, scaler.transform(split))
+        scaled = scaler.transform(split)
+        if known and split.known and split.known.standardized:
+            scaled.known = Known(scaled.contents(), split.known.standardized)
+        setattr(dataset, name, scaled)
     dataset.standardizer = scaler
+    dataset.known = Known(dataset.contents(), known.standardized) if known and known.standardized else None
     for modality, count in scaler.constant.items():
         dataset.report.add(
             f"{count} of {dataset.dims[modality]} {modality} columns are constant in train and became 0.",
