@@ -68,7 +68,9 @@ def _plain(value: Any) -> bytes:
 def _write_array(file: BinaryIO, shape: tuple[int, ...], rows: Iterator[np.ndarray]) -> None:
     """A float64 array as numpy pickles it, its rows one at a time."""
     module = np.zeros(0).__reduce__()[0].__module__
-    file.write(f"c{module}\n_reconstruct\ncnumpy\nndarray\n".encode() + _plain((0,)) + _plain(b"b") + b"\x87R")
+    file.write(
+        f"c{module}\n_reconstruct\ncnumpy\nndarray\n".encode() + _plain((0,)) + _plain(b"b") + b"\x87R"
+    )
     file.write(b"(" + _plain(1) + _plain(shape) + _plain(np.dtype("f8")) + _plain(False))
     file.write(b"\x8e" + (8 * int(np.prod(shape))).to_bytes(8, "little"))
     for row in rows:

@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import pickle
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -93,7 +92,7 @@ def test_what_is_opened_is_what_is_read_from_the_source(
 @pytest.mark.parametrize("standardize", [True, False])
 def test_fingerprints_are_known_and_true(target: Path, standardize: bool, monkeypatch: Any) -> None:
     dataset = load(target, standardize=standardize)
-    parts = [split for split in dataset.splits.values()]
+    parts = list(dataset.splits.values())
     known = [dataset.fingerprint(), *(split.fingerprint() for split in parts)]
     for each in (dataset, *parts):
         each.known = None
@@ -130,7 +129,7 @@ def test_values_that_are_not_finite(source: Path, tmp_path: Path, how: Any) -> N
         load(target, nonfinite="raise")
     with pytest.raises(ConfigError, match="nonfinite"):
         load(target, nonfinite="nought")  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="2 NaN|1 utterances hold NaN"):
+    with pytest.raises(DataError, match="train audio: 1 utterances hold NaN"):
         convert(source, tmp_path / "other", nonfinite="raise", progress=False)
     assert not list(tmp_path.glob("*other*"))
 
@@ -173,13 +172,12 @@ def test_training_gives_the_same_bits(source: Path, target: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker:UserWarning")
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_open_the_files_themselves(target: Path, start: str) -> None:
     split = load(target, standardize=True).valid
     assert split is not None
-    loader = DataLoader(
-        split, 2, num_workers=2, collate_fn=collate, multiprocessing_context=multiprocessing.get_context(start)
-    )
+    context = multiprocessing.get_context(start)
+    loader = DataLoader(split, 2, num_workers=2, collate_fn=collate, multiprocessing_context=context)
     frames = [frames for batch in loader for frames in batch["audio"]]
     for got, expected in zip(frames, split.audio or [], strict=True):
         np.testing.assert_array_equal(got, expected)
@@ -194,45 +192,205 @@ def test_a_pickled_split_names_its_files(target: Path) -> None:
 
 # Whole or not at all
 
+STOPPING = """
+import sys, time
+from pathlib import Path
+from mmiln.data import convert, sequences
 
-def _run(source: Path, target: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "mmiln", "convert", str(source), str(target)])
+read = sequences.Padded._array
+
+def stops(self, position):
+    if position == 1 and Path(sys.argv[3]).exists():
+        print("here", flush=True)
+        time.sleep(60)
+    return read(self, position)
+
+sequences.Padded._array = stops
+convert(sys.argv[1], sys.argv[2], progress=False)
+"""
+
+
+def _killed(source: Path, target: Path) -> Path:
+    """What a conversion leaves that is killed in the middle of the audio of valid."""
+    staging = target.with_name(f".{target.name}.part")
+    arguments = [str(source), str(target), str(staging / "valid" / "audio.npy")]
+    process = subprocess.Popen([sys.executable, "-c", STOPPING, *arguments], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"here\n"
+    with pytest.raises(DataError, match="another process writes"):
+        convert(source, target, progress=False)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert not target.exists()
+    return staging
 
 
 def test_a_killed_conversion_goes_on_to_the_same_bytes(source: Path, target: Path, tmp_path: Path) -> None:
     other = tmp_path / "mosei.mmiln"
-    staging = tmp_path / ".mosei.mmiln.part"
-    # Killed in the middle of a file: from a process that stops there.
-    code = (
-        "import sys, time; from mmiln.data import convert, sequences\n"
-        "read = sequences.Padded._array\n"
-        "def slow(self, position):\n"
-        "    if position == 1 and 'valid' in [p.name for p in __import__('pathlib').Path(sys.argv[3]).iterdir()]:\n"
-        "        print('here', flush=True); time.sleep(60)\n"
-        "    return read(self, position)\n"
-        "sequences.Padded._array = slow\n"
-        "convert(sys.argv[1], sys.argv[2], progress=False)\n"
-    )
-    staging.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(source), str(other), str(staging)], stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"here\n"
-    with pytest.raises(DataError, match="another process writes"):
-        convert(source, other, progress=False)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    assert not other.exists()
-    whole = staging / "train" / "audio.npy"
-    written = whole.stat().st_mtime_ns
-    with pytest.raises(DataError, match="exists") if other.exists() else pytest.MonkeyPatch.context():
-        convert(source, other, progress=False)
-    assert (other / "train" / "audio.npy").stat().st_mtime_ns == written  # it was not written again
+    staging = _killed(source, other)
+    cut = tmp_path / "cut.part"
+    shutil.copytree(staging, cut)
+    before = (staging / "train" / "audio.npy").stat().st_mtime_ns
+    convert(source, other, progress=False)
+    assert (other / "train" / "audio.npy").stat().st_mtime_ns == before  # it was not written again
     assert not staging.exists()
     assert _bytes(other) == _bytes(target)
+
+    # What was damaged since is written again, and nothing is kept for another source or in another way.
+    shutil.rmtree(other)
+    shutil.copytree(cut, staging)
+    _flip(staging / "train" / "audio.npy")
+    convert(source, other, progress=False)
+    assert _bytes(other) == _bytes(target)
+    shutil.rmtree(other)
+    shutil.copytree(cut, staging)
+    expected = load(source, nonfinite="mean").fingerprint()
+    assert convert(source, other, nonfinite="mean", progress=False).fingerprint() == expected
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def _flip(path: Path, at: int = -1) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_source_that_changes_meanwhile_is_noticed(source: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    changing = Path(shutil.copy(source, tmp_path))
+    write = Staging.write
+
+    def and_then_change(self: Staging, name: str, fill: Any) -> None:
+        write(self, name, fill)
+        if name == "train/audio.npy":
+            array = pickle.loads(changing.read_bytes())["train"]["audio"][7, :2].tobytes()
+            with changing.open("r+b") as file:
+                file.seek(changing.read_bytes().index(array))
+                file.write(bytes(len(array)))
+
+    monkeypatch.setattr(Staging, "write", and_then_change)
+    with pytest.raises(DataError, match=r"train audio of 'train1\$_\$7' was written otherwise"):
+        convert(changing, tmp_path / "x.mmiln", progress=False)
+    assert not (tmp_path / "x.mmiln").exists()
+    monkeypatch.undo()
+    _check_same(convert(changing, tmp_path / "x.mmiln", progress=False), load(changing))
+
+
+def test_where_there_is_no_place(source: Path, target: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    before = _bytes(target)
+    with pytest.raises(DataError, match=r"mosei\.mmiln exists: name another"):
+        convert(source, target, progress=False)
+    assert _bytes(target) == before
+    with pytest.raises(DataError, match="is a converted data set already"):
+        convert(target, tmp_path / "x", progress=False)
+    with pytest.raises(MissingFileError, match="expected an existing directory for x"):
+        convert(source, tmp_path / "nowhere" / "x", progress=False)
+    with pytest.raises(MissingFileError, match="there is none at"):
+        convert(tmp_path / "no.pkl", tmp_path / "x", progress=False)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(DataError, match=r"0\.\d+ GB are needed in .* 0\.00 GB are free"):
+        convert(source, tmp_path / "x", progress=False)
+    monkeypatch.undo()
+    monkeypatch.setattr(np, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(DataError, match="No space left on device; once that is mended"):
+        convert(source, tmp_path / "x", progress=False)
+    assert not (tmp_path / "x").exists()
+
+
+# Damage
+
+
+def _manifest(folder: Path, **changes: Any) -> None:
+    content = json.loads((folder / converted.MANIFEST).read_text())
+    (folder / converted.MANIFEST).write_text(json.dumps(content | changes))
+
+
+def test_a_byte_that_flipped_is_found_by_a_check(copy: Path) -> None:
+    verify(copy)
+    _flip(copy / "valid" / "vision.npy")
+    load(copy)  # reads nothing of it
+    with pytest.raises(DataError, match=r"copy\.mmiln: valid/vision\.npy is not as written, by the check"):
+        verify(copy)
+    result = CliRunner().invoke(cli.app, ["inspect", str(copy), "--check"])
+    assert isinstance(result.exception, DataError)
+    assert CliRunner().invoke(cli.app, ["inspect", str(copy)]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "train" / "audio.npy").write_bytes(b"five!"), r"audio\.npy has 5 bytes, expected"),
+        (lambda f: (f / "test" / "labels.npy").unlink(), r"lacks test/labels\.npy"),
+        (lambda f: shutil.rmtree(f / "valid"), r"lacks valid/"),
+        (lambda f: _manifest(f, format=2), "format 2, this mmiln reads format 1: .* later mmiln"),
+        (lambda f: _manifest(f, format="1"), r"manifest\.json is damaged: format"),
+        (lambda f: _manifest(f, widths={"text": 0, "audio": 75, "vision": 35}), "its widths and sizes"),
+        (lambda f: _manifest(f, fields=["text_bert", "audio"]), "its parts and fields are not those"),
+        (lambda f: (f / "manifest.json").write_bytes(b"{"), r"manifest\.json can't be read as JSON"),
+        (lambda f: _flip(f / "train" / "audio.npy", 0), r"audio\.npy is no \.npy file"),
+        (lambda f: _flip(f / "train" / "audio_offsets.npy"), "rows are not those of the offsets"),
+        (lambda f: _flip(f / "train" / "utterances.json", 0), r"utterances\.json can't be read as JSON"),
+        (lambda f: _flip(f / "standardizer.safetensors", 0), "is damaged"),
+    ],
+)  # fmt: skip
+def test_damage_is_told_of(copy: Path, damage: Any, message: str) -> None:
+    damage(copy)
+    with pytest.raises((DataError, MissingFileError), match=message):
+        load(copy)
+
+
+def test_only_a_converted_data_set_can_be_checked(source: Path) -> None:
+    with pytest.raises(
+        MissingFileError, match=r"expected a converted data set, a folder with manifest\.json"
+    ):
+        verify(source)
+
+
+def test_the_command(source: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copy(source, tmp_path / "here.pkl"))
+    result = CliRunner().invoke(cli.app, ["convert", str(copied), "--json"], catch_exceptions=False)
+    report = json.loads(result.stdout)
+    assert report["out"] == str(tmp_path / "here.mmiln")
+    assert report["source_bytes"] == source.stat().st_size
+    assert report["bytes"] < report["source_bytes"] / 2
+    assert report["fingerprint"] == load(source).fingerprint()
+    shown = CliRunner().invoke(cli.app, ["convert", str(copied), str(tmp_path / "x")], catch_exceptions=False)
+    assert "here: text_bert, raw_text, audio, vision" in shown.stdout
+    assert "MB\n" in shown.stdout  # from so much
+
+
+# Memory
+
+
+@pytest.mark.slow
+def test_converting_and_reading_take_little_memory_whatever_the_size(tmp_path: Path) -> None:
+    source, target = tmp_path / "mosei.pkl", tmp_path / "mosei.mmiln"
+    mosei.write(source, 0.05)
+    code = (
+        "import sys, mmiln; from mmiln.provenance import peak_memory\n"
+        "before = peak_memory()\n"
+        "{}\n"
+        "print(peak_memory() - before)"
+    )
+    for what, most in (  # MiB; the file has 475, its largest array 230
+        ("mmiln.data.convert(*sys.argv[1:], progress=False)", 230),
+        ("[f.sum() for f in mmiln.data.load(sys.argv[2], standardize=True).train.audio]", 60),
+    ):
+        command = [sys.executable, "-c", code.format(what), str(source), str(target)]
+        assert float(subprocess.run(command, check=True, capture_output=True).stdout) < most
+    written = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+    dataset = load(target)
+    parts = dataset.splits.values()
+    true = sum(4 * w * int(part.lengths(m).sum()) for part in parts for m, w in mosei.WIDTHS.items())
+    assert written < 1.1 * true
+
+    def seconds(read: Any) -> float:
+        began = time.perf_counter()
+        read()
+        return time.perf_counter() - began
+
+    assert 10 * seconds(lambda: load(target)) < seconds(lambda: pickle.loads(source.read_bytes()))

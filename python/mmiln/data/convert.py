@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from mmiln.data.clean import Nonfinite, clean_nonfinite
@@ -31,6 +29,7 @@ from mmiln.data.converted import (
 from mmiln.data.dataset import Dataset
 from mmiln.data.load import load, read
 from mmiln.data.mmsa import SPLITS
+from mmiln.data.npy import write_rows
 from mmiln.data.ragged import Ints
 from mmiln.data.split import Split, lengths_of
 from mmiln.data.staging import Staging, staging
@@ -174,16 +173,7 @@ def _write(split: Split, name: str, path: Path) -> None:
     else:
         arrays = getattr(split, field)
         tokens = field == "text_bert"
-        _write_rows(path, *_shape(split, field), (array.T for array in arrays) if tokens else arrays)
-
-
-def _write_rows(path: Path, rows: int, width: int, dtype: str, arrays: Iterable[npt.NDArray[Any]]) -> None:
-    """An ``.npy`` file, never more of it in memory than one array."""
-    with path.open("wb") as file:
-        header = {"descr": dtype, "fortran_order": False, "shape": (rows, width)}
-        np.lib.format.write_array_header_1_0(file, header)
-        for array in arrays:
-            file.write(np.ascontiguousarray(array, dtype).data)
+        write_rows(path, *_shape(split, field), (array.T for array in arrays) if tokens else arrays)
 
 
 def _write_text(text: str, path: Path) -> None:

@@ -19,6 +19,7 @@ import pydantic
 from mmiln.data.clean import Nonfinite
 from mmiln.data.dataset import Dataset
 from mmiln.data.known import Known
+from mmiln.data.npy import open_rows
 from mmiln.data.ragged import Ints
 from mmiln.data.report import Report
 from mmiln.data.sequences import Ragged, Stored, StoredTokens
@@ -220,10 +221,7 @@ def _sequence(folder: Path, name: str) -> Ragged:
 
 
 def _array(path: Path, dtype: npt.DTypeLike, axes: int) -> npt.NDArray[Any]:
-    try:
-        array = np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # numpy's reader of headers lets through what Python's raises
-        raise DataError(f"{path} is no readable .npy file: {error}") from None
-    if array.dtype != dtype or array.ndim != axes or 0 in array.shape:
+    array = open_rows(path)
+    if array.dtype != dtype or array.ndim != axes:
         raise DataError(f"{path}: expected {axes} axes of {np.dtype(dtype)}, got {array.shape} {array.dtype}")
     return array

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-HELD: Final = 1 << 26  # bytes read before pages are given back
+HELD: Final = 1 << 25  # bytes read before pages are given back
 
 
 class Pages:

@@ -10,6 +10,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from mmiln.data.npy import open_rows
 from mmiln.data.pages import Pages
 from mmiln.data.ragged import Floats, Ints, single, take
 
@@ -73,8 +74,7 @@ class Stored(Ragged):
     def __init__(self, path: Path, offsets: Ints) -> None:
         super().__init__(np.diff(offsets))
         self._path, self._offsets = path, offsets
-        # A plain array makes views quicker than numpy's memmap.
-        self._flat = np.asarray(np.lib.format.open_memmap(path, mode="r"))
+        self._flat = open_rows(path)
         self._pages = Pages(self._flat)
 
     def _array(self, position: int) -> Array:

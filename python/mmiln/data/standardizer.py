@@ -57,9 +57,9 @@ class Standardizer:
                 continue
             count = int(split.lengths(name).sum())
             mean[name] = np.sum([b.sum(axis=0) for b in _blocks(frames)], axis=0) / count
-            squares = [((b - mean[name]) ** 2).sum(axis=0) for b in _blocks(frames)]
+            squares = [_squares(b, mean[name]).sum(axis=0) for b in _blocks(frames)]
             deviation = np.sqrt(np.sum(squares, axis=0) / count)
-            largest = np.max([np.abs(b).max(axis=0) for b in _blocks(frames)], axis=0)
+            largest = np.max([np.abs(b, out=b).max(axis=0) for b in _blocks(frames)], axis=0)
             std[name] = np.where(deviation > _CONSTANT * largest, deviation, 0.0)
         return cls(mean, std)
 
@@ -153,6 +153,12 @@ def standardized(dataset: Dataset) -> Dataset:
         )
     dataset.report.add("Audio and vision columns were standardized as learned from train.")
     return dataset
+
+
+def _squares(block: Doubles, mean: Doubles) -> Doubles:
+    """Of the deviations, in the memory of the block."""
+    np.subtract(block, mean, out=block)
+    return np.square(block, out=block)
 
 
 def _blocks(frames: Sequence[Floats]) -> Iterator[Doubles]:
