@@ -160,7 +160,7 @@ def test_parts_folds_tables_and_items(source: Path, target: Path) -> None:
 
 
 def test_training_gives_the_same_bits(source: Path, target: Path) -> None:
-    scores = []
+    scores, explained = [], []
     for path in (source, target):
         data = load(path, standardize=True)
         for split in data.splits.values():  # features in the place of tokens, which would need a text encoder
@@ -168,7 +168,9 @@ def test_training_gives_the_same_bits(source: Path, target: Path) -> None:
         model = mmiln.Model("mosei", num_layers=1, d_model=8, num_heads=2, seed=1)
         model.fit(data.train, data.valid, epochs=1, progress=False)
         scores.append(model.predict(data.test).score)
+        explained.append(str(model.explain(data.test, data.test.id[3], train=data.train)))
     np.testing.assert_array_equal(*scores)
+    assert explained[0] == explained[1]
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker:UserWarning")
@@ -247,6 +249,34 @@ def test_a_killed_conversion_goes_on_to_the_same_bytes(source: Path, target: Pat
     shutil.copytree(cut, staging)
     expected = load(source, nonfinite="mean").fingerprint()
     assert convert(source, other, nonfinite="mean", progress=False).fingerprint() == expected
+
+
+def test_one_that_is_stopped_after_every_file_ends_in_the_same_bytes(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    source, target = small_file.write(tmp_path / "small.pkl"), tmp_path / "small.mmiln"
+    convert(source, tmp_path / "whole", progress=False)
+    write, rename = Staging.write, Path.rename
+
+    def write_and_stop(*arguments: Any) -> None:
+        write(*arguments)
+        raise KeyboardInterrupt
+
+    def stop(*_: Any) -> None:
+        monkeypatch.setattr(Path, "rename", rename)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", stop)
+    monkeypatch.setattr(Staging, "write", write_and_stop)
+    for _ in range(18):  # files of splits
+        with pytest.raises(KeyboardInterrupt):
+            convert(source, target, progress=False)
+    monkeypatch.setattr(Staging, "write", write)
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, target, progress=False)
+    assert not target.exists()
+    convert(source, target, progress=False)
+    assert _bytes(target) == _bytes(tmp_path / "whole")
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:

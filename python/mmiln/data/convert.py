@@ -108,8 +108,7 @@ def convert(
                 files=dict(sorted(stage.files.items())),
             )
             text = json.dumps(manifest.model_dump(mode="json"), indent=1)
-            stage.write(MANIFEST, partial(_write_text, text))
-            stage.finish()
+            stage.finish(MANIFEST, text)
     except OSError as error:
         raise DataError(
             f"{target} can't be written: {error}; once that is mended, the same call goes on where it stopped"

@@ -95,8 +95,9 @@ class Staging:
         text = _Journal(made_of=self._made_of, files=self.files).model_dump_json(indent=1)
         pretrained.write(self.folder / JOURNAL, lambda path: path.write_text(text, encoding="utf-8"))
 
-    def finish(self) -> None:
-        """Gives it its name."""
+    def finish(self, name: str, text: str) -> None:
+        """Writes the last file, which tells of all others, and gives the directory its name."""
+        pretrained.write(self.folder / name, lambda path: path.write_text(text + "\n", encoding="utf-8"))
         for name in (JOURNAL, LOCK):
             (self.folder / name).unlink(missing_ok=True)
         _sync(self.folder)
