@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmiln.data import unpickle
 from mmiln.data.unpickle import load_pickle
 from mmiln.errors import DataError, MissingFileError, UnsafePickleError
 
@@ -35,6 +38,52 @@ PLAIN = {
     "sets": [{1, 2}, frozenset([3])],
     "others": (None, True, 1.5, 10**40, b"", b"raw", "ä", {"k": ()}),
 }
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("name", sorted(PLAIN.keys() - {"others"}))
+def test_small_arrays_would_survive_being_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, protocol: int
+) -> None:
+    monkeypatch.setattr(unpickle, "_MAPPED", 0)
+    path = tmp_path / "plain.pkl"
+    path.write_bytes(_without_frames(pickle.dumps([PLAIN[name]] * 2, protocol)))
+    first, second = load_pickle(path)
+    assert first is second or isinstance(first, np.generic)
+    assert type(first) is type(PLAIN[name])
+    np.testing.assert_equal(first, PLAIN[name])
+
+
+def _without_frames(data: bytes) -> bytes:
+    """As if everything were large: a frame's opcode and length may be left out."""
+    return re.sub(rb"\A(\x80.)\x95.{8}", rb"\1", data, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("protocol", range(3, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["<f8", ">f8", "<f4", "<i8"])
+def test_large_arrays_are_views_of_the_file(tmp_path: Path, dtype: str, order: Any, protocol: int) -> None:
+    path = tmp_path / "large.pkl"
+    array = np.arange(2**18 + 30, dtype=dtype).reshape(2, 1, -1).copy(order)
+    with path.open("wb") as file:  # frames and all, as pickle.dump writes them
+        pickle.dump({"x": array, "small": np.ones(3), "again": array, "text": "after"}, file, protocol)
+    loaded = load_pickle(path)
+    np.testing.assert_array_equal(loaded["x"], array)
+    assert loaded["again"] is loaded["x"]
+    assert loaded["text"] == "after"
+    assert loaded["small"].tolist() == [1, 1, 1]
+    base = loaded["x"]
+    while isinstance(base, np.ndarray):
+        base = base.base
+    assert isinstance(base.obj, mmap.mmap)
+
+
+def test_large_bytes_of_no_array_come_as_a_view(tmp_path: Path) -> None:
+    path = tmp_path / "bytes.pkl"
+    path.write_bytes(pickle.dumps(["a", bytes(range(256)) * 4096]))
+    first, second = load_pickle(path)
+    assert first == "a"
+    assert bytes(second) == bytes(range(256)) * 4096
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

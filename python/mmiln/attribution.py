@@ -70,7 +70,7 @@ def occlusion(model: Model, one: Split, field: str, places: list[list[int]]) -> 
         return np.zeros(0)
     axis = 1 if field == "text_bert" else 0
     whole = getattr(one, field)[0]
-    fields = {name: getattr(one, name) * len(places) for name in one.fields if name not in TEXT_FIELDS}
+    fields = {name: list(getattr(one, name)) * len(places) for name in one.fields if name not in TEXT_FIELDS}
     fields[field] = [np.delete(whole, at, axis) for at in places]
     scores = model.predict(_unlabelled(len(places), fields)).score
     return float(model.predict(one).score[0]) - scores.astype(np.float64)

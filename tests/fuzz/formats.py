@@ -95,6 +95,24 @@ def _mend_safetensors(data: bytes) -> bytes:
     return data if end is None else _LENGTH.pack(end.end() - 8) + data[8:]
 
 
+def _npy(data: bytes) -> list[bytes]:
+    end = 10 + int.from_bytes(data[8:10], "little")
+    return [data[:10], *_text(data[10:end]), *(data[i : i + 4] for i in range(end, len(data), 4))]
+
+
+_NUMPY = text("shape descr fortran_order <f4 <i8 >f4 |O")
+NPY = Format(
+    _npy,
+    (
+        *_NUMPY.values, b"(1000000000000,)", b"(0, 1)", b"(-1,)", b"'|O'", b"'<f8'", b"True", bytes(4),
+        *(_LENGTH.pack(min(number, 2**64 - 1))[:4] for number in HUGE),
+        b"\x00\x00\xc0\x7f", b"\x00\x00\x80\x7f",
+    ),
+    _NUMPY.names,
+    _BREAKING,
+    between=b", ",
+)  # fmt: skip
+
 _HEADER = text(
     "F64 F32 F16 BF16 F8_E4M3 F8_E5M2 I64 U64 U8 BOOL C64 F4 X9 "
     "dtype shape data_offsets __metadata__ random.torch"

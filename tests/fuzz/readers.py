@@ -22,7 +22,7 @@ from mmiln.experiments import Experiment, Report, Search
 from mmiln.text_encoder import TextEncoder
 
 from . import make_corpus
-from .formats import CONTENT, PICKLE, SAFETENSORS, Format, text
+from .formats import CONTENT, NPY, PICKLE, SAFETENSORS, Format, text
 from .mutate import Files
 
 CORPUS = make_corpus.CORPUS
@@ -107,6 +107,35 @@ def _read_content(folder: Path, option: int) -> object:
         return None
     (folder / "data.pkl").write_bytes(data)
     return _read_dataset(folder, option)
+
+
+@cache
+def _converted() -> list[Files]:
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "x.mmiln"
+        mmiln.data.convert(CORPUS / "dataset" / "mmsa.pkl", target, progress=False)
+        paths = sorted(path for path in target.rglob("*") if path.is_file())
+        return [{str(path.relative_to(target)): path.read_bytes() for path in paths}]
+
+
+def _read_converted(folder: Path, option: int) -> object:
+    if option == 2:
+        mmiln.data.verify(folder)
+    how = (None, "mean")[option % 2]
+    dataset = mmiln.data.load(folder, nonfinite=how, standardize=option >= 4, test=option != 3)
+    items = [item for split in dataset.splits.values() for item in split]
+    return items, dataset.fingerprint(), dataset.report.notes, mmiln.data.Standardizer.fit(dataset.train)
+
+
+def _with_sizes(files: Files) -> Files:
+    """The manifest says how large the files are, or were."""
+    try:
+        content = json.loads(files["manifest.json"])
+        for name in content["files"]:
+            content["files"][name]["size"] = len(files[name])
+    except Exception:  # no manifest at all
+        return files
+    return files | {"manifest.json": json.dumps(content).encode()}
 
 
 _TABLE = b'text,n\ngood,1\n"so, bad",2\n'
@@ -221,6 +250,19 @@ def _read_standardizer(folder: Path, option: int) -> object:
 READERS = {
     "dataset": Reader(_datasets, {"data.pkl": PICKLE}, _read_dataset),
     "content": Reader(_contents, {"content.json": CONTENT}, _read_content),
+    "converted": Reader(
+        _converted,
+        {
+            "manifest.json": text("train valid test text text_bert raw_text audio vision zero mean raise"),
+            "train/utterances.json": text("id raw_text"),
+            "train/labels.npy": NPY,
+            "train/audio.npy": NPY,
+            "train/audio_offsets.npy": NPY,
+            "valid/text_bert.npy": NPY,
+        },
+        _read_converted,
+        _with_sizes,
+    ),
     "sentences": Reader(
         lambda: [{"sentences.csv": _TABLE}],
         {"sentences.csv": text("text raw_text sentence")},

@@ -38,6 +38,7 @@ def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 def write(folder: Path, files: Files) -> None:
     """Puts a case in place, as new files: the ones before may still be mapped into memory."""
     for name, data in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).unlink(missing_ok=True)
         (folder / name).write_bytes(data)
 

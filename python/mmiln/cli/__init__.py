@@ -14,12 +14,13 @@ from rich.table import Table
 from .. import demo as demonstration
 from .. import runs, training
 from ..auto import load_pretrained
-from ..data import Dataset
+from ..data import Dataset, verify
 from ..errors import MmilnError
 from ..metrics import Metrics, spread
 from ..model import Model
 from ..ranks import is_first, restarted
 from . import experiment
+from .convert import convert
 from .options import Data, Json, Saved, load_data, out, prepared
 from .predict import predict
 
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(experiment.app, name="experiment")
 app.command()(predict)
+app.command()(convert)
 
 Part = Annotated[str, typer.Option(help="Which part of the data: train, valid or test.")]
 
@@ -157,9 +159,14 @@ def evaluate(model: Saved, data: Data, split: Part = "test", json_: Json = False
 @app.command()
 def inspect(
     path: Annotated[str, typer.Argument(help="A dataset, 'synthetic', or the directory of a saved model.")],
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare the files of a converted dataset with their checksums.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Say what a dataset or a saved model holds."""
+    if check:
+        verify(path)
     if (Path(path) / "config.json").is_file():
         model = load_pretrained(path)
         summary = model.summary()

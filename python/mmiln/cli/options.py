@@ -16,7 +16,10 @@ from ..estimator import Estimator
 
 out = Console(soft_wrap=True)
 
-Data = Annotated[str, typer.Option(help="A pickle of MMSA's or MISA's format, a folder, or 'synthetic'.")]
+Data = Annotated[
+    str,
+    typer.Option(help="A pickle of MMSA's or MISA's format, a folder, a converted dataset, or 'synthetic'."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Saved = Annotated[Path, typer.Option("--model", help="A directory that save_pretrained or train wrote.")]
 

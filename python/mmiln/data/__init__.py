@@ -1,5 +1,7 @@
 """Data sets in and out: published formats, a synthetic stand-in, ragged batches."""
 
+from mmiln.data.convert import convert
+from mmiln.data.converted import verify
 from mmiln.data.dataset import Dataset
 from mmiln.data.folds import fold
 from mmiln.data.load import load
@@ -7,4 +9,7 @@ from mmiln.data.split import Split, collate
 from mmiln.data.standardizer import Standardizer, standardized
 from mmiln.data.synthetic import synthetic
 
-__all__ = ["Dataset", "Split", "Standardizer", "collate", "fold", "load", "standardized", "synthetic"]
+__all__ = [
+    "Dataset", "Split", "Standardizer", "collate", "convert", "fold", "load", "standardized", "synthetic",
+    "verify",
+]  # fmt: skip

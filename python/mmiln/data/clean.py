@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from mmiln.data.dataset import Dataset
 from mmiln.data.ragged import Floats
+from mmiln.data.sequences import Mapped, Ragged
 from mmiln.data.split import MODALITIES
 from mmiln.errors import ConfigError, DataError
 
@@ -15,7 +19,7 @@ Nonfinite = Literal["zero", "raise", "mean"]
 
 
 def clean_nonfinite(dataset: Dataset, how: Nonfinite) -> None:
-    """Replace non-finite values in place, count them in the report.
+    """Replace non-finite values, of lists in place, and count them in the report.
 
     Args:
         how: ``"zero"`` puts 0, ``"mean"`` the mean of the column's finite values in train (0 where
@@ -25,12 +29,11 @@ def clean_nonfinite(dataset: Dataset, how: Nonfinite) -> None:
         DataError: with ``"raise"``, at the first utterance that has one.
         ConfigError: ``how`` is something else.
     """
-    if how not in get_args(Nonfinite):
-        raise ConfigError(f"expected nonfinite to be one of {get_args(Nonfinite)}, got {how!r}")
+    check(how)
     for modality in MODALITIES:
         fill = None
         for name, split in dataset.splits.items():
-            frames: list[Floats] = getattr(split, modality) or []
+            frames: Sequence[Floats] = getattr(split, modality) or []
             dirty = [i for i, f in enumerate(frames) if not np.isfinite(f).all()]
             if not dirty:
                 continue
@@ -42,11 +45,12 @@ def clean_nonfinite(dataset: Dataset, how: Nonfinite) -> None:
             if fill is None:
                 train = getattr(dataset.train, modality)
                 fill = _column_means(train) if how == "mean" else np.zeros(train[0].shape[1])
-            count = 0
-            for i in dirty:
-                rows, columns = np.nonzero(~np.isfinite(frames[i]))
-                frames[i][rows, columns] = fill[columns]
-                count += len(rows)
+            count = sum(int((~np.isfinite(frames[i])).sum()) for i in dirty)
+            if isinstance(frames, Ragged):
+                setattr(split, modality, Mapped(frames, partial(_filled, fill)))
+            else:
+                for i in dirty:
+                    frames[i][:] = _filled(fill, i, frames[i])
             dataset.report.add(
                 f"{name} {modality}: {count} NaN or infinite values in {len(dirty)} utterances "
                 f"became {'0' if how == 'zero' else 'the mean of their column in train'}.",
@@ -54,7 +58,17 @@ def clean_nonfinite(dataset: Dataset, how: Nonfinite) -> None:
             )
 
 
-def _column_means(frames: list[Floats]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def check(how: str | None) -> None:
+    """Raises ConfigError where ``how`` is none of the ways."""
+    if how not in get_args(Nonfinite):
+        raise ConfigError(f"expected nonfinite to be one of {get_args(Nonfinite)}, got {how!r}")
+
+
+def _filled(fill: npt.NDArray[np.float64], _: int, frames: Floats) -> Floats:
+    return np.where(np.isfinite(frames), frames, fill.astype(np.float32))
+
+
+def _column_means(frames: Sequence[Floats]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     total, count = np.zeros(frames[0].shape[1]), np.zeros(frames[0].shape[1])
     for utterance in frames:
         finite = np.isfinite(utterance)

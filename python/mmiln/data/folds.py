@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
 import numpy as np
 
 from mmiln.data.dataset import Dataset
 from mmiln.data.misa import video_of
+from mmiln.data.sequences import Joined, Ragged
 from mmiln.data.split import Split
 from mmiln.errors import DataError
 
@@ -50,7 +55,12 @@ def fold(dataset: Dataset, number: int, folds: int) -> Dataset:
 def joined(dataset: Dataset) -> Split:
     """All utterances of a data set as one split, train first; arrays shared."""
     parts = list(dataset.splits.values())
-    fields = {name: [entry for part in parts for entry in getattr(part, name)] for name in parts[0].fields}
+    fields = {name: _one([getattr(part, name) for part in parts]) for name in parts[0].fields}
     return Split(
         [name for part in parts for name in part.id], np.concatenate([p.labels for p in parts]), **fields
     )
+
+
+def _one(sequences: list[Sequence[Any]]) -> Any:
+    ragged = [sequence for sequence in sequences if isinstance(sequence, Ragged)]
+    return Joined(ragged) if len(ragged) == len(sequences) else list(chain(*sequences))

@@ -68,5 +68,5 @@ def to_pandas(split: Split, arrays: bool) -> pd.DataFrame:
         columns["raw_text"] = split.raw_text
     columns |= {f"{name}_length": split.lengths(name) for name in split.sequences}
     if arrays:
-        columns |= {name: getattr(split, name) for name in ARRAYS if name in split.fields}
+        columns |= {name: list(getattr(split, name)) for name in ARRAYS if name in split.fields}
     return pd.DataFrame(columns)

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from mmiln.data.clean import Nonfinite, clean_nonfinite
+from mmiln.data.clean import Nonfinite, check, clean_nonfinite
+from mmiln.data.converted import is_converted, open_converted
 from mmiln.data.dataset import Dataset
 from mmiln.data.misa import read_misa
 from mmiln.data.mmsa import SPLITS, read_mmsa
+from mmiln.data.sequences import Padded
 from mmiln.data.standardizer import standardized
 from mmiln.data.unpickle import load_pickle
 from mmiln.errors import DataError, MissingFileError
@@ -23,30 +25,55 @@ def load(
     path: str | Path,
     *,
     standardize: bool = False,
-    nonfinite: Nonfinite = "zero",
+    nonfinite: Nonfinite | None = None,
     seed: int = 0,
     test: bool = True,
 ) -> Dataset:
-    """Read a data set: a pickle of MMSA's or MISA's format, or a folder of MISA's parts.
+    """Read a data set: a pickle of MMSA's or MISA's format, a folder of MISA's parts, or what
+    :func:`convert` made of one of them.
 
-    No code of a pickle is run (see :func:`mmiln.data.unpickle.load_pickle`).
+    No code of a pickle is run (see :func:`mmiln.data.unpickle.load_pickle`). True frames are read into
+    memory; those of a converted data set stay in its files, and are read when they are asked for.
 
     Args:
-        path: a file, or a folder with ``train.pkl``, ``dev.pkl`` (or ``valid.pkl``), ``test.pkl``.
+        path: a file, or a folder: with ``train.pkl``, ``dev.pkl`` (or ``valid.pkl``), ``test.pkl``, or a
+            converted one.
         standardize: scale audio and vision columns to mean 0 and variance 1, learned from train.
         nonfinite: what becomes of NaN and infinities in true frames: ``"zero"``, ``"mean"`` (of the
-            column in train) or ``"raise"``.
-        seed: for the split by video of a single part in MISA's format.
+            column in train) or ``"raise"``; None for zero, or what a converted data set was converted with.
+        seed: for the split by video of a single part in MISA's format; converted data sets are split.
         test: whether to read the test part too; without, its file (of a folder) is not opened, and its
             utterances (of one file of all parts) are dropped unseen.
 
     Raises:
         MissingFileError: nothing is there, or the folder has no part.
         UnsafePickleError: a pickle asks for more than arrays and plain containers.
-        DataError: the content is not as the format demands.
+        DataError: the content is not as the format demands, or non-finite values were replaced in
+            another way when it was converted.
         ConfigError: ``nonfinite`` is unknown.
     """
-    path = Path(path)
+    if nonfinite is not None:
+        check(nonfinite)
+    if is_converted(path := Path(path)):
+        dataset = open_converted(path, nonfinite=nonfinite, test=test)
+    else:
+        dataset = read(path, seed=seed, test=test)
+        _into_memory(dataset)
+        clean_nonfinite(dataset, nonfinite or "zero")
+    if standardize:
+        standardized(dataset)
+    return dataset
+
+
+def _into_memory(dataset: Dataset) -> None:
+    for split in dataset.splits.values():
+        for name in split.fields:
+            if isinstance(padded := getattr(split, name), Padded):
+                setattr(split, name, padded.read())
+
+
+def read(path: Path, *, seed: int, test: bool) -> Dataset:
+    """The data set as it is, padded arrays left in the file where that is mapped."""
     try:
         folder = path.is_dir()
     except OSError as error:  # as of a name that is too long
@@ -57,9 +84,6 @@ def load(
         dataset = _file(path, seed, test)
     if not test:
         dataset.test = None  # of a single part that was split by video
-    clean_nonfinite(dataset, nonfinite)
-    if standardize:
-        standardized(dataset)
     return dataset
 
 

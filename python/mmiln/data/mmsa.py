@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mmiln.data.dataset import Dataset
-from mmiln.data.ragged import Floats, Ints, content_bounds, place, reals, single, take
+from mmiln.data.ragged import Ints, content_bounds, place, reals, single
 from mmiln.data.report import Report
+from mmiln.data.sequences import Padded
 from mmiln.data.split import FIELDS, MODALITIES, Split
 from mmiln.errors import DataError
 
@@ -27,7 +28,7 @@ def read_mmsa(content: Mapping[str, Any], *, name: str) -> Dataset:
         content: ``{split: {field: values}}`` with splits train, valid (or dev) and test, and fields
             id, regression_labels, any of raw_text, text (N, T, w), text_bert (N, 3, T),
             audio (N, T, w), vision (N, T, w), and their lengths where known. Arrays are taken out
-            of it as they are read, so that memory is freed.
+            of it; the data set holds them as :class:`Padded` sequences.
         name: name of the data set.
 
     Raises:
@@ -158,7 +159,7 @@ class _Reader:
         true = [t[:, start : start + length].copy() for t, start, length in cut]
         return true, (starts, lengths, tokens.shape[2])
 
-    def _frames(self, modality: str, mask: tuple[Ints, Ints, int] | None) -> list[Floats]:
+    def _frames(self, modality: str, mask: tuple[Ints, Ints, int] | None) -> Padded:
         frames = self._array(modality, "(N, T, w)")
         key = f"{modality}_lengths"
         if mask is not None and mask[2] == frames.shape[1]:
@@ -168,7 +169,7 @@ class _Reader:
             starts = self._placed(modality, frames, lengths)
         else:
             starts, lengths = self._inferred(modality, frames)
-        return take(frames, starts, lengths)
+        return Padded(frames, starts, lengths)
 
     def _checked_lengths(self, modality: str, lengths: npt.NDArray[np.float64], width: int) -> Ints:
         if lengths.size != len(self._ids):

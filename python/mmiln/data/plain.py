@@ -33,7 +33,7 @@ def _children(node: Any) -> Iterable[Any]:
         return [*node.keys(), *node.values()]
     if kind is np.ndarray:
         return node.ravel().tolist() if node.dtype.hasobject else ()
-    if kind in SCALARS or isinstance(node, np.generic):
+    if kind in SCALARS or kind is memoryview or isinstance(node, np.generic):
         return ()
     name = getattr(node, "name", kind.__name__)
     raise unsafe(f"the pickle holds {name} as a value")

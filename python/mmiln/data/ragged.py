@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from mmiln.data.pages import Pages
+
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
@@ -45,11 +47,13 @@ def content_bounds(frames: npt.NDArray[Any]) -> tuple[Ints, Ints]:
     A row of zeros, NaN and infinities alone has no content. An utterance without any has (W, 0).
     """
     count, width = frames.shape[:2]
+    pages = Pages(frames)
     first = np.full(count, width, np.int64)
     last = np.zeros(count, np.int64)
     for at in range(0, count, _BLOCK):
         block = frames[at : at + _BLOCK]
         rows = (np.isfinite(block) & (block != 0)).any(axis=2)
+        pages.read(block.nbytes)
         some = rows.any(axis=1)
         first[at : at + _BLOCK][some] = rows.argmax(axis=1)[some]
         last[at : at + _BLOCK][some] = width - rows[:, ::-1].argmax(axis=1)[some]
@@ -86,7 +90,9 @@ def take(frames: npt.NDArray[Any], starts: Ints, lengths: Ints) -> list[Floats]:
     """
     packed = np.empty((int(lengths.sum()), frames.shape[2]), np.float32)
     utterances = np.split(packed, np.cumsum(lengths)[:-1])
+    pages = Pages(frames)
     with np.errstate(over="ignore"):
         for utterance, padded, start in zip(utterances, frames, starts, strict=True):
             utterance[:] = padded[start : start + len(utterance)]
+            pages.read(padded.nbytes)
     return utterances

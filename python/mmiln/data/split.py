@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -14,8 +14,10 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from mmiln import html
+from mmiln.data.known import Known
 from mmiln.data.order import LengthAware, Order
 from mmiln.data.ragged import Floats, Ints, single
+from mmiln.data.sequences import Ragged
 from mmiln.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -40,8 +42,12 @@ class Split(TorchDataset[Item]):
         text_bert: N arrays (3, T) int64: token ids, attention mask, segments.
         raw_text: N sentences.
         audio, vision: N arrays (T, w) float32.
+        known: of a converted data set, what was computed when it was.
 
-    Absent modalities are None. Raises DataError where counts, shapes or labels are wrong.
+    Absent modalities are None. Those of a converted data set aren't lists: an array is taken from the file
+    when it is asked for, and may not be written to.
+
+    Raises DataError where counts, shapes or labels are wrong.
 
     >>> split = Split(["a", "b"], [1, -1], audio=[np.ones((3, 5)), np.ones((2, 5))])
     >>> split.lengths("audio"), split.dims
@@ -50,11 +56,12 @@ class Split(TorchDataset[Item]):
 
     id: list[str]
     labels: Floats
-    text: list[Floats] | None = None
-    text_bert: list[Ints] | None = None
+    text: Sequence[Floats] | None = None
+    text_bert: Sequence[Ints] | None = None
     raw_text: list[str] | None = None
-    audio: list[Floats] | None = None
-    vision: list[Floats] | None = None
+    audio: Sequence[Floats] | None = None
+    vision: Sequence[Floats] | None = None
+    known: Known | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.labels = single(self.labels)
@@ -79,9 +86,10 @@ class Split(TorchDataset[Item]):
                 f"{self.id[worst]!r} and {int(bad.sum())} such labels in all"
             )
         for name in MODALITIES:
-            if (frames := getattr(self, name)) is not None:
+            frames = getattr(self, name)
+            if frames is not None and not isinstance(frames, Ragged):  # which is as it must be
                 setattr(self, name, _checked_frames(name, self.id, frames))
-        if self.text_bert is not None:
+        if self.text_bert is not None and not isinstance(self.text_bert, Ragged):
             self.text_bert = [_checked_tokens(*pair) for pair in zip(self.id, self.text_bert, strict=True)]
 
     @property
@@ -101,11 +109,11 @@ class Split(TorchDataset[Item]):
         Raises DataError where the split has no such sequence.
         """
         if modality == "text" and self.text_bert is not None:
-            return np.array([tokens.shape[1] for tokens in self.text_bert], np.int64)
+            return lengths_of(self.text_bert, axis=1)
         frames = getattr(self, modality, None) if modality in MODALITIES else None
         if frames is None:
             raise DataError(f"expected a sequence among {self.fields}, got {modality!r}")
-        return np.array([len(f) for f in frames], np.int64)
+        return lengths_of(frames, axis=0)
 
     def __len__(self) -> int:
         return len(self.id)
@@ -169,6 +177,8 @@ class Split(TorchDataset[Item]):
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of all ids, labels and arrays: equal contents, equal fingerprint."""
+        if self.known is not None and self.known.contents == self.contents():
+            return self.known.fingerprint
         digest = hashlib.sha256()
         self.update(digest)
         return digest.hexdigest()
@@ -176,13 +186,18 @@ class Split(TorchDataset[Item]):
     def update(self, digest: hashlib._Hash) -> None:
         """Adds all ids, labels and arrays to a digest."""
         _update(digest, [self.labels, *(s.encode() for s in self.id)])
-        for field in self.fields:
-            _update(digest, getattr(self, field))
+        for name in self.fields:
+            _update(digest, getattr(self, name))
+
+    def contents(self) -> object:
+        """Equal for as long as nothing was changed, of a split whose sequences can't be written to."""
+        texts = [None if texts is None else tuple(texts) for texts in (self.id, self.raw_text)]
+        return (*texts, self.labels.tobytes(), self.text, self.text_bert, self.audio, self.vision)
 
     def subset(self, indices: Iterable[int]) -> Split:
         """The utterances at these positions, in this order, indexed anew from 0; arrays shared."""
         at = [range(len(self))[i] for i in indices]
-        fields = {name: [getattr(self, name)[i] for i in at] for name in self.fields}
+        fields = {name: _chosen(getattr(self, name), at) for name in self.fields}
         return Split([self.id[i] for i in at], self.labels[at], **fields)
 
     @classmethod
@@ -242,6 +257,17 @@ class Split(TorchDataset[Item]):
         """Which of text, audio and vision have lengths."""
         present = {"text" if name == "text_bert" else name for name in self.fields}
         return [name for name in MODALITIES if name in present]
+
+
+def lengths_of(arrays: Sequence[npt.NDArray[Any]], axis: int) -> Ints:
+    """How long each array is along its axis of frames or tokens: (N,)."""
+    if isinstance(arrays, Ragged):
+        return arrays.lengths
+    return np.array([array.shape[axis] for array in arrays], np.int64)
+
+
+def _chosen(values: Sequence[Any], positions: list[int]) -> Any:
+    return values.subset(positions) if isinstance(values, Ragged) else [values[i] for i in positions]
 
 
 def _checked_frames(name: str, ids: Sequence[str], frames: list[Any]) -> list[Floats]:

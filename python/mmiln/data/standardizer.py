@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import starmap
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +15,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from mmiln.data.dataset import Dataset
+from mmiln.data.known import Known
 from mmiln.data.ragged import Floats
+from mmiln.data.sequences import Mapped, Ragged
 from mmiln.data.split import Split
 from mmiln.errors import DataError, MissingFileError
 
@@ -51,11 +55,11 @@ class Standardizer:
         for name in _SCALED:
             if (frames := getattr(split, name)) is None:
                 continue
-            count = sum(len(f) for f in frames)
+            count = int(split.lengths(name).sum())
             mean[name] = np.sum([b.sum(axis=0) for b in _blocks(frames)], axis=0) / count
-            squares = [((b - mean[name]) ** 2).sum(axis=0) for b in _blocks(frames)]
+            squares = [_squares(b, mean[name]).sum(axis=0) for b in _blocks(frames)]
             deviation = np.sqrt(np.sum(squares, axis=0) / count)
-            largest = np.max([np.abs(b).max(axis=0) for b in _blocks(frames)], axis=0)
+            largest = np.max([np.abs(b, out=b).max(axis=0) for b in _blocks(frames)], axis=0)
             std[name] = np.where(deviation > _CONSTANT * largest, deviation, 0.0)
         return cls(mean, std)
 
@@ -68,6 +72,8 @@ class Standardizer:
     def transform(self, split: Split) -> Split:
         """A new split with standardized audio and vision.
 
+        Frames of a converted data set are scaled whenever they are asked for.
+
         Raises DataError where widths differ from the fitted ones or a result exceeds float32.
         """
         scaled = {name: getattr(split, name) for name in split.fields}
@@ -77,26 +83,25 @@ class Standardizer:
             if width != fitted:
                 raise DataError(f"expected {name} {fitted} wide, as fitted, got {width}")
             if width:
-                scaled[name] = self._scaled(name, split.id, scaled[name])
+                of_one = partial(self._scaled, name, split.id)
+                frames = scaled[name]
+                lazy = isinstance(frames, Ragged)
+                scaled[name] = Mapped(frames, of_one) if lazy else [*starmap(of_one, enumerate(frames))]
         return Split(split.id, split.labels, **scaled)
 
-    def _scaled(self, name: str, ids: list[str], frames: list[Floats]) -> list[Floats]:
+    def _scaled(self, name: str, ids: list[str], position: int, frames: Floats) -> Floats:
         mean, std = self.mean[name], self.std[name]
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             scale = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
-        result = []
-        for utterance, array in zip(ids, frames, strict=True):
-            with np.errstate(over="ignore", invalid="ignore"):
-                scaled = ((array - mean) * scale).astype(np.float32)
-            if not np.isfinite(scaled).all():
-                column = int(np.nonzero(~np.isfinite(scaled))[1][0])
-                raise DataError(
-                    f"column {column} of {name} in {utterance!r} is not finite after "
-                    f"standardization with mean {mean[column]:g} and deviation {std[column]:g}; "
-                    "remove that value or column"
-                )
-            result.append(scaled)
-        return result
+            scaled: Floats = ((frames - mean) * scale).astype(np.float32)
+        if not np.isfinite(scaled).all():
+            column = int(np.nonzero(~np.isfinite(scaled))[1][0])
+            raise DataError(
+                f"column {column} of {name} in {ids[position]!r} is not finite after "
+                f"standardization with mean {mean[column]:g} and deviation {std[column]:g}; "
+                "remove that value or column"
+            )
+        return scaled
 
     def save(self, directory: str | Path) -> Path:
         """Write ``standardizer.safetensors`` into an existing directory; returns its path."""
@@ -130,10 +135,17 @@ class Standardizer:
 
 def standardized(dataset: Dataset) -> Dataset:
     """The data set itself, its audio and vision scaled as learned from train; its report says so."""
-    scaler = Standardizer.fit(dataset.train)
+    known = dataset.known
+    if known is not None and (known.standardized is None or known.contents != dataset.contents()):
+        known = None
+    scaler = known.standardizer if known and known.standardizer else Standardizer.fit(dataset.train)
     for name, split in dataset.splits.items():
-        setattr(dataset, name, scaler.transform(split))
+        scaled = scaler.transform(split)
+        if known and split.known and split.known.standardized:
+            scaled.known = Known(scaled.contents(), split.known.standardized)
+        setattr(dataset, name, scaled)
     dataset.standardizer = scaler
+    dataset.known = Known(dataset.contents(), known.standardized) if known and known.standardized else None
     for modality, count in scaler.constant.items():
         dataset.report.add(
             f"{count} of {dataset.dims[modality]} {modality} columns are constant in train and became 0.",
@@ -143,6 +155,12 @@ def standardized(dataset: Dataset) -> Dataset:
     return dataset
 
 
-def _blocks(frames: list[Floats]) -> Iterator[Doubles]:
+def _squares(block: Doubles, mean: Doubles) -> Doubles:
+    """Of the deviations, in the memory of the block."""
+    np.subtract(block, mean, out=block)
+    return np.square(block, out=block)
+
+
+def _blocks(frames: Sequence[Floats]) -> Iterator[Doubles]:
     for at in range(0, len(frames), _BLOCK):
         yield np.concatenate(frames[at : at + _BLOCK], dtype=np.float64)

@@ -3,12 +3,14 @@
 A pickle is a program. This one runs on a machine without dangerous instructions: the opcodes that
 could call, import or persist something are refused, REDUCE and BUILD reach only the builders below
 (none of which is a function of the outside), and what a file claims is checked against what it
-holds before memory is asked for.
+holds before memory is asked for. Large contents of arrays aren't read at all but mapped: a file of
+many gigabytes costs the memory of the parts of it that are looked at.
 """
 
 from __future__ import annotations
 
 import math
+import mmap
 import pickle
 import re
 import struct
@@ -18,7 +20,7 @@ from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as show  # bounded: what is shown comes from the file
-from typing import Any, BinaryIO, Final, NoReturn
+from typing import Any, BinaryIO, Final, Literal, NoReturn
 
 import numpy as np
 
@@ -29,6 +31,8 @@ MAX_OBJECTS: Final = 5_000_000  # containers and memo entries; MISA's CMU-MOSEI 
 MAX_GROWTH: Final = 8  # bytes that builders may produce for each byte of the file
 
 _SMALL_READ: Final = 1 << 16
+_MAPPED: Final = 1 << 20  # bytes from which on they are mapped and not read
+_BYTES: Final = (bytes, memoryview)
 _DTYPES: Final = re.compile(r"b1|[iu][1248]|f[248]|c8|c16|O8|[SU][1-9]\d{0,8}")
 
 _DAMAGED: Final = (
@@ -52,6 +56,8 @@ def load_pickle(path: str | Path) -> Any:
     Admitted are dict, OrderedDict, defaultdict (of list, dict, int, float or str), list, tuple,
     set, frozenset, str, bytes, numbers, None, numpy arrays and scalars; arrays of objects may hold
     only these. Files written by Python 2 are read with latin1 strings. Arrays may be read-only.
+    Large ones are views of the file, which must stay as it is while they are in use; bytes of a
+    mebibyte and more that are no array's come as such a view too, a memoryview.
 
     Raises:
         MissingFileError: there is no such file.
@@ -97,15 +103,28 @@ class _CheckedFile:
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
         self._size = size
+        self._view: memoryview | None = None
         self.readline = file.readline
 
     def read(self, n: int) -> bytes:
+        self._check_left(n)
+        return self._file.read(n)
+
+    def map(self, n: int) -> memoryview:
+        """The next bytes as a view of the file."""
+        self._check_left(n)
+        if self._view is None:
+            self._view = memoryview(mmap.mmap(self._file.fileno(), self._size, access=mmap.ACCESS_READ))
+        at = self._file.tell()
+        self._file.seek(at + n)
+        return self._view[at : at + n]
+
+    def _check_left(self, n: int) -> None:
         if n > _SMALL_READ and n > (left := self._size - self._file.tell()):
             message = f"a value claims {n} bytes where {left} are left in the file"
             if n > self._size:
                 raise unsafe(message)
             raise DataError(f"{message}: it is cut short")
-        return self._file.read(n)
 
 
 class _PlainUnpickler(pickle._Unpickler):
@@ -115,9 +134,12 @@ class _PlainUnpickler(pickle._Unpickler):
     read: Callable[[int], bytes]
     append: Callable[[Any], None]
     pop_mark: Callable[[], list[Any]]
+    memo: dict[int, Any]
+    _unframer: Any
 
     def __init__(self, file: BinaryIO, size: int) -> None:
-        super().__init__(_CheckedFile(file, size), encoding="latin1")
+        self._file = _CheckedFile(file, size)
+        super().__init__(self._file, encoding="latin1")
         self._size = size
         self._objects = 0
         self._produced = 0
@@ -192,20 +214,21 @@ class _PlainUnpickler(pickle._Unpickler):
 
     def _numbers(self, dtype: Any, data: Any, shape: Any) -> np.ndarray[Any, Any]:
         """A flat array over ``data``, refused unless type, shape and byte count agree."""
-        self._check_array(dtype, shape, data, bytes)
+        self._check_array(dtype, shape, data, _BYTES)
         return np.frombuffer(data, dtype.value)
 
-    def _check_array(self, dtype: Any, shape: Any, data: Any, kind: type[Sized]) -> None:
-        if not isinstance(dtype, _Dtype) or not isinstance(data, kind):
+    def _check_array(self, dtype: Any, shape: Any, data: Any, kinds: tuple[type[Sized], ...]) -> None:
+        if not isinstance(dtype, _Dtype) or not isinstance(data, kinds):
             raise unsafe("an array comes with a type or content that is not one")
         if type(shape) is not tuple or len(shape) > 64 or not all(type(n) is int and n >= 0 for n in shape):
             raise unsafe(f"an array claims the shape {show(shape)}")
         elements = math.prod(shape)
-        itemsize = dtype.value.itemsize if kind is bytes else 1
+        raw = kinds is _BYTES
+        itemsize = dtype.value.itemsize if raw else 1
         bound = math.prod(max(n, 1) for n in shape)
-        if elements * itemsize != len(data) or bound > self._size or dtype.value.hasobject == (kind is bytes):
+        if elements * itemsize != len(data) or bound > self._size or dtype.value.hasobject == raw:
             raise unsafe(f"an array claims the shape {show(shape)} of {dtype.value} for {len(data)} entries")
-        if isinstance(data, bytes) and dtype.value.kind == "U":
+        if isinstance(data, _BYTES) and dtype.value.kind == "U":
             codes = np.frombuffer(data, np.dtype("u4").newbyteorder(dtype.value.byteorder))
             if codes.max(initial=0) > sys.maxunicode:  # numpy would fail on reading it
                 raise unsafe("an array of text holds what are no characters")
@@ -272,8 +295,20 @@ class _PlainUnpickler(pickle._Unpickler):
         _, shape, dtype, fortran, data = state
         if isinstance(data, str):
             data = self._encode(data, "latin1")  # the bytes of Python 2
-        self._check_array(dtype, shape, data, list if type(data) is list else bytes)
-        array.__setstate__((1, shape, dtype.value, bool(fortran), data))  # type: ignore[arg-type]
+        self._check_array(dtype, shape, data, (list,) if type(data) is list else _BYTES)
+        if isinstance(data, memoryview):
+            order: Literal["C", "F"] = "F" if fortran else "C"
+            self._replace(array, np.frombuffer(data, dtype.value).reshape(shape, order=order))
+        else:
+            array.__setstate__((1, shape, dtype.value, bool(fortran), data))  # type: ignore[arg-type]
+
+    def _replace(self, blank: np.ndarray[Any, Any], array: np.ndarray[Any, Any]) -> None:
+        """Puts an array in the place of the blank one, on the stack and in the memo."""
+        self.stack[-1] = array
+        for key in reversed(self.memo):  # it was put there a few entries ago
+            if self.memo[key] is blank:
+                self.memo[key] = array
+                break
 
     def load_setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
@@ -316,9 +351,20 @@ class _PlainUnpickler(pickle._Unpickler):
         self.append({})
         self._set_items(items)
 
+    def load_binbytes(self) -> None:
+        self.append(self._content(struct.unpack("<I", self.read(4))[0]))
+
+    def load_binbytes8(self) -> None:
+        self.append(self._content(struct.unpack("<Q", self.read(8))[0]))
+
     def load_bytearray8(self) -> None:
         # As bytes: the stock opcode allocates what the file claims before it reads.
-        self.append(self.read(struct.unpack("<Q", self.read(8))[0]))
+        self.load_binbytes8()
+
+    def _content(self, n: int) -> bytes | memoryview:
+        frame = self._unframer.current_frame  # large bytes lie outside of frames
+        framed = frame is not None and frame.tell() < frame.getbuffer().nbytes
+        return self.read(n) if framed or n < _MAPPED else self._file.map(n)
 
     def load_forbidden(self) -> None:
         raise unsafe("the pickle uses an instruction that makes foreign objects or reads from outside")
@@ -345,7 +391,9 @@ def _dispatch() -> dict[int, Callable[[Any], None]]:
         "MARK EMPTY_LIST EMPTY_DICT EMPTY_SET LIST TUPLE TUPLE1 TUPLE2 TUPLE3 MEMOIZE PUT BINPUT LONG_BINPUT"
     )
     forbidden = "PERSID BINPERSID INST OBJ NEWOBJ NEWOBJ_EX EXT1 EXT2 EXT4 NEXT_BUFFER READONLY_BUFFER"
-    replaced = "REDUCE BUILD SETITEM SETITEMS APPEND APPENDS ADDITEMS FROZENSET DICT BYTEARRAY8"
+    replaced = (
+        "REDUCE BUILD SETITEM SETITEMS APPEND APPENDS ADDITEMS FROZENSET DICT BINBYTES BINBYTES8 BYTEARRAY8"
+    )
     table: dict[int, Callable[[Any], None]] = dict(pickle._Unpickler.dispatch)
     for name in counted.split():
         code = getattr(pickle, name)[0]

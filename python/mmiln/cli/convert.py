@@ -1,0 +1,54 @@
+"""``mmiln convert``: a data set that opens in a moment."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.filesize import decimal
+
+from .. import data as datasets
+from ..data.clean import Nonfinite
+from ..data.converted import Manifest
+from .options import Json, out
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="A pickle of MMSA's or MISA's format, or a folder.")],
+    target: Annotated[
+        Path | None,
+        typer.Argument(help="The directory to write. Default: beside the source, its name with .mmiln."),
+    ] = None,
+    nonfinite: Annotated[
+        Nonfinite, typer.Option(help="What becomes of NaN and infinities in true frames.")
+    ] = "zero",
+    seed: Annotated[int, typer.Option(help="Of the split by video of a single part in MISA's format.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Write a dataset as a directory that opens in a moment.
+
+    For data that is large beside the memory, such as CMU-MOSEI's pickles, which
+    are streamed: true frames alone, as float32, in .npy files with checksums,
+    compared with the source. Every --data takes the directory as it takes the
+    source. An interrupted conversion goes on when the command is given again.
+    """
+    target = target or source.with_suffix(".mmiln")
+    dataset = datasets.convert(source, target, nonfinite=nonfinite, seed=seed, progress=not json_)
+    manifest = Manifest.read(target)
+    size = sum(file.size for file in manifest.files.values())
+    was = sum(file.size for file in manifest.source.values())
+    if json_:
+        report = {
+            "out": str(target),
+            "bytes": size,
+            "source_bytes": was,
+            "splits": {name: len(split) for name, split in dataset.splits.items()},
+            "fingerprint": dataset.fingerprint(),
+            "notes": dataset.report.notes,
+        }
+        print(json.dumps(report))
+        return
+    out.print(dataset.describe())
+    out.print(f"{target}: {decimal(size)}, from {decimal(was)}", highlight=False)

@@ -1,0 +1,132 @@
+"""Arrays of many utterances that are made when they are asked for, so that not all are in memory."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from mmiln.data.npy import open_rows
+from mmiln.data.pages import Pages
+from mmiln.data.ragged import Floats, Ints, single, take
+
+Array = npt.NDArray[Any]
+
+
+class Ragged(Sequence[Array]):
+    """A sequence of N arrays. It may not change: what was once computed of it stays true.
+
+    Attributes:
+        lengths: (N,) int64, true frames or tokens of each.
+    """
+
+    def __init__(self, lengths: Ints) -> None:
+        self.lengths = lengths
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @overload
+    def __getitem__(self, index: int) -> Array: ...
+    @overload
+    def __getitem__(self, index: slice) -> Ragged: ...
+    def __getitem__(self, index: int | slice) -> Array | Ragged:
+        at = range(len(self))[index]
+        return self._array(at) if isinstance(at, int) else self.subset(at)
+
+    @abstractmethod
+    def _array(self, position: int) -> Array:
+        """The array at a position from 0 on."""
+
+    def subset(self, positions: Iterable[int]) -> Ragged:
+        """Those at these positions, in this order."""
+        return Chosen(self, np.fromiter(positions, np.int64))
+
+
+class Padded(Ragged):
+    """True frames of a padded array (N, W, w), as float32; what is too large becomes infinite."""
+
+    def __init__(self, frames: Array, starts: Ints, lengths: Ints) -> None:
+        super().__init__(lengths)
+        self._frames, self._starts, self._pages = frames, starts, Pages(frames)
+
+    def _array(self, position: int) -> Array:
+        start = self._starts[position]
+        true = self._frames[position, start : start + self.lengths[position]]
+        self._pages.read(true.nbytes)
+        return single(true)
+
+    def read(self) -> list[Floats]:
+        """All of them, copied into memory."""
+        return take(self._frames, self._starts, self.lengths)
+
+
+class Stored(Ragged):
+    """Arrays (T, w) that lie one after the other in an ``.npy`` file (sum T, w), as views of it.
+
+    Pickled it is the name of the file: a process that gets it opens that anew.
+    """
+
+    def __init__(self, path: Path, offsets: Ints) -> None:
+        super().__init__(np.diff(offsets))
+        self._path, self._offsets = path, offsets
+        self._flat = open_rows(path)
+        self._pages = Pages(self._flat)
+
+    def _array(self, position: int) -> Array:
+        view: Array = self._flat[self._offsets[position] : self._offsets[position + 1]]
+        self._pages.read(view.nbytes)
+        return view
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._path, self._offsets)
+
+
+class StoredTokens(Stored):
+    """The same for tokens, which are (3, T) each."""
+
+    def _array(self, position: int) -> Array:
+        return super()._array(position).T
+
+
+class Mapped(Ragged):
+    """What a function makes of each array and its position; it must keep the length."""
+
+    def __init__(self, base: Ragged, function: Callable[[int, Array], Array]) -> None:
+        super().__init__(base.lengths)
+        self._base, self._function = base, function
+
+    def _array(self, position: int) -> Array:
+        return self._function(position, self._base[position])
+
+
+class Chosen(Ragged):
+    """Some arrays of another sequence."""
+
+    def __init__(self, base: Ragged, positions: Ints) -> None:
+        super().__init__(base.lengths[positions])
+        self._base, self._positions = base, positions
+
+    def _array(self, position: int) -> Array:
+        return self._base[int(self._positions[position])]
+
+    def subset(self, positions: Iterable[int]) -> Ragged:
+        """Those at these positions, of the sequence that was chosen from."""
+        return Chosen(self._base, self._positions[np.fromiter(positions, np.int64)])
+
+
+class Joined(Ragged):
+    """Several sequences, one after the other."""
+
+    def __init__(self, parts: Sequence[Ragged]) -> None:
+        super().__init__(np.concatenate([part.lengths for part in parts]))
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def _array(self, position: int) -> Array:
+        part = int(np.searchsorted(self._ends, position, "right"))
+        return self._parts[part][position - int(self._ends[part])]  # counted from the part's end
