@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 import mmiln
+from mmiln.baselines import Baseline
 from mmiln.data import Split, synthetic
 from mmiln.ranks import Ranks
 
@@ -67,6 +69,36 @@ def _that_matter(name: str, weight: Tensor) -> Tensor:
     return weight.flatten()
 
 
+def refusals(train: Split, rank: int) -> dict[str, str]:
+    """What is said of settings and data that won't do, by name."""
+    tiny = {**TINY, "accumulate": 2}
+    far = Split(train.id[:12], train.labels[:12], text=[*train.text[:12]])
+    far.text[4] = np.full_like(
+        far.text[4], 3e38
+    )  # of the second batch, that of rank 1: too large to be added up
+    huge = list(far.loader(3))
+    other = list(train.loader(3, shuffle=True, seed=rank))
+    attempts = {
+        "accumulate": lambda: mmiln.Model("mosi", **tiny | {"accumulate": 3}).fit(train, progress=False),
+        "baseline": lambda: Baseline("text_only").fit(train, progress=False),
+        "other batches": lambda: mmiln.Model("mosi", **tiny).fit(other, epochs=1, progress=False),
+        "not finite": lambda: mmiln.Model("mosi", audio_dim=0, vision_dim=0, **tiny).fit(
+            huge, progress=False
+        ),
+    }
+    said = {}
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+        except mmiln.errors.MmilnError as error:
+            said[name] = f"{type(error).__name__}: {error}"
+    with warnings.catch_warnings(record=True) as warned:
+        model = mmiln.Model("mosi", audio_dim=0, vision_dim=0, **tiny)
+        history = model.fit(huge, epochs=1, nonfinite="skip", progress=False)
+    said["skipped"] = f"{history['skipped_batches']} {[str(warning.message) for warning in warned]}"
+    return said
+
+
 def main(out: Path) -> None:
     """Writes ``<case>.<rank>.json``."""
     torch.set_num_threads(1)
@@ -78,6 +110,8 @@ def main(out: Path) -> None:
         result = fit(train, data.valid, **settings)
         assert np.isfinite(result["weights"]).all()
         (out / f"{name}.{rank}.json").write_text(json.dumps(result))
+    if Ranks.here("cpu") is not None:
+        (out / f"refusals.{rank}.json").write_text(json.dumps(refusals(data.train, rank)))
 
 
 if __name__ == "__main__":

@@ -48,3 +48,20 @@ def test_labels_moved(trained):
     labels = read(trained[1], "as_is", 0)
     moved = np.array(labels["history"]["pseudo_shift_audio"])
     assert moved[-1] > 0.01
+
+
+def test_what_will_not_do_is_refused_in_every_process(trained):
+    first, second = (read(trained[0], "refusals", rank) for rank in (0, 1))
+    for said in (first, second):
+        assert said["accumulate"].startswith(
+            "ConfigError: accumulate=3 micro-batches an optimiser step can't"
+        )
+        assert "set it to a multiple of 2" in said["accumulate"]
+        assert said["baseline"].startswith("ConfigError: a Baseline trains in one process")
+        assert said["other batches"].startswith(
+            "DistributedError: epoch 1, about micro-batch 2: the processes"
+        )
+        assert said["not finite"].startswith("NonFiniteError: epoch 1, micro-batch 2: the loss of this batch")
+        assert said["skipped"].startswith("[2] ")  # with its round
+    assert "skipped: epoch 1, micro-batch 2" in first["skipped"]
+    assert second["skipped"].endswith("[]")
