@@ -25,6 +25,10 @@ File = Annotated[
 ]
 Folder = Annotated[Path, typer.Argument(help="That of an experiment, or of mmiln train.")]
 Jobs = Annotated[int, typer.Option(help="How many runs at a time.")]
+Backend = Annotated[
+    str, typer.Option("--backend", help="local: processes of this machine; ray: machines of a Ray cluster.")
+]
+Address = Annotated[str | None, typer.Option(help="Of the Ray cluster; default the one that runs here.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where results go; default runs/<name>.")]
 Data = Annotated[str | None, typer.Option(help="Replaces the path of the experiment's one dataset.")]
 Settings = Annotated[
@@ -41,6 +45,8 @@ def run(
     seed: Annotated[list[int] | None, typer.Option(help="Replaces the seeds; repeatable.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Replaces the most epochs.")] = None,
     jobs: Jobs = 1,
+    backend: Backend = "local",
+    address: Address = None,
     output: Out = None,
     json_: Json = False,
 ) -> None:
@@ -54,7 +60,9 @@ def run(
         description["epochs"] = epochs
     experiment = experiments.Experiment.of(description)
     folder = output or Path("runs", experiment.name)
-    result = experiments.run(experiment, folder, jobs=jobs, progress=not json_)
+    result = experiments.run(
+        experiment, folder, jobs=jobs, progress=not json_, backend=backend, address=address
+    )
     _show(result, folder, None, json_)
 
 
@@ -115,6 +123,8 @@ def search(
     settings: Settings = None,
     trials: Annotated[int | None, typer.Option(help="Replaces the number of trials.")] = None,
     jobs: Jobs = 1,
+    backend: Backend = "local",
+    address: Address = None,
     output: Out = None,
     json_: Json = False,
 ) -> None:
@@ -126,7 +136,9 @@ def search(
         description["trials"] = trials
     wanted = experiments.Search.of(description)
     folder = output or Path("runs", wanted.name)
-    found = experiments.search(wanted, folder, jobs=jobs, progress=not json_)
+    found = experiments.search(
+        wanted, folder, jobs=jobs, progress=not json_, backend=backend, address=address
+    )
     if json_:
         print(json.dumps({"settings": found.settings, "valid_mae": found.mae, "out": str(folder)}))
         return

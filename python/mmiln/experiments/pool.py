@@ -30,6 +30,21 @@ class Job:
     folder: Path
     test: bool = True
 
+    def message(self, threads: int) -> dict[str, Any]:
+        """The same as plain data, for the process that performs it."""
+        return {
+            "experiment": self.experiment.model_dump(mode="json"),
+            "task": self.task.model_dump(mode="json"),
+            "folder": str(self.folder),
+            "test": self.test,
+            "threads": threads,
+            "resume": "auto",
+        }
+
+    def ended(self, event: dict[str, Any]) -> Failure | Job:
+        """What the last event of a job comes to."""
+        return self if event["event"] == "done" else Failure(self, event["kind"], event["message"])
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -51,19 +66,17 @@ class Pool:
     """
 
     jobs: int
-    on_event: OnEvent
     _running: set[subprocess.Popen[str]] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stopped: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.jobs, int) or self.jobs < 1:
-            raise ConfigError(f"jobs must be at least 1, got {self.jobs!r}")
+        check_jobs(self.jobs)
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[Failure | Job]:
+    def run(self, jobs: Iterable[Job], on_event: OnEvent) -> Iterator[Failure | Job]:
         """Each job as it ends. A job is drawn from ``jobs`` when a process is free for it.
 
-        Where the caller stops early, the jobs that run are ended.
+        ``on_event`` is called with what jobs say. Where the caller stops early, those that run are ended.
         """
         supply = iter(jobs)
         waiting: set[Future[Failure | Job]] = set()
@@ -71,7 +84,7 @@ class Pool:
             try:
                 while True:
                     while len(waiting) < self.jobs and (job := next(supply, None)) is not None:
-                        waiting.add(threads.submit(self._perform, job))
+                        waiting.add(threads.submit(self._perform, job, on_event))
                     if not waiting:
                         return
                     finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -80,29 +93,27 @@ class Pool:
             finally:
                 self._stop()
 
-    def _perform(self, job: Job) -> Failure | Job:
+    def _perform(self, job: Job, on_event: OnEvent) -> Failure | Job:
         job.folder.mkdir(parents=True, exist_ok=True)
         with (job.folder / LOG).open("w", encoding="utf-8") as log, self._started(log) as process:
             assert process.stdin is not None and process.stdout is not None
             ended: dict[str, Any] = {}
             try:
                 # The pipe stays open: the worker ends when it closes.
-                process.stdin.write(json.dumps(self._message(job)) + "\n")
+                process.stdin.write(json.dumps(job.message(max(1, cores() // self.jobs))) + "\n")
                 process.stdin.flush()
                 for line in process.stdout:
                     event = json.loads(line)
                     ended = event if event["event"] in ("done", "error") else {}
-                    self.on_event(job, event)
+                    on_event(job, event)
             except BrokenPipeError:
                 pass
             process.stdin.close()
             code = process.wait()
         with self._lock:
             self._running.discard(process)
-        if ended.get("event") == "done":
-            return job
-        if ended.get("event") == "error":
-            return Failure(job, ended["kind"], ended["message"])
+        if ended:
+            return job.ended(ended)
         how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
         return Failure(job, "Ended", f"the process {how}")
 
@@ -122,15 +133,6 @@ class Pool:
             self._running.add(process)
             return process
 
-    def _message(self, job: Job) -> dict[str, Any]:
-        return {
-            "experiment": job.experiment.model_dump(mode="json"),
-            "task": job.task.model_dump(mode="json"),
-            "folder": str(job.folder),
-            "test": job.test,
-            "threads": max(1, cores() // self.jobs),
-        }
-
     def _stop(self) -> None:
         with self._lock:
             self._stopped = True
@@ -141,3 +143,9 @@ class Pool:
 def cores() -> int:
     """How many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_jobs(jobs: int) -> None:
+    """Raises :class:`ConfigError` where no run could begin."""
+    if not isinstance(jobs, int) or jobs < 1:
+        raise ConfigError(f"jobs must be at least 1, got {jobs!r}")

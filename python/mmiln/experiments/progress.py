@@ -48,6 +48,8 @@ class Display:
     def on_event(self, job: Job, event: dict[str, Any]) -> None:
         """Takes note of what a worker says."""
         if event["event"] == "loaded":
+            if job.folder in self._bars:  # begun anew, as its machine died
+                self._progress.remove_task(self._bars[job.folder])
             self._bars[job.folder] = self._progress.add_task(
                 str(job.task), total=job.experiment.epochs, note="epochs"
             )

@@ -15,9 +15,11 @@ from ..errors import ExperimentError, StateError
 from ..model import WIDTHS
 from ..pretrained import write
 from ..runs import RECORD, Record
+from .backends import pool_of
 from .experiment import DESCRIPTION, Experiment, Task
 from .pool import Failure, Job, Pool
 from .progress import Display
+from .ray_pool import RayPool
 from .report import Report
 
 Description = Experiment | Mapping[str, Any] | str | Path
@@ -29,30 +31,40 @@ def run(
     *,
     jobs: int = 1,
     progress: bool = True,
+    backend: str = "local",
+    address: str | None = None,
 ) -> Report:
     """Runs all that is not finished yet, each run in a process of its own, and reports.
 
     A run is finished once its ``run.json`` stands in its folder. A run that was interrupted goes on from its
-    last checkpoint (one a minute) and ends with the same bits.
+    last checkpoint (one a minute) and ends with the same bits; on Ray it begins anew.
 
     Args:
         experiment: An :class:`Experiment`, the same as plain data, or a TOML file.
         folder: Where results go; ``runs/<name>`` by default.
         jobs: How many runs at a time. They share the cores; results do not depend on it.
         progress: Whether to show what goes on.
+        backend: ``"local"`` for processes of this machine, ``"ray"`` for the machines of a Ray cluster
+            (``pip install "mmiln[ray]"``). Those need the same versions of Python, Ray and mmiln, and data
+            and text encoders at the same paths; ``jobs`` runs at a time share the cores of all of them.
+        address: Of the Ray cluster; without, the one that ``RAY_ADDRESS`` names or that runs on this machine,
+            else this machine alone.
 
     Raises:
-        ConfigError, MissingFileError: The description is wrong.
-        StateError: The folder holds runs of another protocol, or another process runs in it.
+        ConfigError, MissingFileError: The description is wrong, or the backend is not there.
+        DeviceError: Models are on CUDA, and no machine of the Ray cluster has a card.
+        StateError: The folder holds runs of another protocol, another process runs in it, or this one is
+            connected to Ray already and an address is given.
         ExperimentError: Some runs failed; the others are finished and stay so.
     """
     experiment = described(experiment)
     experiment.check()
+    pool = pool_of(backend, jobs, address)
     folder = Path("runs", experiment.name) if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", blocking=False):
-            failures = _run(experiment, folder, jobs, progress)
+            failures = _run(experiment, folder, pool, progress)
     except Timeout:
         raise StateError(
             f"another process runs an experiment in {folder}: wait for it, or name another folder"
@@ -72,14 +84,14 @@ def described(experiment: Description) -> Experiment:
     return Experiment.of(experiment) if isinstance(experiment, Mapping) else Experiment.read(experiment)
 
 
-def _run(experiment: Experiment, folder: Path, jobs: int, progress: bool) -> list[Failure]:
+def _run(experiment: Experiment, folder: Path, pool: Pool | RayPool, progress: bool) -> list[Failure]:
     missing = _missing(experiment, folder)
     text = json.dumps(experiment.model_dump(mode="json"), indent=1)
     write(folder / DESCRIPTION, lambda path: path.write_text(text + "\n", encoding="utf-8"))
     failures = []
     with Display(len(missing), show=progress) as display:
-        pool = Pool(jobs, display.on_event)
-        for result in pool.run(Job(experiment, task, folder / task.folder) for task in missing):
+        work = (Job(experiment, task, folder / task.folder) for task in missing)
+        for result in pool.run(work, display.on_event):
             display.ended(result)
             if isinstance(result, Failure):
                 failures.append(result)

@@ -18,10 +18,12 @@ from ..errors import ConfigError, ExperimentError, MissingFileError, StateError
 from ..pretrained import write
 from ..reading import read_json
 from ..runs import Plain, Record
+from .backends import pool_of
 from .experiment import Described, Experiment, Name, Seed, Source
 from .models import MODELS
 from .pool import Failure, Job, Pool
 from .progress import Display
+from .ray_pool import RayPool
 
 if TYPE_CHECKING:
     import optuna
@@ -134,6 +136,8 @@ def search(
     *,
     jobs: int = 1,
     progress: bool = True,
+    backend: str = "local",
+    address: str | None = None,
 ) -> Found:
     """Tries points of a space until there are as many finished trials as the search wants.
 
@@ -147,10 +151,18 @@ def search(
         folder: Where trials and their runs go; ``runs/<name>`` by default.
         jobs: How many runs at a time.
         progress: Whether to show what goes on.
+        backend: ``"local"`` for processes of this machine, ``"ray"`` for the machines of a Ray cluster
+            (``pip install "mmiln[ray]"``). Those need the same versions of Python, Ray and mmiln, and data
+            and text encoders at the same paths; ``jobs`` runs at a time share the cores of all of them.
+        address: Of the Ray cluster; without, the one that ``RAY_ADDRESS`` names or that runs on this machine,
+            else this machine alone.
 
     Raises:
-        ConfigError, MissingFileError: The description is wrong, or optuna is not installed.
-        StateError: The folder holds trials of another search, or another process searches in it.
+        ConfigError, MissingFileError: The description is wrong, optuna is not installed, or the backend is
+            not there.
+        DeviceError: The model is on CUDA, and no machine of the Ray cluster has a card.
+        StateError: The folder holds trials of another search, another process searches in it, or this one is
+            connected to Ray already and an address is given.
         ExperimentError: Every trial failed; a trial alone may, as when values do not go together.
     """
     optuna = _optuna()
@@ -159,6 +171,7 @@ def search(
     elif not isinstance(description, Search):
         description = Search.read(description)
     description.check()
+    pool = pool_of(backend, jobs, address)
     folder = Path("runs", description.name) if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -171,7 +184,7 @@ def search(
                 direction="minimize",
                 load_if_exists=True,
             )
-            failures = _Trials(description, study, folder).run(jobs, progress)
+            failures = _Trials(description, study, folder).run(pool, progress)
     except Timeout:
         raise StateError(
             f"another process searches in {folder}: wait for it, or name another folder"
@@ -219,7 +232,7 @@ class _Trials:
         self._tasks = list(search.experiment({}).tasks())
         self._maes: dict[int, list[float | None]] = {}  # of a trial's runs that have ended
 
-    def run(self, jobs: int, progress: bool) -> list[Failure]:
+    def run(self, pool: Pool | RayPool, progress: bool) -> list[Failure]:
         """Runs what is missing."""
         failures = []
         for trial in self._study.get_trials(deepcopy=False, states=[self._states.RUNNING]):
@@ -228,7 +241,7 @@ class _Trials:
         finished = len(self._study.get_trials(deepcopy=False, states=[self._states.COMPLETE]))
         missing = max(0, self._search.trials - finished)
         with Display(missing * len(self._tasks), show=progress) as display:
-            for result in Pool(jobs, display.on_event).run(self._jobs(missing)):
+            for result in pool.run(self._jobs(missing), display.on_event):
                 display.ended(result)
                 self._take(result)
                 if isinstance(result, Failure):

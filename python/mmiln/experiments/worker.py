@@ -11,8 +11,9 @@ import os
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from ..callbacks import Callback
 from ..errors import MmilnError
@@ -20,37 +21,45 @@ from ..errors import MmilnError
 if TYPE_CHECKING:
     from ..estimator import Estimator
 
+Say = Callable[[dict[str, Any]], object]  # takes an event
+
 
 class Report(Callback):
     """Says every finished epoch."""
 
-    def __init__(self, out: TextIO) -> None:
-        self.out = out
-
-    def say(self, **event: Any) -> None:
-        """Writes one event."""
-        print(json.dumps(event), file=self.out, flush=True)
+    def __init__(self, say: Say) -> None:
+        self.say = say
 
     def on_epoch_end(self, model: Estimator, epoch: int, logs: dict[str, float]) -> None:
         """Its number and the measure that chooses."""
-        self.say(event="epoch", epoch=epoch, mae=logs["valid_mae"])
+        self.say({"event": "epoch", "epoch": epoch, "mae": logs["valid_mae"]})
 
 
 def main() -> None:
     """Performs the job that stands in the first line of the standard input."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print belongs to the log
-    report = Report(events)
+
+    def say(event: dict[str, Any]) -> None:
+        print(json.dumps(event), file=events, flush=True)
+
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    ended = attempt(job, say)
+    say(ended)
+    if ended["event"] == "error":
+        sys.exit(1)
+
+
+def attempt(job: dict[str, Any], say: Say) -> dict[str, Any]:
+    """Performs a job and gives the event of its end; an error's traceback goes to the standard error."""
     try:
-        perform(job, report)
+        perform(job, Report(say))
     except Exception as error:
         traceback.print_exc()
         known = isinstance(error, MmilnError)
-        report.say(event="error", kind=type(error).__name__, known=known, message=str(error))
-        sys.exit(1)
-    report.say(event="done")
+        return {"event": "error", "kind": type(error).__name__, "known": known, "message": str(error)}
+    return {"event": "done"}
 
 
 def perform(job: dict[str, Any], report: Report) -> None:
@@ -64,7 +73,7 @@ def perform(job: dict[str, Any], report: Report) -> None:
     experiment, task = Experiment.of(job["experiment"]), Task.model_validate(job["task"])
     model = experiment.model(task)
     dataset = experiment.data(task, test=job["test"])
-    report.say(event="loaded")
+    report.say({"event": "loaded"})
     runs.train(
         dataset,
         model,
@@ -77,7 +86,7 @@ def perform(job: dict[str, Any], report: Report) -> None:
         protocol=experiment.protocol(task),
         fold=task.fold,
         keep_model=experiment.keep_models,
-        resume="auto",
+        resume=job["resume"],
     )
 
 
