@@ -27,7 +27,7 @@ def sanitized(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
         env=os.environ | options,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 
