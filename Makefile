@@ -100,16 +100,20 @@ format:
 	ruff format .
 	ruff check --fix .
 
-# dist/: an abi3 wheel for CPython 3.11 and later, and a source distribution.
+# dist/: an abi3 wheel for CPython 3.11 and later, and a source distribution. With the interpreter's name that pip
+# gave to maturin nothing is compiled again.
 wheel: build
 	rm -rf dist
-	maturin build --release --locked --out dist
+	maturin build --release --locked --interpreter $(VENV)/bin/python3 --out dist
 	maturin sdist --out dist
 
-# The wheel in an empty environment, away from the sources.
+# The wheel in an environment of its own, away from the sources. Torch and what it brings, some gigabytes, are not
+# unpacked again: they are links to those of the other environment.
 wheel-check: wheel
 	rm -rf $(WHEEL_VENV)
 	$(PYTHON) -m venv $(WHEEL_VENV)
+	cd $(VENV)/lib/python3*/site-packages && \
+		cp -al torch* functorch triton* nvidia* $(WHEEL_VENV)/lib/python3*/site-packages/
 	$(WHEEL_VENV)/bin/pip install -q -c requirements.lock dist/*.whl
 	cd / && env -u VIRTUAL_ENV -u PYTHONPATH $(WHEEL_VENV)/bin/python -I $(CURDIR)/.ci/smoke.py
 	rm -rf $(WHEEL_VENV)
