@@ -165,7 +165,7 @@ def main() -> None:
     if args.child is not None:
         child(args.encoder, args.samples, args.threads, args.child)
         return
-    samples = 128 if args.quick else 1280
+    samples = 128 if args.quick else 640 if args.bert else 1280
     with tempfile.TemporaryDirectory() as folder:
         print(report(write_minilm(folder) if args.bert else None, samples))
 
