@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.filesize import decimal
 
 from .. import data as datasets
-from ..data.clean import Nonfinite
 from ..data.converted import Manifest
 from .options import Json, out
 
@@ -22,7 +21,7 @@ def convert(
         typer.Argument(help="The directory to write. Default: beside the source, its name with .mmiln."),
     ] = None,
     nonfinite: Annotated[
-        Nonfinite, typer.Option(help="What becomes of NaN and infinities in true frames.")
+        str, typer.Option(help="What becomes of NaN and infinities in true frames: zero, mean or raise.")
     ] = "zero",
     seed: Annotated[int, typer.Option(help="Of the split by video of a single part in MISA's format.")] = 0,
     json_: Json = False,
@@ -35,7 +34,8 @@ def convert(
     source. An interrupted conversion goes on when the command is given again.
     """
     target = target or source.with_suffix(".mmiln")
-    dataset = datasets.convert(source, target, nonfinite=nonfinite, seed=seed, progress=not json_)
+    how: Any = nonfinite  # which convert() checks
+    dataset = datasets.convert(source, target, nonfinite=how, seed=seed, progress=not json_)
     manifest = Manifest.read(target)
     size = sum(file.size for file in manifest.files.values())
     was = sum(file.size for file in manifest.source.values())

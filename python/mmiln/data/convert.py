@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from mmiln.data.clean import Nonfinite, clean_nonfinite
+from mmiln.data.clean import Nonfinite, check, clean_nonfinite
 from mmiln.data.converted import (
     FORMAT,
     LABELS,
@@ -76,6 +76,7 @@ def convert(
     >>> convert(folder / "small.pkl", folder / "small.mmiln").train.audio[0].shape
     (4, 2)
     """
+    check(nonfinite)
     source, target = Path(source), Path(target)
     if target.exists():
         raise DataError(f"{target} exists: name another directory, or delete that")
