@@ -110,18 +110,27 @@ def pack(
             # Word-aligned arrays, as wide as the tokens: true where the tokens are.
             frames = [frame[true] for frame, true in zip(frames, mask, strict=True)]
         parts[name] = frames
-    labels = batch.get("labels")
-    if isinstance(labels, Mapping):
-        if "M" not in labels:
-            raise BatchError(f"labels must hold 'M', the multimodal label; got {sorted(labels)}")
-        labels = labels["M"]
-    if labels is not None:
+    if (labels := labels_of(batch)) is not None:
         parts["labels"] = tensor("labels", labels)
     if batch.get("index") is not None:
         parts["index"] = whole_numbers("index", batch["index"])
     packed = _core.Batch(device=device, dtype=dtype, **parts)
     names(batch, len(packed))
     return packed
+
+
+def labels_of(batch: Mapping[str, Any]) -> Any:
+    """The multimodal labels of a batch as they were given, ``None`` without any.
+
+    Raises:
+        BatchError: There are labels, and they are none of these.
+    """
+    labels = batch.get("labels")
+    if not isinstance(labels, Mapping):
+        return labels
+    if "M" not in labels:
+        raise BatchError(f"labels must hold 'M', the multimodal label; got {sorted(labels)}")
+    return labels["M"]
 
 
 def names(batch: Mapping[str, Any], size: int) -> list[str] | None:

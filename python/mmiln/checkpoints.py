@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import re
 import shutil
@@ -27,6 +26,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from .errors import CheckpointError, StateError
+from .pretrained import sync
 from .reading import read_json
 
 KEPT: Final = 2
@@ -238,11 +238,11 @@ class Checkpoints:
             description = position.model_dump(mode="json") | {"sha256": _sha256(staging / TENSORS)}
             (staging / DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
             for path in (staging / TENSORS, staging / DESCRIPTION, staging):
-                _sync(path)
+                sync(path)
             if final.exists():  # a damaged one, which was passed over
                 shutil.rmtree(final)
             staging.rename(final)
-            _sync(self.folder)
+            sync(self.folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -282,14 +282,6 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Position]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -273,12 +273,11 @@ class Estimator(ABC):
     def _scored(self, batch: Mapping[str, Any]) -> Scored:
         """The scores of a batch, and what goes with them."""
         packed = self._pack(batch)
-        label = batch.get("labels")
         return Scored(
             self._core.scores(packed).float().cpu().numpy(),
             batches.names(batch, len(packed)),
             _numbers("index", batch.get("index"), np.int64),
-            _numbers("labels", label.get("M") if isinstance(label, Mapping) else label, np.float32),
+            _numbers("labels", batches.labels_of(batch), np.float32),
         )
 
     def evaluate(self, loader: loaders.Loader) -> Metrics:

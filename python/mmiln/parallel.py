@@ -24,7 +24,7 @@ from . import batches, loaders
 from ._core import Core
 from .callbacks.callback import Callbacks
 from .checkpoints import Checkpoints, Position, Streams
-from .errors import ConfigError, DistributedError, NonFiniteError
+from .errors import BatchError, ConfigError, DistributedError, NonFiniteError
 from .estimator import Estimator, Scored, joined, measured
 from .metrics import Metrics
 from .predictions import Predictions
@@ -245,8 +245,9 @@ def predict(model: Estimator, loader: loaders.Loader, ranks: Ranks) -> Predictio
 
 
 def _labels(batch: Any) -> Tensor:
-    labels = batch.get("labels")
-    return batches.tensor("labels", labels["M"] if isinstance(labels, dict) else labels).reshape(-1)
+    if (labels := batches.labels_of(batch)) is None:
+        raise BatchError("the batch has no labels, the losses need them")
+    return batches.tensor("labels", labels).reshape(-1)
 
 
 def _checksum(round_: list[Any]) -> int:

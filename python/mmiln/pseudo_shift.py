@@ -20,8 +20,7 @@ class PseudoShift:
 
     def note(self, batch: Mapping[str, Any]) -> None:
         """Takes note of a batch that was trained on."""
-        labels = batch["labels"]
-        labels = labels["M"] if isinstance(labels, Mapping) else labels
+        labels = batches.labels_of(batch)
         # Copies: a loader may fill the same arrays again.
         self._index.append(batches.whole_numbers("index", batch["index"]).numpy().copy())
         self._labels.append(batches.tensor("labels", labels).float().reshape(-1).numpy().copy())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,8 +80,8 @@ class Staging:
         path = self.folder / name
         path.parent.mkdir(exist_ok=True)
         fill(path)
-        _sync(path)
-        _sync(path.parent)
+        pretrained.sync(path)
+        pretrained.sync(path.parent)
         self.files[name] = File.of(path)
         self._note()
 
@@ -100,14 +99,6 @@ class Staging:
         pretrained.write(self.folder / name, lambda path: path.write_text(text + "\n", encoding="utf-8"))
         for name in (JOURNAL, LOCK):
             (self.folder / name).unlink(missing_ok=True)
-        _sync(self.folder)
+        pretrained.sync(self.folder)
         self.folder.rename(self._target)
-        _sync(self._target.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        pretrained.sync(self._target.parent)
