@@ -47,7 +47,7 @@ def tokens(*texts: list[int]) -> Sequence:
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.4])
-@pytest.mark.parametrize("size", [4, 1])
+@pytest.mark.parametrize("size", [19, 4, 1])
 def test_against_the_oracle(size, missing):
     """A score is of the utterance as it is, whatever training is for."""
     check_oracle(build(EMT, **SMALL, missing=missing), oracle.forward, inputs(size=size))

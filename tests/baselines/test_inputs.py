@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from baselines.checks import inputs
+from baselines.checks import inputs, padded
+from mmiln.baselines.blocks import by_length
 from mmiln.baselines.inputs import Inputs, Sequence
 
 
@@ -40,3 +41,22 @@ def test_inner_frames_are_those_between_the_marks():
     assert inner.lengths.tolist() == [2, 1]
     assert inner.frames[:, :2, 0].tolist() == [[2, 3], [6, 0]]
     assert not inner.frames[:, 2:].any()
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 19])
+def test_utterances_read_by_length_are_those_read_at_once(size):
+    """Values and gradients, in the order that was given, with zeros behind each end."""
+
+    def read(x, y):
+        return x.map(x.frames * x.mask.sum(1)[:, None, None] + (y.frames**2).sum((1, 2))[:, None, None])
+
+    def with_gradients(result):
+        return result.frames, *torch.autograd.grad(
+            (result.frames * text.frames).sum(), [text.frames, audio.frames]
+        )
+
+    x = padded(inputs(size=size))
+    text, audio = x.text, x.audio
+    text.frames.requires_grad_(), audio.frames.requires_grad_()
+    expected, got = with_gradients(read(text, audio)), with_gradients(by_length(read, text, audio))
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)

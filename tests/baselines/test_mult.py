@@ -32,7 +32,7 @@ def changed(x: Inputs, name: str, steps: torch.Tensor) -> Inputs:
     return replace(x, **{name: Sequence(frames, sequence.lengths)})
 
 
-@pytest.mark.parametrize("size", [4, 1])
+@pytest.mark.parametrize("size", [19, 4, 1])
 @pytest.mark.parametrize("kernel", [1, 5])
 def test_against_the_oracle(size, kernel):
     network = build(MulT, **SMALL | {f"{name}_kernel": kernel for name in MODALITIES})

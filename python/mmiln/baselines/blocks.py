@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from .inputs import Sequence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class LSTM(nn.Module):
@@ -106,6 +110,22 @@ def positions(lengths: Tensor, steps: int, width: int, like: Tensor) -> Tensor:
     angles = steps_[:, None].to(like.dtype) * rates
     table = torch.cat([angles.sin(), angles.cos(), angles.new_zeros(steps, width - 2 * half)], 1)
     return table * (steps_ <= lengths[:, None])[:, :, None]
+
+
+def by_length(read: Callable[..., Sequence], x: Sequence, *others: Sequence) -> Sequence:
+    """``read(x, *others)``, which keeps x's shape and reads each utterance by itself.
+
+    On a CPU utterances of like length are read together: a few long ones would make most of the others'
+    frames padding, and attention's cost grows with the square. A card is better filled by all at once.
+    """
+    if x.frames.device.type != "cpu":
+        return read(x, *others)
+    cost = torch.stack([sequence.lengths for sequence in (x, *others)]).prod(0)
+    out = torch.zeros_like(x.frames)
+    for some in torch.argsort(cost, stable=True).tensor_split(min(8, len(cost))):
+        frames = read(x.take(some), *(other.take(some) for other in others)).frames
+        out[some, : frames.shape[1]] = frames
+    return Sequence(out, x.lengths)
 
 
 class Attention(nn.Module):

@@ -55,6 +55,11 @@ class Sequence:
         """(B, w): the mean of each utterance's frames."""
         return self.frames.sum(1) / self.lengths[:, None]
 
+    def take(self, some: Tensor) -> Sequence:
+        """Some of the utterances, by position, as long as the longest of them."""
+        lengths = self.lengths[some]
+        return Sequence(self.frames[some, : int(lengths.max())], lengths)
+
     def map(self, frames: Tensor) -> Sequence:
         """Other frames of the same lengths; what stands behind the ends is made zero."""
         return Sequence(frames * self.mask[:, :, None], self.lengths)

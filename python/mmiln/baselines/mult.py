@@ -28,7 +28,7 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
-from .blocks import Attention, positions
+from .blocks import Attention, by_length, positions
 from .inputs import Inputs, Sequence
 from .network import Network, Outputs, Settings, Widths
 
@@ -109,7 +109,10 @@ class Transformer(nn.Module):
         places = positions(x.lengths, x.frames.shape[1], width, x.frames)
         return x.map(self.dropout(width**0.5 * x.frames + places))
 
-    def forward(self, target: Sequence, source: Sequence | None = None) -> Sequence:
+    def forward(self, target: Sequence, *source: Sequence) -> Sequence:
+        return by_length(self._attend, target, *source)
+
+    def _attend(self, target: Sequence, source: Sequence | None = None) -> Sequence:
         placed = self._placed(target)
         seen = None if source is None else self._placed(source)
         z = placed.frames

@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import nn
 from torch.nn import functional as F
 
-from .blocks import Attention
+from .blocks import Attention, by_length
 from .inputs import Sequence
 
 
@@ -31,6 +31,9 @@ class PromotionUnit(nn.Module):
         self.dropout = nn.Dropout(ff_dropout)
 
     def forward(self, x: Sequence, y: Sequence) -> Sequence:
+        return by_length(self._promote, x, y)
+
+    def _promote(self, x: Sequence, y: Sequence) -> Sequence:
         h = x.frames
         h = h + self.cross(self.norms["query"](h), y.map(self.norms["source"](y.frames)))
         normed = self.norms["own"](h)
