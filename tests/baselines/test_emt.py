@@ -14,6 +14,7 @@ from baselines.checks import WIDTHS, build, check_gradients, check_oracle, input
 from mmiln.baselines.emt import EMT
 from mmiln.baselines.inputs import Sequence
 from mmiln.baselines.restoration import lose
+from mmiln.errors import ConfigError
 from reference.baselines import emt as oracle
 
 # By path: the module reference.baselines would hide a package of that name.
@@ -30,6 +31,7 @@ class Bert(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.config = SimpleNamespace(vocab_size=101)
         self.table = nn.Embedding(101, width)
 
     def forward(self, input_ids, attention_mask, token_type_ids):
@@ -177,6 +179,12 @@ def test_of_a_bert_word_pieces_go_missing():
     losses["total"].backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and bool(parameter.grad.isfinite().all()), name
+
+
+def test_a_word_piece_beyond_the_vocabulary_is_refused():
+    with pytest.raises(ConfigError, match=r"unknown must be one of the encoder's 101 word pieces, got 101"):
+        with_bert(missing=0.6, unknown=101)
+    with_bert(unknown=101)  # nothing goes missing, so nothing stands for it
 
 
 def test_every_parameter_is_in_one_group():

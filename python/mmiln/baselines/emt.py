@@ -30,6 +30,7 @@ from pydantic import Field
 from torch import nn
 
 from ..data.split import MODALITIES
+from ..errors import ConfigError
 from .blocks import MLP, Recurrent, positions
 from .encoder_rates import EncoderRates, RatedEncoders
 from .inputs import Inputs, Sequence
@@ -64,7 +65,7 @@ class EMTSettings(EncoderRates):
     missing: float = Field(0.0, ge=0, lt=1)
     attract: float = 1.0
     recon: float = 1.0
-    unknown: int = 100
+    unknown: int = Field(100, ge=0)
 
 
 class EMT(RatedEncoders):
@@ -85,6 +86,9 @@ class EMT(RatedEncoders):
     def __init__(self, settings: EMTSettings, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__(settings, widths, bert)
         s, d = settings, settings.width
+        pieces: Any = float("inf") if bert is None else bert.config.vocab_size  # type: ignore[union-attr]
+        if s.missing and s.unknown >= pieces:
+            raise ConfigError(f"unknown must be one of the encoder's {pieces} word pieces, got {s.unknown}")
         self.text = Recurrent(widths["text"], s.text_hidden, s.text_hidden) if bert is None else None
         self.audio = Recurrent(widths["audio"], s.audio_hidden, s.audio_out)
         self.vision = Recurrent(widths["vision"], s.vision_hidden, s.vision_out)
