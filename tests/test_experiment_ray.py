@@ -113,7 +113,7 @@ def node():
 @pytest.fixture(scope="module")
 def cluster():
     """The address of a cluster of two nodes of one core each on this machine."""
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'mmiln[ray]'")
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
