@@ -31,7 +31,8 @@ def fake(
     """A run's folder with scores that are the truth plus noise."""
     rng = np.random.default_rng([seed, int(100 * noise)])
     at = np.arange(N) if fold is None else np.arange(N)[fold::3]
-    score = (TRUTH + noise * rng.standard_normal(N)).astype(np.float32)[at]
+    score = np.zeros(N) if model == "mean" else TRUTH + noise * rng.standard_normal(N)
+    score = score.astype(np.float32)[at]
     grid = grid or {}
     name = ",".join([model, *(f"{field}={value}" for field, value in grid.items())])
     place = folder / "data" / name / f"seed-{seed}-{fold}"
@@ -40,6 +41,7 @@ def fake(
         score=score
     )
     frame.to_csv(place / "predictions.csv", index=False)
+    measures = Metrics.of(TRUTH[at], score).to_dict()
     fields: dict = {
         "row": Row(model=model, grid=grid),
         "dataset_name": "data",
@@ -55,7 +57,7 @@ def fake(
         "machine": {"torch": "2.11.0", "processor": "one", "device": "cpu"},
         "best_epoch": 2,
         "history": {"valid_mae": [1.2, 1.0, 1.1], "seconds": [1.0, 1.5, 2.0]},
-        "metrics": {"test": Metrics.of(TRUTH[at], score).to_dict()},
+        "metrics": {"test": {k: None if np.isnan(v) else v for k, v in measures.items()}},
         "parameters": 12_345,
         "seconds": 4.5,
         "peak_memory_mib": 512.0,
@@ -110,6 +112,16 @@ def test_one_seed_has_no_deviation(tmp_path):
     assert "±" not in report.tables()[0].rows[0][2]
     assert len(report.tables()) == 3  # nothing to compare with
     assert np.isnan(report.summary().loc[("data", "full", "mae"), "std"])
+
+
+@pytest.mark.filterwarnings("ignore:corr is NaN")
+def test_a_constant_has_no_correlation(folder):
+    """Nor a range of it, nor an interval of a difference."""
+    for seed in (1, 2, 3):
+        fake(folder, "mean", seed, 0.0)
+    rows = [row for table in Report.read(folder).tables() for row in table.rows if row[0] == "mean"]
+    scores, ranges, differences, _ = rows
+    assert (scores[3], ranges[2], differences[2]) == ("–", "–", "–")
 
 
 @pytest.mark.parametrize(

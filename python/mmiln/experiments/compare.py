@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Final
 
@@ -128,15 +129,18 @@ def _bootstrap(first: Scores, second: Scores, seeds: tuple[int, ...]) -> dict[st
         return np.asarray(np.mean(each, axis=0))
 
     everything = np.arange(len(truth))
-    interval = stats.bootstrap(
-        (everything,),
-        difference,
-        vectorized=False,
-        method="percentile",
-        n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE,
-        rng=np.random.default_rng(0),
-    ).confidence_interval
+    with warnings.catch_warnings():
+        # A constant has no correlation: that it is NaN says so.
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        interval = stats.bootstrap(
+            (everything,),
+            difference,
+            vectorized=False,
+            method="percentile",
+            n_resamples=RESAMPLES,
+            confidence_level=CONFIDENCE,
+            rng=np.random.default_rng(0),
+        ).confidence_interval
     values = difference(everything)
     rows = zip(names, values, np.asarray(interval.low), np.asarray(interval.high), strict=True)
     return {name: Difference(float(value), float(low), float(high)) for name, value, low, high in rows}

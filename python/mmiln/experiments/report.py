@@ -345,10 +345,12 @@ def _text(value: float, decimals: int, sign: str = "") -> str:
 
 def _ranges(dataset: str, rows: dict[Row, Group]) -> Table:
     def cell(group: Group, measures: Iterable[str], factor: float, decimals: int) -> str:
-        return " / ".join(
-            f"{_text(factor * min(values), decimals)} – {_text(factor * max(values), decimals)}"
-            for values in (_numbers(group, measure) for measure in measures)
-        )
+        def one(measure: str) -> str:
+            values = factor * np.array(_numbers(group, measure))
+            low, high = _text(values.min(), decimals), _text(values.max(), decimals)
+            return low if np.isnan(values).any() else f"{low} – {high}"
+
+        return " / ".join(map(one, measures))
 
     return Table(
         f"{dataset}: lowest and highest of the seeds.",
@@ -360,12 +362,12 @@ def _ranges(dataset: str, rows: dict[Row, Group]) -> Table:
 def _differences(dataset: str, base: Group, compared: list[tuple[Group, Comparison]]) -> Table:
     def line(group: Group, found: Comparison) -> tuple[str, ...]:
         def cell(measures: Iterable[str], factor: float, decimals: int) -> str:
-            parts = []
-            for measure in measures:
+            def one(measure: str) -> str:
                 d = found.differences[measure]
-                low, high = _text(factor * d.low, decimals, "+"), _text(factor * d.high, decimals, "+")
-                parts.append(f"{_text(factor * d.value, decimals, '+')} [{low}, {high}]")
-            return " / ".join(parts)
+                value, low, high = (_text(factor * x, decimals, "+") for x in (d.value, d.low, d.high))
+                return value if math.isnan(d.low) else f"{value} [{low}, {high}]"
+
+            return " / ".join(map(one, measures))
 
         def tests(convention: str) -> str:
             p = sorted(test.p for test in found.mcnemar[convention].values())
