@@ -346,9 +346,9 @@ def _text(value: float, decimals: int, sign: str = "") -> str:
 def _ranges(dataset: str, rows: dict[Row, Group]) -> Table:
     def cell(group: Group, measures: Iterable[str], factor: float, decimals: int) -> str:
         def one(measure: str) -> str:
-            values = factor * np.array(_numbers(group, measure))
-            low, high = _text(values.min(), decimals), _text(values.max(), decimals)
-            return low if np.isnan(values).any() else f"{low} – {high}"
+            values = spread([factor * value for value in _numbers(group, measure)])
+            low, high = (f"{values[end]:.{decimals}f}" for end in ("min", "max"))
+            return "–" if math.isnan(values["mean"]) else f"{low} – {high}"
 
         return " / ".join(map(one, measures))
 
