@@ -145,3 +145,11 @@ def test_extreme_values_fit_without_overflow() -> None:
     audio = [np.full((2, 1), 3e38, np.float32), np.full((2, 1), -3e38, np.float32)]
     split = Split(["a", "b"], np.zeros(2), audio=audio)
     assert Standardizer.fit(split).transform(split).audio[0].tolist() == [[1.0], [1.0]]
+
+
+def test_a_standardizer_is_not_learned_from_nan() -> None:
+    for values in ([np.nan, 1.0], [np.inf, -np.inf]):
+        audio = [np.zeros((2, 2), np.float32), np.zeros((2, 2), np.float32)]
+        audio[1][:, 1] = values
+        with pytest.raises(DataError, match=rf"got {values[0]} in frame 0, column 1 of 'b': mend"):
+            Standardizer.fit(Split(["a", "b"], np.zeros(2), audio=audio))

@@ -49,14 +49,20 @@ class Standardizer:
 
     @classmethod
     def fit(cls, split: Split) -> Standardizer:
-        """Learn means and deviations from the true frames of a split: give it train."""
+        """Learn means and deviations from the true frames of a split: give it train.
+
+        Raises DataError where a value is not finite.
+        """
         mean: dict[str, Doubles] = {}
         std: dict[str, Doubles] = {}
         for name in _SCALED:
             if (frames := getattr(split, name)) is None:
                 continue
             count = int(split.lengths(name).sum())
-            mean[name] = np.sum([b.sum(axis=0) for b in _blocks(frames)], axis=0) / count
+            with np.errstate(invalid="ignore"):  # infinities of both signs
+                mean[name] = np.sum([b.sum(axis=0) for b in _blocks(frames)], axis=0) / count
+            if not np.isfinite(mean[name]).all():
+                raise DataError(_not_finite(name, split))
             squares = [_squares(b, mean[name]).sum(axis=0) for b in _blocks(frames)]
             deviation = np.sqrt(np.sum(squares, axis=0) / count)
             largest = np.max([np.abs(b, out=b).max(axis=0) for b in _blocks(frames)], axis=0)
@@ -153,6 +159,17 @@ def standardized(dataset: Dataset) -> Dataset:
         )
     dataset.report.add("Audio and vision columns were standardized as learned from train.")
     return dataset
+
+
+def _not_finite(name: str, split: Split) -> str:
+    """What to tell of the first such value."""
+    every = enumerate(getattr(split, name))
+    utterance, frames = next((i, frames) for i, frames in every if not np.isfinite(frames).all())
+    frame, column = np.argwhere(~np.isfinite(frames))[0]
+    return (
+        f"expected finite {name} to standardize, got {frames[frame, column]} in frame {frame}, column "
+        f"{column} of {split.id[utterance]!r}: mend it, or read or convert its source with nonfinite='zero'"
+    )
 
 
 def _squares(block: Doubles, mean: Doubles) -> Doubles:
