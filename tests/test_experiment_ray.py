@@ -130,7 +130,7 @@ def cluster():
             yield cluster.address
         finally:
             cluster.shutdown()
-        assert psutil.wait_procs(started, timeout=60)[1] == []
+        assert psutil.wait_procs(started, timeout=10)[1] == []
 
 
 def performing():
