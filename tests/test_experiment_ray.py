@@ -118,6 +118,7 @@ def cluster():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # else they starve beside a busy process
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex())  # else Ray leaves one in the home directory
         cluster = Cluster()
         try:
