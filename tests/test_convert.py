@@ -8,11 +8,11 @@ import pickle
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from torch.utils.data import DataLoader
 from typer.testing import CliRunner
@@ -418,9 +418,7 @@ def test_converting_and_reading_take_little_memory_whatever_the_size(tmp_path: P
     true = sum(4 * w * int(part.lengths(m).sum()) for part in parts for m, w in mosei.WIDTHS.items())
     assert written < 1.1 * true
 
-    def seconds(read: Any) -> float:
-        began = time.perf_counter()
-        read()
-        return time.perf_counter() - began
-
-    assert 10 * seconds(lambda: load(target)) < seconds(lambda: pickle.loads(source.read_bytes()))
+    # Opening reads the manifest, headers and texts; frames stay where they are.
+    before = psutil.Process().io_counters().read_chars
+    load(target)
+    assert psutil.Process().io_counters().read_chars - before < written / 100

