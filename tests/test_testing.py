@@ -148,7 +148,9 @@ def test_run(mmiln_regression):
 
 
 @pytest.fixture
-def project(pytester):
+def project(pytester, monkeypatch):
+    # Else a file that is rewritten within a second, to the same size, is taken for the one before.
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
     pytester.makeconftest('pytest_plugins = ["mmiln.testing"]')
 
     def run(*arguments, loss=1.0, score=0.25, seconds=0.1, options=""):
