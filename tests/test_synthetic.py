@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import cProfile
 import os
+import pstats
 import subprocess
 import sys
 
@@ -124,8 +126,12 @@ def test_global_random_state_is_left_alone() -> None:
     np.testing.assert_array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
 
 
-def test_the_default_sizes() -> None:
-    assert [len(s) for s in synthetic().splits.values()] == [600, 150, 300]
+def test_the_default_sizes_need_few_steps_of_python() -> None:
+    """What makes them quick, counted: an utterance has some hundred frames, and no loop goes over them."""
+    with cProfile.Profile() as profile:
+        made = synthetic()
+    assert [len(s) for s in made.splits.values()] == [600, 150, 300]
+    assert pstats.Stats(profile).total_calls < 300 * 1050
 
 
 def test_a_phrase_has_one_polarity() -> None:

@@ -63,12 +63,14 @@ def test_all_stop_and_say_why_where_one_is_killed(tmp_path, rank):
     # torchrun ends the others a tenth of a second after one, on a busy machine before they have said why.
     process.send_signal(signal.SIGSTOP)
     ranks[rank].kill()
+    began = time.monotonic()
     try:
         assert_ends(ranks[1 - rank])
     finally:
         process.send_signal(signal.SIGCONT)
     _, err, status = finished(process, 60)
     assert status != 0
+    assert time.monotonic() - began < 60
     assert f"DistributedError: process {1 - rank} of 2" in err
     assert "one of them has ended" in err
     assert not (tmp_path / "model").exists()
