@@ -7,6 +7,7 @@ import pytest
 import torch
 
 pytest_plugins = ["pytester"]
+pytest.register_assert_rewrite("support")
 
 # Compiled CUDA kernels, kept for the next run of the tests.
 os.environ.setdefault("MMILN_CACHE", str(Path(__file__).parents[1] / "target" / "cache"))

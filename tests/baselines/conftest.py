@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from test_model import save_bert
+from support.model_checks import save_bert
 
 
 @pytest.fixture(scope="session")

@@ -27,9 +27,9 @@ def op(folder: Path, name: str) -> None:
     import torch
 
     torch.set_num_threads(1)
-    from functional_cases import OPS, Case, gradients
     from mmiln import _core
     from mmiln import functional as F
+    from support.functional_cases import OPS, Case, gradients
 
     _core.emulate_kernels(folder)
     tried = OPS[name]

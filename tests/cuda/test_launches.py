@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cuda import shim
-from functional_cases import HEADS, OPS, Case, Op, assert_near, gradients
 from mmiln import _core
 from mmiln import functional as F
+from support.functional_cases import HEADS, OPS, Case, Op, assert_near, gradients
 
 
 @pytest.fixture(scope="module")

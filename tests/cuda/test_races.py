@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cuda import shim
-from functional_cases import OPS
+from support.functional_cases import OPS
 
 FLAGS = ("-DSHIM_THREADS", "-fsanitize=thread", "-g", "-O1")
 HERE = Path(__file__).parent

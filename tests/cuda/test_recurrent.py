@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from cuda import shim
-from functional_cases import OPS, Case, assert_near, gradients
 from mmiln import _core
 from mmiln import functional as F
+from support.functional_cases import OPS, Case, assert_near, gradients
 
 MIXED = tuple(1 + (7 * b) % 12 for b in range(33))
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}

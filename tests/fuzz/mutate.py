@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 from hypothesis import strategies as st
@@ -145,3 +146,11 @@ def _edited_bytes(data: bytes, edit: Edit) -> bytes:
             number = struct.pack("<Q", min(HUGE[edit.what % len(HUGE)], 2**64 - 1))
             number = number[: (2, 4, 8)[edit.what % 3]]
             return data[:at] + number + data[at + len(number) :]
+
+
+def write(folder: Path, files: Files) -> None:
+    """Puts a case in place, as new files: the ones before may still be mapped into memory."""
+    for name, data in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).write_bytes(data)

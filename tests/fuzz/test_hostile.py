@@ -35,8 +35,8 @@ from mmiln.text_encoder import TextEncoder, read_safetensors
 
 from . import make_corpus
 from .guard import bounded_memory
+from .mutate import write
 from .readers import CORPUS, READERS
-from .test_readers import write
 
 TRILLION = 10**12
 SMALL = {"path": "synthetic", "n_train": 40, "n_valid": 20, "n_test": 20}

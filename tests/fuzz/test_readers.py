@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from mmiln.errors import InternalError, MmilnError
 
 from .guard import bounded_memory, watched
-from .mutate import DAMAGE, Damage, Files, damaged
+from .mutate import DAMAGE, Damage, damaged, write
 from .readers import READERS, Reader
 
 pytestmark = [
@@ -33,14 +33,6 @@ def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         raise LocalEntryNotFoundError("offline")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
-
-
-def write(folder: Path, files: Files) -> None:
-    """Puts a case in place, as new files: the ones before may still be mapped into memory."""
-    for name, data in files.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).unlink(missing_ok=True)
-        (folder / name).write_bytes(data)
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cuda import shim
-from gpu import kernels
+from support import kernels
 
 
 @pytest.fixture(scope="session")

@@ -36,8 +36,8 @@ def reverse(numbers: int, barrier: bool) -> None:
 
 
 def ops() -> None:
-    from functional_cases import OPS, Case, gradients
     from mmiln import functional as F
+    from support.functional_cases import OPS, Case, gradients
 
     for name, op in OPS.items():
         extra = {"dropout": 0.3, "seed": 5} if op.has_dropout else {}
@@ -50,9 +50,9 @@ def ops() -> None:
 
 
 def step() -> None:
-    from gpu.runs import new_model, train
-    from gpu.utterances import SMALL, ragged
     from reference import configs
+    from support.device_runs import new_model, train
+    from support.utterances import SMALL, ragged
 
     for width, heads in ((4, 2), (50, 5)):
         config = configs.tiny(d_model=width, num_heads=heads)

@@ -8,11 +8,10 @@ import pytest
 import torch
 
 import mmiln
-from gpu import kernels
-from gpu.utterances import MOSEI, MOSI, ragged
 from reference import batches, configs
-from test_freeze_text import FROZEN
-from test_model import (
+from support import kernels
+from support.model_checks import (
+    FROZEN,
     LENGTHS,
     PRESENT,
     PRESENT_IDS,
@@ -24,6 +23,7 @@ from test_model import (
     check_text_encoder,
     save_bert,
 )
+from support.utterances import MOSEI, MOSI, ragged
 
 WIDTHS = {"text_dim": 768, "audio_dim": 5, "vision_dim": 20}
 

@@ -8,7 +8,7 @@ import pytest
 
 import mmiln
 from mmiln.errors import NonFiniteError
-from test_nonfinite import batch, build, check_one_number, huge, weights
+from support.nonfinite_checks import batch, build, check_one_number, huge, weights
 
 
 def fit(device: str, data: list[dict[str, Any]], **changes: Any) -> mmiln.Model:

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from functional_cases import OPS, RAGGED, Case, assert_near, gradients, same_bits
-from gpu import kernels
 from mmiln import functional as F
 from mmiln.errors import DeviceError
-from test_functional import (
+from support import kernels
+from support.functional_cases import OPS, RAGGED, Case, assert_near, gradients, same_bits
+from support.functional_checks import (
     BATCH_OF_32,
     DROPOUT,
     DTYPES,
@@ -19,18 +19,16 @@ from test_functional import (
     PLACES,
     TOLERANCE,
     check_adam,
+    check_backward_twice,
+    check_inputs_alone,
     check_neighbours,
+    check_one_result,
+    check_several_places,
     check_strides,
     check_ulgm_labels,
     check_values_and_gradients,
     kept,
     noisy,
-)
-from test_functional_autograd import (
-    check_backward_twice,
-    check_inputs_alone,
-    check_one_result,
-    check_several_places,
 )
 
 

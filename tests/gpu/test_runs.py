@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 import mmiln
-from gpu import kernels
-from gpu.runs import Batch, Counted, Run, begin, eager, graphed, new_model, train
-from gpu.utterances import MOSI, SMALL, ragged
 from mmiln._steps import Steps, cuda_capture, packed_ahead
 from mmiln.errors import BatchError
 from reference import configs
-from test_training import (
+from support import kernels
+from support.device_runs import Batch, Counted, Run, begin, eager, graphed, new_model, train
+from support.pseudo_labels import labels, random_schedule, replay
+from support.training_checks import (
     BERT,
     CALLBACKS,
     RATES,
@@ -35,7 +35,7 @@ from test_training import (
     small,
     some_batches,
 )
-from test_ulgm import labels, random_schedule, replay
+from support.utterances import MOSI, SMALL, ragged
 
 EPOCHS = 4  # over five batches: 20 steps
 ACCUMULATE = pytest.mark.parametrize("accumulate", [1, 4])

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from .examples import PICTURES
+from support.plotting_examples import PICTURES
 
 IMPORT_AND_DRAW = """
 import sys

@@ -10,8 +10,7 @@ import mmiln
 from mmiln import plotting
 from mmiln.data import collate
 from mmiln.errors import DataError
-
-from . import examples
+from support import plotting_examples as examples
 
 
 def rows(ax):

@@ -18,8 +18,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from mmiln import plotting
-
-from .examples import ODD, PICTURES, by_depth
+from support.plotting_examples import ODD, PICTURES, by_depth
 
 MADE_WITH = "3.11.2"
 TOLERANCE = 1.0  # root mean square of grey values: edges may be smoothed otherwise, nothing may move

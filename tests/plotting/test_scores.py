@@ -6,8 +6,7 @@ from sklearn.metrics import confusion_matrix
 
 from mmiln import Predictions, plotting
 from mmiln.errors import DataError
-
-from . import examples
+from support import plotting_examples as examples
 
 NAN = float("nan")
 

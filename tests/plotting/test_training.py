@@ -5,8 +5,7 @@ import pytest
 
 from mmiln import History, plotting
 from mmiln.errors import DataError, StateError
-
-from . import examples
+from support import plotting_examples as examples
 
 
 def curves(ax):

