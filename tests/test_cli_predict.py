@@ -12,7 +12,7 @@ import mmiln
 import small_bert
 import small_file
 from mmiln import cli
-from mmiln.data.sentences import Sentences
+from mmiln.data.formats.sentences import Sentences
 from mmiln.errors import ConfigError, DataError, MissingFileError
 from test_prediction_report import Page
 

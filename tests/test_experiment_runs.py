@@ -16,7 +16,7 @@ import small_file
 from mmiln import experiments
 from mmiln.errors import ExperimentError, StateError
 from mmiln.experiments.runner import FileLock
-from mmiln.runs import Record
+from mmiln.experiments.runs import Record
 
 DESCRIPTION = {
     "name": "small",

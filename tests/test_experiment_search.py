@@ -7,7 +7,7 @@ import small_file
 from mmiln import experiments
 from mmiln.errors import ConfigError, ExperimentError, MissingFileError, MmilnError, StateError
 from mmiln.experiments import Search
-from mmiln.runs import Record
+from mmiln.experiments.runs import Record
 
 optuna = pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mmiln[search]'")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ._signals import ctrl_c_waits
 from .errors import ConfigError, MissingFileError
-from .reading import read_json
+from .files import read_json
 
 # What config.json holds beside model_type, and of which kind.
 FIELDS: dict[str, tuple[type, ...]] = {

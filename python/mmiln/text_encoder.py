@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ._signals import ctrl_c_waits
 from .errors import ConfigError, MissingFileError, MmilnError, WeightsError
-from .reading import read_json
+from .files import read_json
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
 # Defaults of Hugging Face's BertConfig, for fields that older files leave out.

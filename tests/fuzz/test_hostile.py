@@ -17,8 +17,6 @@ import torch
 from safetensors.numpy import save_file
 
 import mmiln
-from mmiln import runs
-from mmiln.checkpoints import Checkpoints
 from mmiln.data import Split, Standardizer
 from mmiln.errors import (
     CheckpointError,
@@ -29,9 +27,10 @@ from mmiln.errors import (
     StateError,
     WeightsError,
 )
-from mmiln.experiments import Experiment, Report, Search
-from mmiln.reading import read_json, read_toml
+from mmiln.experiments import Experiment, Report, Search, runs
+from mmiln.files import read_json, read_toml
 from mmiln.text_encoder import TextEncoder, read_safetensors
+from mmiln.training.checkpoints import Checkpoints
 
 from . import make_corpus
 from .guard import bounded_memory

@@ -17,8 +17,8 @@ import mmiln
 from gpu import kernels
 from gpu.runs import Batch, Counted, Run, begin, eager, graphed, new_model, train
 from gpu.utterances import MOSI, SMALL, ragged
-from mmiln._steps import Steps, cuda_capture, packed_ahead
 from mmiln.errors import BatchError
+from mmiln.training.graphs import Steps, cuda_capture, packed_ahead
 from reference import configs
 from test_training import (
     BERT,

@@ -9,7 +9,7 @@ from ..pretrained import write
 from .callback import Callback
 
 if TYPE_CHECKING:
-    from ..estimator import Estimator
+    from ..training.estimator import Estimator
 
 
 class CSVLogger(Callback):

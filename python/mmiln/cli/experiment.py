@@ -11,8 +11,8 @@ import typer
 from rich.markdown import Markdown
 
 from ..errors import ConfigError, MissingFileError
+from ..experiments.runs import overrides
 from ..pretrained import write
-from ..runs import overrides
 from .options import Json, out
 
 app = typer.Typer(

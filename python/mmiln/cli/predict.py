@@ -14,11 +14,11 @@ import typer
 from .. import pretrained
 from ..auto import load_pretrained
 from ..data import Split
-from ..data.sentences import Sentences
+from ..data.formats.sentences import Sentences
 from ..data.split import MODALITIES
 from ..errors import ConfigError, DataError
-from ..estimator import Estimator
-from ..prediction_report import PredictionReport
+from ..pages.prediction_report import PredictionReport
+from ..training.estimator import Estimator
 from .options import Json, Saved, out, prepared
 
 if TYPE_CHECKING:

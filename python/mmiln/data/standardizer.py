@@ -14,9 +14,9 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from mmiln.data.arrays import Floats
 from mmiln.data.dataset import Dataset
 from mmiln.data.known import Known
-from mmiln.data.ragged import Floats
 from mmiln.data.sequences import Mapped, Ragged
 from mmiln.data.split import Split
 from mmiln.errors import DataError, MissingFileError

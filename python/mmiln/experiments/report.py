@@ -12,16 +12,16 @@ import numpy as np
 
 from .. import plotting
 from ..errors import ConfigError
-from ..metrics import spread
+from ..pages.tables import Table, page
 from ..pretrained import write
-from ..runs import Row
+from ..results.metrics import spread
 from . import published as literature
 from . import results
 from .compare import CONFIDENCE, RESAMPLES, Comparison, compare
 from .experiment import DESCRIPTION, Experiment
 from .models import MODELS
 from .results import Group
-from .tables import Table, page
+from .runs import Row
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,17 +10,17 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .. import provenance
 from ..errors import ExperimentError, StateError
 from ..model import WIDTHS
 from ..pretrained import write
-from ..runs import RECORD, Record
+from . import provenance
 from .backends import pool_of
 from .experiment import DESCRIPTION, Experiment, Task
 from .pool import Failure, Job, Pool
 from .progress import Display
 from .ray_pool import RayPool
 from .report import Report
+from .runs import RECORD, Record
 
 Description = Experiment | Mapping[str, Any] | str | Path
 

@@ -15,15 +15,15 @@ from pydantic import Field, model_validator
 from ..baselines import Baseline
 from ..config import Config
 from ..errors import ConfigError, ExperimentError, MissingFileError, StateError
+from ..files import read_json
 from ..pretrained import write
-from ..reading import read_json
-from ..runs import Plain, Record
 from .backends import pool_of
 from .experiment import Described, Experiment, Name, Seed, Source
 from .models import MODELS
 from .pool import Failure, Job, Pool
 from .progress import Display
 from .ray_pool import RayPool
+from .runs import Plain, Record
 
 if TYPE_CHECKING:
     import optuna
