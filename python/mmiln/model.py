@@ -11,13 +11,13 @@ from torch import Tensor
 
 from . import pretrained
 from ._core import Batch, Core
-from .config import Config
+from .config import Config, least_weights
 from .data import Dataset, Split
 from .errors import BatchError, ConfigError, StateError, WeightsError
 from .explain import Explanation, explain
+from .files import read_safetensors
 from .results.summary import Summary
-from .sizes import least_encoder_weights, least_weights
-from .text_encoder import find_text_encoder, read_safetensors
+from .text_encoder import find_text_encoder, least_encoder_weights
 from .training import batches, nonfinite
 from .training.device import check_device
 from .training.estimator import Estimator

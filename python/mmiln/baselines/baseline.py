@@ -15,8 +15,9 @@ from .. import pretrained
 from ..config import Config
 from ..data.split import MODALITIES
 from ..errors import BatchError, ConfigError, StateError
+from ..files import read_safetensors
 from ..results.summary import Summary
-from ..text_encoder import find_text_encoder, read_safetensors
+from ..text_encoder import find_text_encoder
 from ..training import batches
 from ..training.device import check_device
 from ..training.estimator import Estimator

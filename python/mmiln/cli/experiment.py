@@ -12,7 +12,7 @@ from rich.markdown import Markdown
 
 from ..errors import ConfigError, MissingFileError
 from ..experiments.runs import overrides
-from ..pretrained import write
+from ..files import write_text
 from .options import Json, out
 
 app = typer.Typer(
@@ -111,7 +111,7 @@ def cases(
         print(json.dumps(study.to_dict()))
         return
     text = study.to_markdown()
-    write(folder / "cases.md", lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(folder / "cases.md", text)
     out.print(Markdown(text))
     out.print(f"written: {folder / 'cases.md'}", highlight=False)
 

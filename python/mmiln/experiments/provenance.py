@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .. import files
+
 
 @cache
 def code() -> dict[str, str]:
@@ -21,7 +23,7 @@ def code() -> dict[str, str]:
     digest = hashlib.sha256()
     for path in sorted(path for path in root.rglob("*") if path.suffix in (".py", ".so", ".pyd")):
         digest.update(path.relative_to(root).as_posix().encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        digest.update(bytes.fromhex(files.sha256(path)))
     return {"version": version("mmiln"), "digest": digest.hexdigest()}
 
 

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from ..errors import ConfigError, DeviceError, StateError
-from ..pretrained import write
+from ..files import write
 from .pool import LOG, Failure, Job, OnEvent, check_jobs
 from .runs import RECORD
 from .worker import attempt

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 import numpy as np
 import pydantic
 
-from .. import plotting, pretrained
+from .. import files, plotting
 from ..callbacks import Callback
 from ..data import Dataset, Split
 from ..errors import DataError, StateError
@@ -139,7 +139,7 @@ class Record(Plain):
     def write(self, folder: Path) -> None:
         """Writes ``run.json``, whole or not at all."""
         text = json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False)
-        pretrained.write(folder / RECORD, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+        files.write_text(folder / RECORD, text + "\n")
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ def train(
 
 def _write(run: Run, dataset: Dataset, predictions: dict[str, Predictions], *, keep_model: bool) -> None:
     """The files of a run, its record last."""
-    folder, write = run.folder, pretrained.write
+    folder, write = run.folder, files.write
     folder.mkdir(parents=True, exist_ok=True)
     frame = _frame({name: each.to_pandas() for name, each in predictions.items()})
     write(folder / PREDICTIONS, lambda path: frame.to_csv(path, index=False))
@@ -285,7 +285,7 @@ def _write_pseudo_labels(model: Estimator, split: Split, folder: Path) -> None:
     import pandas as pd
 
     frame = pd.DataFrame({"id": split.id, "label": split.labels, **labels})
-    pretrained.write(folder / "pseudo_labels.csv", lambda path: frame.to_csv(path, index=False))
+    files.write(folder / "pseudo_labels.csv", lambda path: frame.to_csv(path, index=False))
 
 
 def _number(value: float) -> float | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from .. import plotting, pretrained
+from .. import files, plotting
 from ..results.metrics import Metrics
 from ..results.predictions import Predictions
 from . import render
@@ -88,7 +88,7 @@ class PredictionReport:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         text = self.to_html()
-        pretrained.write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        files.write_text(path, text)
 
     def _facts(self) -> dict[str, str]:
         score = self.predictions.score

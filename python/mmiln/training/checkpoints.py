@@ -6,7 +6,6 @@ is written beside its place, synced, and moved there; the last two are kept. No 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import re
@@ -26,8 +25,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from ..errors import CheckpointError, StateError
-from ..files import read_json
-from ..pretrained import sync
+from ..files import read_json, read_safetensors, sha256, sync
 
 KEPT: Final = 2
 TENSORS: Final = "state.safetensors"
@@ -235,7 +233,7 @@ class Checkpoints:
         staging.mkdir()
         try:
             save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, staging / TENSORS)
-            description = position.model_dump(mode="json") | {"sha256": _sha256(staging / TENSORS)}
+            description = position.model_dump(mode="json") | {"sha256": sha256(staging / TENSORS)}
             (staging / DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
             for path in (staging / TENSORS, staging / DESCRIPTION, staging):
                 sync(path)
@@ -265,23 +263,16 @@ class Checkpoints:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], Position]:
-    from ..text_encoder import read_safetensors
-
     try:
         description = read_json(path / DESCRIPTION)
-        sha256 = description.pop("sha256")
-        if _sha256(path / TENSORS) != sha256:
+        written = description.pop("sha256")
+        if sha256(path / TENSORS) != written:
             raise CheckpointError(f"{path / TENSORS} is not what was written (its SHA-256 differs)")
         return read_safetensors(path / TENSORS), Position.model_validate(description)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} is no whole checkpoint: {error}") from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

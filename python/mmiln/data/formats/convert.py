@@ -1,4 +1,4 @@
-"""From a data set of any format to a directory that opens in a moment, see :mod:`mmiln.data.formats.converted`."""
+"""From a data set of any format to a directory that opens in a moment, see `converted.py`."""
 
 from __future__ import annotations
 
@@ -108,8 +108,7 @@ def convert(
                 counts=dataset.report.counts,
                 files=dict(sorted(stage.files.items())),
             )
-            text = json.dumps(manifest.model_dump(mode="json"), indent=1)
-            stage.finish(MANIFEST, text)
+            stage.finish(MANIFEST, manifest.model_dump(mode="json"))
     except OSError as error:
         raise DataError(
             f"{target} can't be written: {error}; once that is mended, the same call goes on where it stopped"
@@ -165,7 +164,7 @@ def _write(split: Split, name: str, path: Path) -> None:
     field = name.removesuffix(".npy").removesuffix("_offsets")
     if name == UTTERANCES:
         texts = {"id": split.id} | ({} if split.raw_text is None else {"raw_text": split.raw_text})
-        _write_text(json.dumps(texts, ensure_ascii=False, indent=0), path)
+        path.write_text(json.dumps(texts, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
     elif name == LABELS:
         np.save(path, split.labels)
     elif name.endswith("_offsets.npy"):
@@ -174,10 +173,6 @@ def _write(split: Split, name: str, path: Path) -> None:
         arrays = getattr(split, field)
         tokens = field == "text_bert"
         write_rows(path, *_shape(split, field), (array.T for array in arrays) if tokens else arrays)
-
-
-def _write_text(text: str, path: Path) -> None:
-    path.write_text(text + "\n", encoding="utf-8")
 
 
 def _compared(dataset: Dataset, stage: Staging, bar: Any) -> Dataset:

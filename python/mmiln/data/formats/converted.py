@@ -8,7 +8,6 @@ Beside ``manifest.json`` and ``standardizer.safetensors`` there is a folder a sp
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -27,7 +26,7 @@ from mmiln.data.split import Split
 from mmiln.data.standardizer import FILE as STANDARDIZER
 from mmiln.data.standardizer import Standardizer
 from mmiln.errors import ConfigError, DataError, MissingFileError
-from mmiln.files import read_json
+from mmiln.files import read_json, sha256
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -52,8 +51,7 @@ class File(Plain):
     @classmethod
     def of(cls, path: Path) -> File:
         """Reads it through."""
-        with path.open("rb") as file:
-            return cls(size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+        return cls(size=path.stat().st_size, sha256=sha256(path))
 
 
 class Fingerprints(Plain):

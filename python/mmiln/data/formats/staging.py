@@ -11,7 +11,7 @@ from typing import Any, Final
 import pydantic
 from filelock import FileLock, Timeout
 
-from mmiln import pretrained
+from mmiln import files
 from mmiln.data.formats.converted import File, Plain
 from mmiln.errors import DataError
 
@@ -80,8 +80,8 @@ class Staging:
         path = self.folder / name
         path.parent.mkdir(exist_ok=True)
         fill(path)
-        pretrained.sync(path)
-        pretrained.sync(path.parent)
+        files.sync(path)
+        files.sync(path.parent)
         self.files[name] = File.of(path)
         self._note()
 
@@ -92,13 +92,13 @@ class Staging:
 
     def _note(self) -> None:
         text = _Journal(made_of=self._made_of, files=self.files).model_dump_json(indent=1)
-        pretrained.write(self.folder / JOURNAL, lambda path: path.write_text(text, encoding="utf-8"))
+        files.write_text(self.folder / JOURNAL, text)
 
-    def finish(self, name: str, text: str) -> None:
+    def finish(self, name: str, content: object) -> None:
         """Writes the last file, which tells of all others, and gives the directory its name."""
-        pretrained.write(self.folder / name, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+        files.write_json(self.folder / name, content)
         for name in (JOURNAL, LOCK):
             (self.folder / name).unlink(missing_ok=True)
-        pretrained.sync(self.folder)
+        files.sync(self.folder)
         self.folder.rename(self._target)
-        pretrained.sync(self._target.parent)
+        files.sync(self._target.parent)
