@@ -16,8 +16,8 @@ from mmiln.experiments import ray_pool
 from mmiln.experiments.pool import Failure, Job
 from mmiln.experiments.progress import Display
 from mmiln.experiments.ray_pool import Events, RayPool
+from mmiln.experiments.runs import RECORD, Record
 from mmiln.experiments.worker import attempt
-from mmiln.runs import RECORD, Record
 
 DESCRIPTION = {
     "name": "small",

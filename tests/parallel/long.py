@@ -10,7 +10,7 @@ import torch
 
 import mmiln
 from mmiln.data import synthetic
-from mmiln.ranks import is_first
+from mmiln.training.ranks import is_first
 
 
 class Slow(mmiln.Callback):
