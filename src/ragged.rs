@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use tch::{Device, Tensor};
 
-use crate::ops::cuda::to_device;
+use crate::device::to_device;
 
 /// Where each utterance lies in a packed tensor.
 ///
@@ -26,7 +26,8 @@ pub struct Layout {
     device: OnceLock<Tensor>,
 }
 
-// SAFETY: the tensor is never written once it is there, and libtorch may read one from any number of threads.
+// SAFETY: libtorch may read one tensor from any number of threads, and nothing here writes it. Where it is part of a
+// batch on a device (`with_numbers`), the batch has its layouts to itself while it writes.
 unsafe impl Sync for Layout {}
 
 impl Layout {

@@ -5,7 +5,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::ops::cuda::to_device;
+use crate::device::to_device;
 
 /// Rows that `total` frames take: an eighth more on average, a quarter at most; the least is 16.
 pub fn rounded_rows(total: usize) -> usize {
@@ -66,8 +66,8 @@ impl Buffer {
     }
 
     /// Fills the buffer with what another of the same parts holds.
-    pub fn copy_from(&self, other: &Self) {
-        self.bytes.shallow_clone().copy_(&other.bytes);
+    pub fn copy_from(&mut self, other: &Self) {
+        self.bytes.copy_(&other.bytes);
     }
 
     /// All bytes.
