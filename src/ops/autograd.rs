@@ -207,7 +207,7 @@ pub fn apply<O: DeviceOp>(calls: Vec<Call<O>>) -> Vec<Vec<Tensor>> {
 }
 
 /// The tensor off the graph, its elements side by side, at an address that is a multiple of their size.
-fn plain(tensor: &Tensor) -> Tensor {
+pub fn plain(tensor: &Tensor) -> Tensor {
     let tensor = if tensor.requires_grad() { tensor.detach() } else { tensor.shallow_clone() };
     match tensor.is_contiguous() {
         true if is_aligned(&tensor) => tensor,

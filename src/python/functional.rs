@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::numeric::Real;
 use crate::ops::adam::{After, Decay, Settings, Slice, adam};
 use crate::ops::attention::{Attention, Qkv};
-use crate::ops::autograd::{apart, slice, slice_mut};
+use crate::ops::autograd::{apart, is_aligned, plain, slice, slice_mut};
 use crate::ops::bigru_control::Bigru;
 use crate::ops::feed_forward::FeedForwardNorm;
 use crate::ops::gated_norm::{GatedNorm, Gates};
@@ -504,9 +504,9 @@ fn ulgm_labels(
             check_shape(name, centre, &[of.size()[1]], "(dim,)")?;
         }
         let _no_grad = tch::no_grad_guard();
-        let own = [features, positive, negative].map(|x| x.contiguous());
-        let multimodal = [features_m, positive_m, negative_m].map(|x| x.contiguous());
-        let (mut new, label) = (old.contiguous().copy(), label.contiguous());
+        let own = [features, positive, negative].map(|x| plain(&x));
+        let multimodal = [features_m, positive_m, negative_m].map(|x| plain(&x));
+        let (mut new, label) = (old.contiguous().copy(), plain(&label));
         match new.kind() {
             _ if takes(&new) => ulgm::relabel(&new, &label, &own, &multimodal, epoch, bound),
             Kind::Double => relabel_in_place::<f64>(&mut new, &label, &own, &multimodal, epoch, bound),
@@ -555,8 +555,9 @@ fn adam_(
         check_kinds(&named)?;
         for (name, tensor) in named {
             check_shape(name, tensor, &[weights.numel() as i64], "(N,)")?;
-            if !tensor.is_contiguous() {
-                return Err(Error::Batch(format!("{name} must be contiguous, it is changed in place")));
+            if !tensor.is_contiguous() || !is_aligned(tensor) {
+                let what = "contiguous, at an address that is a multiple of its numbers' size";
+                return Err(Error::Batch(format!("{name} must be {what}: it is changed in place")));
             }
         }
         require(step >= 1, "step", "at least 1", step)?;
