@@ -66,16 +66,7 @@ impl Layout {
 
     /// The same layout, whose numbers stand on a device already.
     pub fn with_numbers(&self, numbers: Tensor) -> Self {
-        let device = OnceLock::from(numbers);
-        let Self { lengths, first, longest_first, total, rows, .. } = self;
-        Self {
-            lengths: lengths.clone(),
-            first: first.clone(),
-            longest_first: longest_first.clone(),
-            total: *total,
-            rows: *rows,
-            device,
-        }
+        Self { device: OnceLock::from(numbers), ..Self::with_rows(self.lengths.clone(), self.rows) }
     }
 
     fn numbers(&self) -> Vec<i32> {

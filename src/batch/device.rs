@@ -14,13 +14,14 @@ pub fn rounded_rows(total: usize) -> usize {
 }
 
 /// Tensors behind one another.
+#[derive(Debug)]
 pub struct Buffer {
     bytes: Tensor,
     parts: Vec<Part>,
 }
 
 /// A tensor in the buffer.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Part {
     /// Bytes before it.
     start: i64,
@@ -78,11 +79,5 @@ impl Buffer {
     /// The tensors, in the order in which they were given.
     pub fn tensors(&self) -> Vec<Tensor> {
         self.parts.iter().map(|part| part.of(&self.bytes)).collect()
-    }
-}
-
-impl std::fmt::Debug for Buffer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes on {:?}", self.bytes.numel(), self.bytes.device())
     }
 }

@@ -154,9 +154,8 @@ pub fn apply<O: DeviceOp>(calls: Vec<Call<O>>) -> Vec<Vec<Tensor>> {
     let wanted = |input: &Input| input.grad.is_some() || input.tensor.requires_grad();
     let inputs = || calls.iter().flat_map(|call| &call.inputs);
     let differentiable = enabled && inputs().any(wanted);
-    if differentiable && !apart(inputs().filter_map(|input| input.grad)) {
-        panic!("{:?}: a parameter occurs twice among the inputs of one node", O::NAME);
-    }
+    let own_places = !differentiable || apart(inputs().filter_map(|input| input.grad));
+    assert!(own_places, "{:?}: a parameter occurs twice among the inputs of one node", O::NAME);
     let mut edges = Vec::new();
     let mut done: Vec<Done<O>> = calls
         .into_iter()
@@ -236,7 +235,9 @@ fn forward<O: Op, T: Real + Element>(done: &mut [Done<O>]) {
     let _record = Record::forward(O::NAME);
     let work = done.iter_mut().map(|Done { op, x, y, saved, .. }| {
         // SAFETY: results and what is saved are new tensors, which nobody else has yet; inputs are only read.
-        let (x, y, saved) = unsafe { (read(x), write(y), write(saved)) };
+        let (x, [y, saved]) = unsafe {
+            (read(x), [y, saved].map(|new| new.iter_mut().map(|new| slice_mut(new)).collect::<Vec<_>>()))
+        };
         (&*op, x, y, saved)
     });
     let mut work: Vec<_> = work.collect();
@@ -319,13 +320,6 @@ fn count<T>(slices: &[&[T]]) -> usize {
 unsafe fn read<T: Element>(tensors: &[Tensor]) -> Vec<&[T]> {
     // SAFETY: as the caller's.
     tensors.iter().map(|tensor| unsafe { slice(tensor) }).collect()
-}
-
-/// # Safety
-/// As [`slice_mut`].
-unsafe fn write<T: Element>(tensors: &mut [Tensor]) -> Vec<&mut [T]> {
-    // SAFETY: as the caller's.
-    tensors.iter_mut().map(|tensor| unsafe { slice_mut(tensor) }).collect()
 }
 
 /// The elements of a contiguous tensor on the CPU.
@@ -461,7 +455,7 @@ unsafe extern "C" fn on_backward<O: DeviceOp>(
         let dy: Vec<Option<Tensor>> = gradients
             .iter()
             // SAFETY: a tensor of C++'s, of which this makes another handle.
-            .map(|&g| (!g.is_null()).then(|| unsafe { Tensor::clone_from_ptr(g) }.to_kind(kind).contiguous()))
+            .map(|&g| (!g.is_null()).then(|| plain(&unsafe { Tensor::clone_from_ptr(g) }.to_kind(kind))))
             .collect();
         // A call on none of whose results anything depends has no gradients.
         let mut given = dy.iter();

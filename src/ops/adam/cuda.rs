@@ -1,7 +1,6 @@
 //! Launches of `cuda.cu`.
 
-use tch::Tensor;
-
+use super::{After, Decay, Settings, Slice};
 use crate::device::{Grid, Kernel, Pointer, Source, launch};
 use crate::ops::cuda::source;
 
@@ -14,26 +13,48 @@ const BLOCKS: usize = 2048;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Arguments {
-    pub weights: Pointer,
-    pub grad: Pointer,
-    pub first: Pointer,
-    pub second: Pointer,
-    pub copy: Pointer,
-    pub t_at: Pointer,
-    pub t: i64,
-    pub unless: Pointer,
-    pub rate: f64,
-    pub decay: f64,
-    pub scale: f64,
-    pub count: i64,
-    pub decoupled: i32,
-    pub clear: i32,
+struct Arguments {
+    weights: Pointer,
+    grad: Pointer,
+    first: Pointer,
+    second: Pointer,
+    copy: Pointer,
+    t_at: Pointer,
+    t: i64,
+    unless: Pointer,
+    rate: f64,
+    decay: f64,
+    scale: f64,
+    count: i64,
+    decoupled: i32,
+    clear: i32,
 }
 
-/// All slices at the same time, on the device and of the kind of `of`.
-pub fn adam(of: &Tensor, slices: &[Arguments]) {
-    launch(ADAM, of, slices, |slice| {
-        Grid::line((slice.count as usize).div_ceil(EACH * THREADS).min(BLOCKS), THREADS)
-    });
+impl Slice {
+    /// The step of all slices at the same time.
+    pub fn step_on_device(slices: &[(Self, Settings)]) {
+        let Some((first, _)) = slices.first() else { return };
+        let calls: Vec<Arguments> = slices
+            .iter()
+            .map(|(slice, settings)| Arguments {
+                weights: Pointer::to(&slice.weights),
+                grad: Pointer::to(&slice.grad),
+                first: Pointer::to(&slice.first),
+                second: Pointer::to(&slice.second),
+                copy: Pointer::maybe(slice.copy.as_ref()),
+                t_at: settings.t_at,
+                unless: settings.unless,
+                t: i64::from(settings.t),
+                rate: settings.rate,
+                decay: settings.decay,
+                scale: settings.scale,
+                count: slice.weights.numel() as i64,
+                decoupled: (settings.how == Decay::Decoupled).into(),
+                clear: (settings.after == After::Clear).into(),
+            })
+            .collect();
+        launch(ADAM, &first.weights, &calls, |call| {
+            Grid::line((call.count as usize).div_ceil(EACH * THREADS).min(BLOCKS), THREADS)
+        });
+    }
 }

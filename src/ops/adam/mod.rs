@@ -66,26 +66,6 @@ impl Slice {
     pub fn changed(&self) -> [&Tensor; 4] {
         [&self.weights, &self.grad, &self.first, &self.second]
     }
-
-    fn on_device(&self, settings: &Settings) -> cuda::Arguments {
-        let Settings { t, t_at, unless, rate, decay, how, scale, after } = *settings;
-        cuda::Arguments {
-            weights: Pointer::to(&self.weights),
-            grad: Pointer::to(&self.grad),
-            first: Pointer::to(&self.first),
-            second: Pointer::to(&self.second),
-            copy: Pointer::maybe(self.copy.as_ref()),
-            t_at,
-            t: i64::from(t),
-            unless,
-            rate,
-            decay,
-            scale,
-            count: self.weights.numel() as i64,
-            decoupled: (how == Decay::Decoupled).into(),
-            clear: (after == After::Clear).into(),
-        }
-    }
 }
 
 /// Overwrites weights and moments of each slice with those after a step.
@@ -102,10 +82,7 @@ pub fn adam(mut slices: Vec<(Slice, Settings)>) {
     match of.kind() {
         _ if takes(of) => {
             let _current = Current::of(of.device());
-            cuda::adam(
-                of,
-                &slices.iter().map(|(slice, settings)| slice.on_device(settings)).collect::<Vec<_>>(),
-            );
+            Slice::step_on_device(&slices);
         }
         Kind::Float => run::<f32>(&mut slices),
         Kind::Double => run::<f64>(&mut slices),

@@ -7,8 +7,7 @@ use crate::device::limits::{SHARED, SHARED_STATIC, WARP};
 use crate::device::{GradientTo, Grid, Kernel, Pointer, Source, launch};
 use crate::error::Fault;
 use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
-use crate::ops::cuda::packed::{DropoutOf, LayoutOf};
-use crate::ops::cuda::source;
+use crate::ops::cuda::{DropoutOf, LayoutOf, source};
 use crate::ragged::Layout;
 
 pub const SOURCE: Source = source("attention", include_str!("cuda.cu"));

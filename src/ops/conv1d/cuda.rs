@@ -5,10 +5,9 @@ use tch::Tensor;
 use super::Conv1d;
 use crate::device::{GradientTo, Grid, Kernel, Pointer, Source, empty, launch, limits::WARP};
 use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
-use crate::ops::cuda::packed::LayoutOf;
 use crate::ops::cuda::product::{MatrixAt, Product, products, products_in_parts};
 use crate::ops::cuda::reduce::Parts;
-use crate::ops::cuda::source;
+use crate::ops::cuda::{LayoutOf, source};
 
 pub const SOURCE: Source = source("conv1d", include_str!("cuda.cu"));
 const COLUMNS: Kernel = Kernel { source: SOURCE, name: "conv1d_columns" };

@@ -1,9 +1,11 @@
 //! What kernels of several operations share: layouts and dropout, products, sums made in parts, recurrent scans.
 
-pub mod packed;
+mod packed;
 pub mod product;
 pub mod recurrent;
 pub mod reduce;
+
+pub use packed::{DropoutOf, LayoutOf};
 
 use crate::device::{COMMON, Header, Source};
 

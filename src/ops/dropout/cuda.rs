@@ -5,8 +5,7 @@ use tch::Tensor;
 use super::DropoutOp;
 use crate::device::{GradientTo, Grid, Kernel, Pointer, Source, launch};
 use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
-use crate::ops::cuda::packed::DropoutOf;
-use crate::ops::cuda::source;
+use crate::ops::cuda::{DropoutOf, source};
 
 pub const SOURCE: Source = source("dropout", include_str!("cuda.cu"));
 const DROPOUT: Kernel = Kernel { source: SOURCE, name: "dropout" };

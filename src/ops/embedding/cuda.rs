@@ -5,9 +5,8 @@ use tch::Kind;
 use super::EmbeddingOp;
 use crate::device::{GradientTo, Grid, Kernel, Pointer, Source, empty, launch, limits::WARP};
 use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
-use crate::ops::cuda::packed::DropoutOf;
 use crate::ops::cuda::reduce::{AddParts, add_parts};
-use crate::ops::cuda::source;
+use crate::ops::cuda::{DropoutOf, source};
 use crate::ops::weights::shape2;
 
 pub const SOURCE: Source = source("embedding", include_str!("cuda.cu"));

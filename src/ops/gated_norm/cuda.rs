@@ -5,9 +5,8 @@ use tch::Tensor;
 use super::GatedNormOp;
 use crate::device::{GradientTo, Grid, Kernel, Pointer, Source, launch, limits::WARP};
 use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
-use crate::ops::cuda::packed::{DropoutOf, LayoutOf};
 use crate::ops::cuda::reduce::{AddParts, Parts};
-use crate::ops::cuda::source;
+use crate::ops::cuda::{DropoutOf, LayoutOf, source};
 use crate::ragged::Layout;
 use crate::rng::Dropout;
 

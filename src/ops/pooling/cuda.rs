@@ -4,8 +4,7 @@ use super::Pool;
 use crate::config::Pooling;
 use crate::device::{GradientTo, Grid, Kernel, Pointer, Source, launch, limits::WARP};
 use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
-use crate::ops::cuda::packed::LayoutOf;
-use crate::ops::cuda::source;
+use crate::ops::cuda::{LayoutOf, source};
 
 pub const SOURCE: Source = source("pooling", include_str!("cuda.cu"));
 const FORWARD: Kernel = Kernel { source: SOURCE, name: "pool" };

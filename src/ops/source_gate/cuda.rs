@@ -5,10 +5,9 @@ use tch::Tensor;
 use super::SourceGate;
 use crate::device::{GradientTo, Grid, Kernel, Pointer, Source, empty, launch};
 use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
-use crate::ops::cuda::packed::LayoutOf;
 use crate::ops::cuda::product::{MatrixAt, Product, products, products_in_parts};
 use crate::ops::cuda::reduce::Parts;
-use crate::ops::cuda::source;
+use crate::ops::cuda::{LayoutOf, source};
 use crate::ops::linear::Activation;
 
 pub const SOURCE: Source = source("source_gate", include_str!("cuda.cu"));
