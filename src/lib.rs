@@ -1,26 +1,30 @@
 //! The Rust core of `mmiln`: MMILN (Xue et al., CCL 2023) in one direction of flow,
 //! **ragged batch -> encoders -> fusion layers -> heads -> losses -> update**.
 //!
+//! The rooms from the lowest to the highest. A room imports from those above it in this table and never from those
+//! below, and no files import each other in a circle: `tests/test_rooms.py` reads the order here.
+//!
 //! | room | what is in it |
 //! |---|---|
+//! | [`error`] | errors of a call, faults that stop an operation |
 //! | [`config`] | shape of the model, settings of training, presets |
-//! | [`numeric`] | numbers, vector instructions, matrix products, working memory |
-//! | [`ragged`], [`batch`] | packed frames with offsets; a batch and its checks |
-//! | [`rng`] | counter-based random numbers for initial weights and dropout |
-//! | [`clock`] | what changes from step to step, where kernels on a device read it |
-//! | [`params`] | named parameters over flat storage, optimiser groups |
-//! | [`ops`] | one file an operation: contract, shapes, equation, kernels; threads; automatic differentiation |
-//! | [`model`] | the graph, read like the paper |
-//! | [`loss`], [`ulgm`] | task + alpha sim + beta diff; pseudo-labels |
-//! | [`train`] | a training run: step, optimiser, state for checkpoints |
 //! | [`metrics`] | the field's measures |
+//! | [`numeric`] | numbers, vector instructions, matrix products, working memory |
+//! | [`device`] | what a card needs: kernels compiled, kept, launched |
+//! | [`rng`] | counter-based random numbers for initial weights and dropout |
+//! | [`ragged`] | packed frames with offsets |
+//! | [`ops`] | the operations: contract, shapes, equation, kernels; threads; automatic differentiation |
+//! | [`batch`] | a batch and its checks |
+//! | [`params`] | named parameters over flat storage, optimiser groups |
+//! | [`model`] | the graph, read like the paper |
+//! | [`loss`] | task + alpha sim + beta diff |
+//! | [`ulgm`] | pseudo-labels |
+//! | [`train`] | a training run: step, optimiser, clock, state for checkpoints |
 //! | `python` | the bindings, thin |
-//!
-//! A lower room never imports a higher one.
 
 pub mod batch;
-pub mod clock;
 pub mod config;
+pub mod device;
 pub mod error;
 pub mod loss;
 pub mod metrics;

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use tch::{Device, Tensor};
 
-use crate::ops::cuda::to_device;
+use crate::device::to_device;
 
 /// Where each utterance lies in a packed tensor.
 ///
@@ -26,7 +26,8 @@ pub struct Layout {
     device: OnceLock<Tensor>,
 }
 
-// SAFETY: the tensor is never written once it is there, and libtorch may read one from any number of threads.
+// SAFETY: libtorch may read one tensor from any number of threads, and nothing here writes it. Where it is part of a
+// batch on a device (`with_numbers`), the batch has its layouts to itself while it writes.
 unsafe impl Sync for Layout {}
 
 impl Layout {
@@ -65,16 +66,7 @@ impl Layout {
 
     /// The same layout, whose numbers stand on a device already.
     pub fn with_numbers(&self, numbers: Tensor) -> Self {
-        let device = OnceLock::from(numbers);
-        let Self { lengths, first, longest_first, total, rows, .. } = self;
-        Self {
-            lengths: lengths.clone(),
-            first: first.clone(),
-            longest_first: longest_first.clone(),
-            total: *total,
-            rows: *rows,
-            device,
-        }
+        Self { device: OnceLock::from(numbers), ..Self::with_rows(self.lengths.clone(), self.rows) }
     }
 
     fn numbers(&self) -> Vec<i32> {

@@ -8,8 +8,9 @@ use std::cell::Cell;
 
 use pulp::{Simd, WithSimd};
 
+use crate::device::Pointer;
+use crate::error::Fault;
 use crate::numeric::{Real, kernel};
-use crate::ops::cuda::Pointer;
 
 const MULTIPLIERS: [u64; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const ROUNDS: usize = 10;
@@ -38,7 +39,9 @@ pub fn uniform(seed: u64, name: &str, count: usize, bound: f64) -> Vec<f64> {
     let mut out = Vec::new();
     // An allocation that fails would end the process; a panic becomes Python's `MemoryError`.
     let reserved = out.try_reserve_exact(count + 1);
-    assert!(reserved.is_ok(), "can't allocate memory: {count} numbers for {name}");
+    if reserved.is_err() {
+        Fault::Memory(format!("can't allocate memory: {count} numbers for {name}")).raise();
+    }
     for block in 0..count.div_ceil(2) as u64 {
         let w = philox(seed, [block as u32, (block >> 32) as u32, stream as u32, (stream >> 32) as u32]);
         for pair in [[w[0], w[1]], [w[2], w[3]]] {

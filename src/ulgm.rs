@@ -4,10 +4,10 @@ use tch::kind::Element;
 use tch::{Device, Kind, Tensor};
 
 use crate::batch::Index;
-use crate::clock::Clock;
+use crate::device::Pointer;
 use crate::model::Modality;
 use crate::numeric::Real;
-use crate::ops::autograd::{bytes_mut, slice, slice_mut};
+use crate::ops::autograd::{slice, slice_mut};
 use crate::ops::ulgm::cuda;
 use crate::ops::ulgm::{self as ops, relabel};
 
@@ -46,6 +46,12 @@ pub struct Step<'a> {
     pub multimodal: &'a Tensor,
     /// F_a, F_v in the order of the model's modalities.
     pub unimodal: &'a [&'a Tensor],
+    /// From 1.
+    pub epoch: i64,
+    /// On a device: where the number of the epoch stands.
+    pub epoch_at: Pointer,
+    /// On a device: nothing is done unless the number that stands there is zero.
+    pub unless: Pointer,
 }
 
 /// What the state is made for.
@@ -114,28 +120,32 @@ impl Ulgm {
         tensors
     }
 
-    /// Updates labels (from epoch 2 on), then features, then centres. On a device the epoch is the clock's.
-    pub fn step(&mut self, epoch: i64, clock: &Clock, step: &Step) {
+    /// Updates labels (from epoch 2 on), then features, then centres.
+    pub fn step(&mut self, step: &Step) {
         match (&step.index.on_device, self.kind) {
-            (Some(index), _) => self.update_on_device(&index.get(1), clock, step),
-            (None, Kind::Double) => self.update::<f64>(epoch, step),
-            (None, _) => self.update::<f32>(epoch, step),
+            (Some(index), _) => self.update_on_device(&index.get(1), step),
+            (None, Kind::Double) => self.update::<f64>(step),
+            (None, _) => self.update::<f32>(step),
         }
     }
 
     fn current<T: Real + Element>(&self, rows: &[i64], y_m: &Tensor) -> Vec<Tensor> {
-        let (stored, y_m) = (bytes_mut(&self.stored), slice::<T>(y_m));
+        // SAFETY: the state is written by `update` alone, which has it to itself, and nobody writes labels of a batch.
+        let (stored, y_m) = unsafe { (slice::<u8>(&self.stored), slice::<T>(y_m)) };
         let of = |labels: &[T]| -> Vec<T> {
             let label =
                 |(&row, &y_m): (&i64, &T)| if stored[row as usize] == 0 { y_m } else { labels[row as usize] };
             rows.iter().zip(y_m).map(label).collect()
         };
-        self.unimodal.iter().map(|(_, space)| Tensor::from_slice(&of(slice(&space.labels)))).collect()
+        // SAFETY: as above.
+        let labels = self.unimodal.iter().map(|(_, space)| unsafe { slice(&space.labels) });
+        labels.map(|labels| Tensor::from_slice(&of(labels))).collect()
     }
 
-    fn update<T: Real>(&mut self, epoch: i64, step: &Step) {
+    fn update<T: Real + Element>(&mut self, step: &Step) {
         let (places, rows) = step.index.distinct();
-        let pick = |x: &Tensor, width| pick::<T>(slice(x), width, &places);
+        // SAFETY: labels and features of this step, which nobody writes.
+        let pick = |x: &Tensor, width| pick::<T>(unsafe { slice(x) }, width, &places);
         let y_m = pick(step.y_m, 1);
         let multimodal = pick(step.multimodal, self.multimodal.dim());
         let centres_m = self.multimodal.centres::<T>();
@@ -148,12 +158,12 @@ impl Ulgm {
                 let mut labels = pick(pseudo, 1);
                 // Labels stay where a class has no sample yet.
                 let centres = space.centres::<T>(); // (29) (30)
-                if let (true, Some(own), Some(of_m)) = (epoch >= 2, &centres, &centres_m) {
+                if let (true, Some(own), Some(of_m)) = (step.epoch >= 2, &centres, &centres_m) {
                     let call = ops::Relabel {
                         own: of(&features, own),
                         multimodal: of(&multimodal, of_m),
                         y_m: &y_m,
-                        epoch,
+                        epoch: step.epoch,
                         bound: self.bound,
                     };
                     relabel(call, &mut labels);
@@ -161,7 +171,8 @@ impl Ulgm {
                 (labels, features)
             })
             .collect();
-        let stored = bytes_mut(&self.stored);
+        // SAFETY: the state is this one's own, which `&mut self` lends.
+        let stored = unsafe { slice_mut::<u8>(&mut self.stored) };
         self.multimodal.replace(&rows, stored, (&y_m, &multimodal), self.exclude_zero);
         for ((labels, features), (_, space)) in updates.iter().zip(&mut self.unimodal) {
             space.replace(&rows, stored, (labels, features), self.exclude_zero);
@@ -171,7 +182,7 @@ impl Ulgm {
         }
     }
 
-    fn update_on_device(&self, rows: &Tensor, clock: &Clock, step: &Step) {
+    fn update_on_device(&self, rows: &Tensor, step: &Step) {
         let multimodal = (self.multimodal.on_device(), step.multimodal);
         let unimodal = self.unimodal.iter().zip(step.unimodal);
         let unimodal = unimodal.map(|((_, space), features)| (space.on_device(), *features));
@@ -180,8 +191,8 @@ impl Ulgm {
             stored: &self.stored,
             y_m: step.y_m,
             spaces: &std::iter::once(multimodal).chain(unimodal).collect::<Vec<_>>(),
-            epoch: clock.epoch(),
-            unless: clock.fault(),
+            epoch: step.epoch_at,
+            unless: step.unless,
             bound: self.bound,
             exclude_zero: self.exclude_zero,
         });
@@ -210,7 +221,8 @@ impl Space {
 
     /// Mean features of the positive and of the negative class, where both have a sample.
     fn centres<T: Real>(&self) -> Option<[Vec<T>; 2]> {
-        let (sums, counts) = (slice::<f64>(&self.sums), slice::<f64>(&self.counts));
+        // SAFETY: written by `replace` alone, which has them to itself.
+        let (sums, counts) = unsafe { (slice::<f64>(&self.sums), slice::<f64>(&self.counts)) };
         let mean = |class: usize| {
             let sums = &sums[class * self.dim()..][..self.dim()];
             sums.iter().map(|sum| T::of(sum / counts[class])).collect()
@@ -219,21 +231,30 @@ impl Space {
     }
 
     /// Stores new labels and features of `rows` and moves the class sums: the old row out, the new one in.
-    fn replace<T: Real>(
+    fn replace<T: Real + Element>(
         &mut self,
         rows: &[usize],
         stored: &[u8],
         (labels, features): (&[T], &[T]),
         exclude_zero: bool,
     ) {
+        let zero = <T as Real>::ZERO;
         let class = |label: T| match label {
-            label if label < T::ZERO => Some(1),
-            label if label > T::ZERO || !exclude_zero => Some(0),
+            label if label < zero => Some(1),
+            label if label > zero || !exclude_zero => Some(0),
             _ => None,
         };
         let dim = self.dim();
-        let (kept_labels, kept) = (slice_mut::<T>(&self.labels), slice_mut::<T>(&self.features));
-        let (sums, counts) = (slice_mut::<f64>(&self.sums), slice_mut::<f64>(&self.counts));
+        let Self { labels: kept_labels, features: kept, sums, counts } = self;
+        // SAFETY: four tensors of memory of their own, made in `new`, which `&mut self` lends.
+        let (kept_labels, kept, sums, counts) = unsafe {
+            (
+                slice_mut::<T>(kept_labels),
+                slice_mut::<T>(kept),
+                slice_mut::<f64>(sums),
+                slice_mut::<f64>(counts),
+            )
+        };
         let given = labels.iter().zip(features.chunks_exact(dim));
         for (&row, (&label, features)) in rows.iter().zip(given) {
             let kept = &mut kept[row * dim..][..dim];

@@ -5,7 +5,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::ops::cuda::to_device;
+use crate::device::to_device;
 
 /// Rows that `total` frames take: an eighth more on average, a quarter at most; the least is 16.
 pub fn rounded_rows(total: usize) -> usize {
@@ -14,13 +14,14 @@ pub fn rounded_rows(total: usize) -> usize {
 }
 
 /// Tensors behind one another.
+#[derive(Debug)]
 pub struct Buffer {
     bytes: Tensor,
     parts: Vec<Part>,
 }
 
 /// A tensor in the buffer.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Part {
     /// Bytes before it.
     start: i64,
@@ -66,8 +67,8 @@ impl Buffer {
     }
 
     /// Fills the buffer with what another of the same parts holds.
-    pub fn copy_from(&self, other: &Self) {
-        self.bytes.shallow_clone().copy_(&other.bytes);
+    pub fn copy_from(&mut self, other: &Self) {
+        self.bytes.copy_(&other.bytes);
     }
 
     /// All bytes.
@@ -78,11 +79,5 @@ impl Buffer {
     /// The tensors, in the order in which they were given.
     pub fn tensors(&self) -> Vec<Tensor> {
         self.parts.iter().map(|part| part.of(&self.bytes)).collect()
-    }
-}
-
-impl std::fmt::Debug for Buffer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes on {:?}", self.bytes.numel(), self.bytes.device())
     }
 }

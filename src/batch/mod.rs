@@ -8,12 +8,13 @@ mod device;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tch::kind::Element;
 use tch::{Device, IndexOp, Kind, Tensor};
 
+use crate::device::{runs_on, to_device};
 use crate::error::{Error, Result};
 use crate::numeric::Real;
 use crate::ops::autograd::slice;
-use crate::ops::cuda::{runs_on, to_device};
 use crate::ops::embedding::Tokens;
 use crate::ragged::{Layout, Ragged};
 use device::{Buffer, rounded_rows};
@@ -80,8 +81,8 @@ pub struct Index {
     pub on_device: Option<Tensor>,
 }
 
-// SAFETY: a batch's tensors are never written after `pack`, and libtorch may read one tensor from any
-// number of threads.
+// SAFETY: a batch's tensors are its own: `pack` copies what it is given and `parts` what it hands out. Only `copy_from`
+// writes them, which has the batch to itself, and libtorch may read one tensor from any number of threads.
 unsafe impl Sync for Batch {}
 
 /// The parts of a batch before packing.
@@ -211,8 +212,8 @@ impl Batch {
     }
 
     /// On a device: takes over the tensors of a batch of the same shapes, and nothing that the host knows.
-    pub fn copy_from(&self, other: &Self) {
-        if let (Some(own), Some(other)) = (&self.buffer, &other.buffer) {
+    pub fn copy_from(&mut self, other: &Self) {
+        if let (Some(own), Some(other)) = (&mut self.buffer, &other.buffer) {
             own.copy_from(other);
         }
     }
@@ -236,12 +237,12 @@ impl Batch {
             .concat()
     }
 
-    /// What is packed, by name: frames or tokens `(sum T, 2)` (word and segment), `*_lengths`, `labels`, `index`.
+    /// Copies of what is packed, by name: frames or tokens `(sum T, 2)` (word and segment), `*_lengths`, `labels`, `index`.
     pub fn parts(&self) -> Vec<(String, Tensor)> {
         let mut parts = Vec::new();
         let mut push = |name: &str, packed: Tensor, layout: &Layout| {
             parts.push((format!("{name}_lengths"), Tensor::from_slice(&layout.lengths)));
-            parts.push((name.to_owned(), packed.narrow(0, 0, layout.total)));
+            parts.push((name.to_owned(), packed.narrow(0, 0, layout.total).copy()));
         };
         match &self.text {
             Some(Text::Tokens { tokens, layout, .. }) => {
@@ -256,7 +257,7 @@ impl Batch {
                 push(name, frames.frames.shallow_clone(), &frames.layout);
             }
         }
-        parts.extend(self.labels.iter().map(|labels| ("labels".to_owned(), labels.values.shallow_clone())));
+        parts.extend(self.labels.iter().map(|labels| ("labels".to_owned(), labels.values.copy())));
         let index = self.index.iter().map(|index| Tensor::from_slice(&index.values));
         parts.extend(index.map(|index| ("index".to_owned(), index)));
         parts
@@ -339,10 +340,12 @@ fn layout(lengths: Vec<i64>, on_device: bool) -> Layout {
 }
 
 /// The first row with an element that is not finite.
-fn first_broken<T: Real>(packed: &Tensor) -> Option<usize> {
-    let (elements, width) = (slice::<T>(packed), packed.size()[1].max(1) as usize);
+fn first_broken<T: Real + Element>(packed: &Tensor) -> Option<usize> {
+    // SAFETY: `pack_frames` has just made it, and lends it for this call.
+    let (elements, width) = (unsafe { slice::<T>(packed) }, packed.size()[1].max(1) as usize);
     // A finite number times zero is zero, any other NaN.
-    let is_broken = |row: &[T]| row.iter().any(|&x| x * T::ZERO != T::ZERO);
+    let zero = <T as Real>::ZERO;
+    let is_broken = |row: &[T]| row.iter().any(|&x| x * zero != zero);
     elements.chunks(width).position(is_broken)
 }
 
@@ -440,7 +443,7 @@ fn pack_tokens(utterances: &[Tensor], on_device: bool) -> Result<Text> {
 }
 
 fn check_labels(labels: &Tensor, kind: Kind) -> Result<Labels> {
-    let labels = labels.to_kind(kind).reshape([-1]).contiguous();
+    let labels = labels.to_kind(kind).reshape([-1]).copy();
     let broken = labels.isfinite().logical_not().nonzero();
     if broken.numel() > 0 {
         return Err(Error::Batch(format!(

@@ -3,16 +3,22 @@
 //! An [`Op`] knows slices. [`apply`] runs several of a kind at once and makes them one node of the graph,
 //! whose backward is theirs. A parameter of the model brings the place where its gradients are summed up
 //! ([`Input::grad`]): backward adds to it in place and the graph never sees a gradient of that parameter.
+//!
+//! Memory of tensors is libtorch's, which does not keep threads apart: as for its own operations, whoever calls one of
+//! these sees to it that no other thread writes its tensors meanwhile. What is written here is either new, or a place
+//! of gradients that no other input of the node has.
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use tch::kind::Element;
 use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
-use super::cuda::{self, GradientTo};
 use super::parallel;
 use super::profile::Record;
+use crate::device::{self, GradientTo};
+use crate::error::{Fault, message_of};
 use crate::numeric::Real;
 
 /// What an operation returns and what it keeps for backward.
@@ -44,7 +50,8 @@ pub trait Op: Send + Sync + 'static {
     fn backward<T: Real>(&self, io: &Io<T>, dy: &[Option<&[T]>], dx: &mut [Option<&mut [T]>]);
 }
 
-/// The same operation on a CUDA device: launches, on the tensors of all calls together.
+/// The same operation on a CUDA device: launches, on the tensors of all calls together. An operation that has no kernels
+/// implements nothing of it, and is refused on a device.
 pub trait DeviceOp: Op + Sized {
     /// Whether forward works in what it saves, so that it needs it even where nobody will ask for a gradient.
     const WORKS_IN_SAVED: bool = false;
@@ -55,10 +62,19 @@ pub trait DeviceOp: Op + Sized {
     }
 
     /// Overwrites results and, unless they are empty, what is saved.
-    fn forward_on_device(calls: &[OnDevice<Self>]);
+    fn forward_on_device(_calls: &[OnDevice<Self>]) {
+        no_kernels::<Self>()
+    }
 
     /// Puts the gradients of those inputs that want one.
-    fn backward_on_device(calls: &[BackOnDevice<Self>]);
+    fn backward_on_device(_calls: &[BackOnDevice<Self>]) {
+        no_kernels::<Self>()
+    }
+}
+
+fn no_kernels<O: Op>() -> ! {
+    let name = O::NAME.to_string_lossy();
+    Fault::Device(format!("{name} has no CUDA kernel: call it with tensors on the CPU")).raise()
 }
 
 /// A call on a device. Tensors are contiguous.
@@ -121,23 +137,27 @@ enum Grad {
 /// Runs the calls at the same time; returns the results of each.
 ///
 /// # Panics
-/// Where the tensors are not all of one floating-point kind on one device: callers check.
+/// Where the tensors are not all of one floating-point kind on one device: callers check. Where a parameter that is
+/// trained occurs twice: its gradients would be added to in one place by several threads at a time.
 pub fn apply<O: DeviceOp>(calls: Vec<Call<O>>) -> Vec<Vec<Tensor>> {
     let first = calls[0].inputs[0].tensor;
-    let (kind, device, on_device) = (first.kind(), first.device(), cuda::takes(first));
+    let (kind, place, on_device) = (first.kind(), first.device(), device::takes(first));
     assert!(
         matches!(kind, Kind::Float | Kind::Double),
         "{:?}: kernels compute in float32 or float64, not {kind:?}",
         O::NAME
     );
-    let _current = cuda::Current::of(device);
-    let empty = |shape: &[i64]| if on_device { cuda::empty(shape, kind, device) } else { empty(shape, kind) };
+    let _current = device::Current::of(place);
+    let empty = |shape: &[i64]| empty(shape, kind, place);
     // SAFETY: takes and returns plain values.
     let enabled = unsafe { mmiln_grad_enabled() };
     let wanted = |input: &Input| input.grad.is_some() || input.tensor.requires_grad();
-    let differentiable = enabled && calls.iter().any(|call| call.inputs.iter().any(wanted));
+    let inputs = || calls.iter().flat_map(|call| &call.inputs);
+    let differentiable = enabled && inputs().any(wanted);
+    let own_places = !differentiable || apart(inputs().filter_map(|input| input.grad));
+    assert!(own_places, "{:?}: a parameter occurs twice among the inputs of one node", O::NAME);
     let mut edges = Vec::new();
-    let done: Vec<Done<O>> = calls
+    let mut done: Vec<Done<O>> = calls
         .into_iter()
         .map(|Call { op, inputs }| {
             let Shapes { results, mut saved } = op.shapes();
@@ -169,8 +189,8 @@ pub fn apply<O: DeviceOp>(calls: Vec<Call<O>>) -> Vec<Vec<Tensor>> {
         .collect();
     match kind {
         _ if on_device => forward_on_device(&done),
-        Kind::Double => forward::<O, f64>(&done),
-        _ => forward::<O, f32>(&done),
+        Kind::Double => forward::<O, f64>(&mut done),
+        _ => forward::<O, f32>(&mut done),
     }
     let results: Vec<Vec<Tensor>> =
         done.iter().map(|call| call.y.iter().map(Tensor::shallow_clone).collect()).collect();
@@ -185,36 +205,65 @@ pub fn apply<O: DeviceOp>(calls: Vec<Call<O>>) -> Vec<Vec<Tensor>> {
     results
 }
 
-/// The tensor off the graph, its elements side by side.
-fn plain(tensor: &Tensor) -> Tensor {
+/// The tensor off the graph, its elements side by side, at an address that is a multiple of their size.
+pub fn plain(tensor: &Tensor) -> Tensor {
     let tensor = if tensor.requires_grad() { tensor.detach() } else { tensor.shallow_clone() };
-    if tensor.is_contiguous() { tensor } else { tensor.contiguous() }
+    match tensor.is_contiguous() {
+        true if is_aligned(&tensor) => tensor,
+        true => tensor.copy(),
+        false => tensor.contiguous(),
+    }
 }
 
-fn forward<O: Op, T: Real>(done: &[Done<O>]) {
+/// Whether a tensor begins where its type may: memory that a user lends to torch may begin anywhere.
+pub fn is_aligned(tensor: &Tensor) -> bool {
+    tensor.data_ptr().addr().is_multiple_of(tensor.kind().elt_size_in_bytes())
+}
+
+/// Whether no two of some contiguous tensors share memory.
+pub fn apart<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> bool {
+    let mut spans: Vec<(usize, usize)> = tensors
+        .into_iter()
+        .map(|tensor| (tensor.data_ptr().addr(), tensor.numel() * tensor.kind().elt_size_in_bytes()))
+        .filter(|&(_, bytes)| bytes > 0)
+        .collect();
+    spans.sort_unstable();
+    spans.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0)
+}
+
+fn forward<O: Op, T: Real + Element>(done: &mut [Done<O>]) {
     let _record = Record::forward(O::NAME);
-    let mut work: Vec<_> =
-        done.iter().map(|call| (&call.op, read(&call.x), write(&call.y), write(&call.saved))).collect();
+    let work = done.iter_mut().map(|Done { op, x, y, saved, .. }| {
+        // SAFETY: results and what is saved are new tensors, which nobody else has yet; inputs are only read.
+        let (x, [y, saved]) = unsafe {
+            (read(x), [y, saved].map(|new| new.iter_mut().map(|new| slice_mut(new)).collect::<Vec<_>>()))
+        };
+        (&*op, x, y, saved)
+    });
+    let mut work: Vec<_> = work.collect();
     let elements = work.iter().map(|(_, x, y, _)| count(x) + y.iter().map(|y| y.len()).sum::<usize>()).sum();
     parallel::install(elements, || {
         parallel::each_of(&mut work, |(op, x, y, saved)| op.forward::<T>(x, y, saved));
     });
 }
 
-fn backward<O: Op, T: Real>(done: &[Done<O>], dy: &[Option<Tensor>], dx: &[Option<Tensor>]) {
+fn backward<O: Op, T: Real + Element>(done: &[Done<O>], dy: &[Option<Tensor>], dx: &mut [Option<Tensor>]) {
     let _record = Record::backward(O::NAME);
-    let (mut first_y, mut first_x) = (0, 0);
+    let (mut dy, mut dx) = (dy.iter(), dx.iter_mut());
     let mut work = Vec::with_capacity(done.len());
     for call in done {
-        let dy: Vec<Option<&[T]>> =
-            dy[first_y..][..call.y.len()].iter().map(|dy| dy.as_ref().map(slice)).collect();
-        let dx: Vec<Option<&mut [T]>> =
-            dx[first_x..][..call.x.len()].iter().map(|dx| dx.as_ref().map(slice_mut)).collect();
-        first_y += call.y.len();
-        first_x += call.x.len();
+        // SAFETY: gradients that are returned are new tensors; those that are added to are apart from each other, as
+        // `apply` has seen, and of the model's flat gradient, which no input is part of. All else is only read.
+        let (x, y, saved, dy, dx) = unsafe {
+            let dy: Vec<Option<&[T]>> =
+                dy.by_ref().take(call.y.len()).map(|dy| dy.as_ref().map(|dy| slice(dy))).collect();
+            let dx: Vec<Option<&mut [T]>> =
+                dx.by_ref().take(call.x.len()).map(|dx| dx.as_mut().map(|dx| slice_mut(dx))).collect();
+            (read(&call.x), read(&call.y), read(&call.saved), dy, dx)
+        };
         if dy.iter().any(Option::is_some) {
             let fresh: Vec<bool> = call.grads.iter().map(|grad| matches!(grad, Grad::Returned)).collect();
-            work.push((&call.op, read(&call.x), read(&call.y), read(&call.saved), dy, dx, fresh));
+            work.push((&call.op, x, y, saved, dy, dx, fresh));
         }
     }
     let elements = work.iter().map(|(_, x, y, ..)| 2 * (count(x) + count(y))).sum();
@@ -223,7 +272,7 @@ fn backward<O: Op, T: Real>(done: &[Done<O>], dy: &[Option<Tensor>], dx: &[Optio
             // A gradient that is returned is new memory; a parameter's is added to.
             for (dx, fresh) in dx.iter_mut().zip(fresh.iter()) {
                 if let (Some(dx), true) = (dx, *fresh) {
-                    dx.fill(T::ZERO);
+                    dx.fill(<T as Real>::ZERO);
                 }
             }
             op.backward::<T>(&Io { x, y, saved }, dy, dx);
@@ -266,49 +315,61 @@ fn count<T>(slices: &[&[T]]) -> usize {
     slices.iter().map(|x| x.len()).sum()
 }
 
-fn read<T: Real>(tensors: &[Tensor]) -> Vec<&[T]> {
-    tensors.iter().map(slice).collect()
+/// # Safety
+/// As [`slice`].
+unsafe fn read<T: Element>(tensors: &[Tensor]) -> Vec<&[T]> {
+    // SAFETY: as the caller's.
+    tensors.iter().map(|tensor| unsafe { slice(tensor) }).collect()
 }
 
-fn write<T: Real>(tensors: &[Tensor]) -> Vec<&mut [T]> {
-    tensors.iter().map(slice_mut).collect()
-}
-
-/// The elements of a contiguous tensor.
-pub fn slice<T: Real>(tensor: &Tensor) -> &[T] {
-    slice_mut(tensor)
-}
-
-/// The elements of a contiguous tensor that nothing else reads or writes meanwhile: one that was just made,
-/// or a part of the flat gradient.
-#[allow(clippy::mut_from_ref)] // a tensor is a handle
-pub fn slice_mut<T: Real>(tensor: &Tensor) -> &mut [T] {
-    elements(tensor, T::KIND)
-}
-
-/// The same of a tensor of bytes.
-#[allow(clippy::mut_from_ref)] // as above
-pub fn bytes_mut(tensor: &Tensor) -> &mut [u8] {
-    elements(tensor, Kind::Uint8)
-}
-
-#[allow(clippy::mut_from_ref)] // as above
-fn elements<T>(tensor: &Tensor, kind: Kind) -> &mut [T] {
-    assert!(tensor.kind() == kind && tensor.device() == Device::Cpu && tensor.is_contiguous());
-    let len = tensor.numel();
-    if len == 0 {
-        return &mut [];
+/// The elements of a contiguous tensor on the CPU.
+///
+/// # Safety
+/// Nobody writes them as long as the slice lives: not this thread by way of another handle or a view, nor another one.
+///
+/// # Panics
+/// Where the tensor is of another kind, not contiguous, not aligned, or on a device.
+pub unsafe fn slice<T: Element>(tensor: &Tensor) -> &[T] {
+    match elements(tensor) {
+        (_, 0) => &[],
+        // SAFETY: as many elements of this kind stand there; the rest is the caller's.
+        (data, len) => unsafe { std::slice::from_raw_parts(data, len) },
     }
-    // SAFETY: a contiguous tensor of this kind holds `len` elements at its data pointer.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), len) }
 }
 
-/// A new tensor in memory that steps reuse.
-fn empty(shape: &[i64], kind: Kind) -> Tensor {
-    // SAFETY: the shape is good for the call; a tensor that comes back is ours.
+/// The elements of a contiguous tensor on the CPU, to be written.
+///
+/// # Safety
+/// Nobody else reads or writes them as long as the slice lives, by whatever handle or view.
+///
+/// # Panics
+/// As [`slice`].
+pub unsafe fn slice_mut<T: Element>(tensor: &mut Tensor) -> &mut [T] {
+    match elements(tensor) {
+        (_, 0) => &mut [],
+        // SAFETY: as many elements of this kind stand there; the rest is the caller's.
+        (data, len) => unsafe { std::slice::from_raw_parts_mut(data, len) },
+    }
+}
+
+/// Where the elements of a tensor stand, and how many.
+fn elements<T: Element>(tensor: &Tensor) -> (*mut T, usize) {
+    assert!(tensor.kind() == T::KIND && tensor.device() == Device::Cpu);
+    assert!(tensor.is_contiguous() && is_aligned(tensor));
+    (tensor.data_ptr().cast(), tensor.numel())
+}
+
+/// A new tensor; on the CPU in memory that steps reuse.
+fn empty(shape: &[i64], kind: Kind, place: Device) -> Tensor {
+    if device::runs_on(place) {
+        return device::empty(shape, kind, place);
+    }
+    // SAFETY: the shape is good for the call.
     let tensor = unsafe { mmiln_empty(shape.as_ptr(), shape.len(), kind == Kind::Double) };
-    assert!(!tensor.is_null(), "out of memory for a tensor of shape {shape:?}");
-    // SAFETY: as above.
+    if tensor.is_null() {
+        Fault::Memory(format!("out of memory for a tensor of shape {shape:?}")).raise();
+    }
+    // SAFETY: a tensor that comes back is ours.
     unsafe { Tensor::from_ptr(tensor) }
 }
 
@@ -389,13 +450,12 @@ unsafe extern "C" fn on_backward<O: DeviceOp>(
                 std::slice::from_raw_parts_mut(out, inputs),
             )
         };
-        let (kind, device) = (done[0].x[0].kind(), done[0].x[0].device());
-        let on_device = cuda::takes(&done[0].x[0]);
-        let _current = cuda::Current::of(device);
+        let (kind, place) = (done[0].x[0].kind(), done[0].x[0].device());
+        let _current = device::Current::of(place);
         let dy: Vec<Option<Tensor>> = gradients
             .iter()
             // SAFETY: a tensor of C++'s, of which this makes another handle.
-            .map(|&g| (!g.is_null()).then(|| unsafe { Tensor::clone_from_ptr(g) }.to_kind(kind).contiguous()))
+            .map(|&g| (!g.is_null()).then(|| plain(&unsafe { Tensor::clone_from_ptr(g) }.to_kind(kind))))
             .collect();
         // A call on none of whose results anything depends has no gradients.
         let mut given = dy.iter();
@@ -410,15 +470,14 @@ unsafe extern "C" fn on_backward<O: DeviceOp>(
             .map(|(concerned, (x, grad))| match grad {
                 Grad::Nowhere => None,
                 Grad::Returned if !concerned => None,
-                Grad::Returned if on_device => Some(cuda::empty(&x.size(), kind, device)),
-                Grad::Returned => Some(empty(&x.size(), kind)),
+                Grad::Returned => Some(empty(&x.size(), kind, place)),
                 Grad::Added(to) => Some(to.shallow_clone()),
             })
             .collect();
         match kind {
-            _ if on_device => backward_on_device(done, &dy, &dx),
-            Kind::Double => backward::<O, f64>(done, &dy, &dx),
-            _ => backward::<O, f32>(done, &dy, &dx),
+            _ if device::runs_on(place) => backward_on_device(done, &dy, &dx),
+            Kind::Double => backward::<O, f64>(done, &dy, &mut dx),
+            _ => backward::<O, f32>(done, &dy, &mut dx),
         }
         let grads = done.iter().flat_map(|call| &call.grads);
         let edges = grads.zip(&mut dx).filter(|(grad, _)| !matches!(grad, Grad::Added(_)));
@@ -431,12 +490,7 @@ unsafe extern "C" fn on_backward<O: DeviceOp>(
     }));
     parallel::PANIC_IS_CAUGHT.set(caught);
     let Err(panic) = outcome else { return std::ptr::null_mut() };
-    let text = panic
-        .downcast_ref::<String>()
-        .cloned()
-        .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
-        .unwrap_or_else(|| "backward failed".into());
-    let text = CString::new(text.replace('\0', " ")).unwrap_or_default();
+    let text = CString::new(message_of(panic.as_ref()).replace('\0', " ")).unwrap_or_default();
     // SAFETY: a C string; C++ frees what malloc made.
     unsafe { libc_strdup(text.as_ptr()) }
 }

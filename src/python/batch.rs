@@ -10,7 +10,7 @@ use crate::batch::{Batch, Frames, Parts, Side};
 use crate::error::{Error, Result};
 
 /// A packed batch on a device. Build it once, use it for any number of steps.
-#[pyclass(name = "Batch", module = "mmiln._core", frozen)]
+#[pyclass(name = "Batch", module = "mmiln._core")]
 pub struct PyBatch(pub Batch);
 
 /// Frames as Python hands them over: one padded tensor, or one tensor an utterance.
@@ -70,7 +70,7 @@ impl PyBatch {
         self.0.size
     }
 
-    /// On the CPU: what is packed, by name.
+    /// On the CPU: copies of what is packed, by name.
     fn parts(&self, py: Python<'_>) -> PyResult<Py<PyDict>> {
         let parts = entry::run(py, || Ok(self.0.parts()))?;
         let dict = PyDict::new(py);
@@ -91,7 +91,7 @@ impl PyBatch {
     }
 
     /// On a device: takes over the tensors of a batch of the same shapes.
-    fn copy_from(&self, py: Python<'_>, other: &Self) -> PyResult<()> {
+    fn copy_from(&mut self, py: Python<'_>, other: &Self) -> PyResult<()> {
         entry::run(py, || {
             if self.0.shapes() != other.0.shapes() {
                 let (own, other) = (self.0.shapes(), other.0.shapes());

@@ -18,7 +18,8 @@ use crate::error::{Error, Result};
 use crate::loss::NAMES;
 use crate::model::transformer::StreamOutput;
 use crate::model::{Forward, Wanted};
-use crate::train::{Others, Trainer};
+use crate::train::Trainer;
+use crate::train::round::Others;
 
 /// A model with its weights and its training run. Calls from several threads take turns.
 #[pyclass(module = "mmiln._core", frozen)]

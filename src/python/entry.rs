@@ -10,7 +10,7 @@ use pyo3::types::PyType;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result, message_of};
 use crate::ops::parallel::{PANIC_IS_CAUGHT, kernels_alone};
 
 /// Keeps a panic that [`run`] turns into an exception from also being printed.
@@ -67,7 +67,7 @@ pub fn run_as_is<T: Send>(py: Python<'_>, f: impl FnOnce() -> Result<T> + Send) 
     match outcome {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(raise(py, class_of(&error), &error.to_string())),
-        Err(panic) => Err(explain(py, panic.as_ref())),
+        Err(panic) => Err(explain(py, panic)),
     }
 }
 
@@ -94,23 +94,35 @@ fn raise(py: Python<'_>, class: &str, message: &str) -> PyErr {
     }
 }
 
-/// libtorch and CUDA say no by a panic: what they mean is kept where it is known, all else is a defect.
-fn explain(py: Python<'_>, panic: &(dyn Any + Send)) -> PyErr {
-    let message = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no message");
-    if message.contains("out of memory") || message.contains("can't allocate memory") {
-        let first = message.lines().next().unwrap_or_default();
-        return PyMemoryError::new_err(format!(
-            "not enough memory ({first}); use a smaller batch_size or a smaller model"
-        ));
+/// The exception for a panic: a [`Fault`] says what it means, all else is a defect.
+fn explain(py: Python<'_>, panic: Box<dyn Any + Send>) -> PyErr {
+    let message = message_of(panic.as_ref());
+    match panic.downcast().map_or_else(|_| fault_in(&message), |fault| Some(*fault)) {
+        Some(Fault::Memory(message)) => {
+            let first = message.lines().next().unwrap_or_default();
+            PyMemoryError::new_err(format!(
+                "not enough memory ({first}); use a smaller batch_size or a smaller model"
+            ))
+        }
+        Some(Fault::Device(message)) => raise(py, "DeviceError", &message),
+        None => raise(
+            py,
+            "InternalError",
+            &format!("a defect of mmiln, please report it with this text: {message}"),
+        ),
     }
-    if message.starts_with("CUDA") || message.contains("CUDA error") {
-        return raise(py, "DeviceError", message);
+}
+
+/// The fault that a text tells of. An exception of C++ reaches Rust as a text: those that libtorch throws, and faults
+/// of ours in a backward pass, which libtorch's engine runs. The numbers' own crate knows no faults either.
+fn fault_in(text: &str) -> Option<Fault> {
+    if text.contains("out of memory") || text.contains("can't allocate memory") {
+        Some(Fault::Memory(text.to_owned()))
+    } else if text.contains("CUDA error") || text.contains("CUDA: ") {
+        Some(Fault::Device(text.to_owned()))
+    } else {
+        None
     }
-    raise(py, "InternalError", &format!("a defect of mmiln, please report it with this text: {message}"))
 }
 
 /// A value of ours, as JSON.

@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3_tch::PyTensor;
+use tch::kind::Element;
 use tch::{Device, Kind, Tensor};
 
 use super::entry;
 use crate::config::Pooling;
+use crate::device::{Pointer, takes};
 use crate::error::{Error, Result};
 use crate::numeric::Real;
 use crate::ops::adam::{After, Decay, Settings, Slice, adam};
 use crate::ops::attention::{Attention, Qkv};
-use crate::ops::autograd::{slice, slice_mut};
+use crate::ops::autograd::{apart, is_aligned, plain, slice, slice_mut};
 use crate::ops::bigru_control::Bigru;
-use crate::ops::cuda::{self, Pointer};
 use crate::ops::feed_forward::FeedForwardNorm;
 use crate::ops::gated_norm::{GatedNorm, Gates};
 use crate::ops::linear::Activation;
@@ -503,33 +504,37 @@ fn ulgm_labels(
             check_shape(name, centre, &[of.size()[1]], "(dim,)")?;
         }
         let _no_grad = tch::no_grad_guard();
-        let own = [features, positive, negative].map(|x| x.contiguous());
-        let multimodal = [features_m, positive_m, negative_m].map(|x| x.contiguous());
-        let (new, label) = (old.contiguous().copy(), label.contiguous());
+        let own = [features, positive, negative].map(|x| plain(&x));
+        let multimodal = [features_m, positive_m, negative_m].map(|x| plain(&x));
+        let (mut new, label) = (old.contiguous().copy(), plain(&label));
         match new.kind() {
-            _ if cuda::takes(&new) => ulgm::relabel(&new, &label, &own, &multimodal, epoch, bound),
-            Kind::Double => relabel_in_place::<f64>(&new, &label, &own, &multimodal, epoch, bound),
-            _ => relabel_in_place::<f32>(&new, &label, &own, &multimodal, epoch, bound),
+            _ if takes(&new) => ulgm::relabel(&new, &label, &own, &multimodal, epoch, bound),
+            Kind::Double => relabel_in_place::<f64>(&mut new, &label, &own, &multimodal, epoch, bound),
+            _ => relabel_in_place::<f32>(&mut new, &label, &own, &multimodal, epoch, bound),
         }
         Ok(PyTensor(new))
     })
 }
 
 /// Features, positive and negative centre of one modality and of all; `labels` become the new ones.
-fn relabel_in_place<T: Real>(
-    labels: &Tensor,
+fn relabel_in_place<T: Real + Element>(
+    labels: &mut Tensor,
     y_m: &Tensor,
     own: &[Tensor; 3],
     multimodal: &[Tensor; 3],
     epoch: i64,
     bound: f64,
 ) {
-    let [own, multimodal] = [own, multimodal].map(|[features, positive, negative]| Space {
-        features: slice(features),
-        positive: slice(positive),
-        negative: slice(negative),
-    });
-    relabel(Relabel { own, multimodal, y_m: slice::<T>(y_m), epoch, bound }, slice_mut(labels));
+    // SAFETY: `labels` was just made for this call; no other thread writes the others during it, as for any operation
+    // of libtorch's.
+    unsafe {
+        let [own, multimodal] = [own, multimodal].map(|[features, positive, negative]| Space {
+            features: slice(features),
+            positive: slice(positive),
+            negative: slice(negative),
+        });
+        relabel(Relabel { own, multimodal, y_m: slice::<T>(y_m), epoch, bound }, slice_mut(labels));
+    }
 }
 
 #[pyfunction]
@@ -550,8 +555,9 @@ fn adam_(
         check_kinds(&named)?;
         for (name, tensor) in named {
             check_shape(name, tensor, &[weights.numel() as i64], "(N,)")?;
-            if !tensor.is_contiguous() {
-                return Err(Error::Batch(format!("{name} must be contiguous, it is changed in place")));
+            if !tensor.is_contiguous() || !is_aligned(tensor) {
+                let what = "contiguous, at an address that is a multiple of its numbers' size";
+                return Err(Error::Batch(format!("{name} must be {what}: it is changed in place")));
             }
         }
         require(step >= 1, "step", "at least 1", step)?;
@@ -570,7 +576,12 @@ fn adam_(
             after: After::Keep,
         };
         let slice = Slice { weights: weights.0, grad: grad.0, first: first.0, second: second.0, copy: None };
-        adam(&[(slice, settings)]);
+        if !apart(slice.changed()) {
+            return Err(Error::Batch(
+                "weights, grad, first and second must not share memory, got some that do".into(),
+            ));
+        }
+        adam(vec![(slice, settings)]);
         Ok(())
     })
 }

@@ -6,8 +6,9 @@ use pyo3::prelude::*;
 
 use super::batch::parse_kind;
 use super::entry;
+use crate::device::{self, Source, shim};
 use crate::error::Error;
-use crate::ops::cuda::{self, SOURCES, shim};
+use crate::ops::SOURCES;
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(compile_kernels, module)?)?;
@@ -19,8 +20,8 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 fn compile_kernels(py: Python<'_>, capability: u32, dtype: &str) -> PyResult<Vec<(&'static str, String)>> {
     entry::run_as_is(py, || {
         let kind = parse_kind(dtype)?;
-        let compile = |source: &cuda::Source| {
-            let cubin = cuda::compile(*source, kind, capability).map_err(Error::Device)?;
+        let compile = |source: &Source| {
+            let cubin = device::compile(*source, kind, capability).map_err(Error::Device)?;
             Ok((source.name, cubin.log))
         };
         SOURCES.iter().map(compile).collect()

@@ -1,7 +1,8 @@
 //! A model with its weights, and a training run over it.
 
+mod clock;
 pub mod optimizer;
-mod round;
+pub mod round;
 pub mod state;
 mod step;
 
@@ -10,19 +11,17 @@ use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
 use crate::batch::{Batch, Labels};
-use crate::clock::Clock;
 use crate::config::{ModelConfig, Precision, TrainConfig};
+use crate::device::runs_on;
 use crate::error::{Error, Result};
 use crate::loss::Losses;
 use crate::model::encoder::bert::BertConfig;
 use crate::model::{Forward, Modality, Model, Wanted};
-use crate::ops::cuda::runs_on;
 use crate::params::{Builder, Params};
 use crate::rng::Noise;
 use crate::ulgm::{Shape, Ulgm};
+use clock::Clock;
 use optimizer::Optimizer;
-pub use round::Others;
-use round::Share;
 
 /// How far a label may lie outside the bound: what rounding to float32 and back can do, amply.
 const LABEL_SLACK: f64 = 1e-4;
@@ -53,6 +52,14 @@ pub struct Run {
     /// 0, and that itself.
     place: u32,
     share: Option<Share>,
+}
+
+/// A process's micro-batch of a round between forward and backward.
+struct Share {
+    forward: Forward,
+    /// True labels, and pseudo-labels by modality, `(B,)`.
+    y_m: Tensor,
+    pseudo: Vec<(Modality, Tensor)>,
 }
 
 impl Trainer {

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::clock::Clock;
+use super::clock::Clock;
 use crate::config::{AccumulateMode, OptimizerKind, TrainConfig};
 use crate::ops::adam::{After, Decay, Settings, Slice, adam};
 use crate::params::{Group, Params};
@@ -45,7 +45,7 @@ impl Optimizer {
             let (t_at, unless) = (clock.optimizer_step(), clock.fault());
             (slice, Settings { t, t_at, unless, rate, decay, how, scale, after: After::Clear })
         });
-        adam(&slices.collect::<Vec<_>>());
+        adam(slices.collect());
     }
 }
 

@@ -4,21 +4,13 @@
 
 use tch::Tensor;
 
-use super::{Run, Trainer, check_range, no_run};
+use super::{Run, Share, Trainer, check_range, no_run};
 use crate::batch::{Batch, Index};
 use crate::error::{Error, Result};
 use crate::loss::{Controls, Losses};
-use crate::model::{Forward, Modality, Wanted};
+use crate::model::Wanted;
 use crate::rng::Noise;
 use crate::ulgm::Step;
-
-/// This process's micro-batch between forward and backward.
-pub struct Share {
-    forward: Forward,
-    /// True labels, and pseudo-labels by modality, `(B,)`.
-    y_m: Tensor,
-    pseudo: Vec<(Modality, Tensor)>,
-}
 
 /// What the other processes' losses read of a micro-batch.
 pub struct Others<'a> {
@@ -86,7 +78,7 @@ impl Trainer {
 
     /// On a device: waits to hear whether the gradients were finite, as the other processes must know.
     fn heed_the_device(&mut self) -> Result<()> {
-        if crate::ops::cuda::runs_on(self.device) && self.run_mut()?.clock.take_fault().is_some() {
+        if crate::device::runs_on(self.device) && self.run_mut()?.clock.take_fault().is_some() {
             self.drop_window()?;
             return Err(Error::NonFinite("the loss or a gradient of this batch is not finite.".into()));
         }
@@ -114,9 +106,16 @@ impl Trainer {
         let y_m = rows.select(1, 0).contiguous();
         let pseudo = ulgm.pseudo_labels(&index, &y_m);
         let unimodal: Vec<&Tensor> = unimodal.iter().collect();
-        let step =
-            Step { index: &index, y_m: &y_m, pseudo: &pseudo, multimodal: &multimodal, unimodal: &unimodal };
-        ulgm.step(*epoch, clock, &step);
+        ulgm.step(&Step {
+            index: &index,
+            y_m: &y_m,
+            pseudo: &pseudo,
+            multimodal: &multimodal,
+            unimodal: &unimodal,
+            epoch: *epoch,
+            epoch_at: clock.epoch(),
+            unless: clock.fault(),
+        });
         Ok(())
     }
 

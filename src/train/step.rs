@@ -4,10 +4,10 @@ use tch::Tensor;
 
 use super::{Run, Trainer, check_range, no_run};
 use crate::batch::Batch;
+use crate::device::runs_on;
 use crate::error::{Error, Result};
 use crate::loss::Losses;
 use crate::model::Wanted;
-use crate::ops::cuda::runs_on;
 use crate::ops::finite;
 use crate::rng::{Key, Noise, step_key};
 use crate::ulgm::Step;
@@ -74,9 +74,16 @@ impl Trainer {
         let run = self.run.as_mut().expect("checked above");
         if let (Some(ulgm), Some(index), Some(head)) = (&mut run.ulgm, &batch.index, &forward.multimodal) {
             let unimodal: Vec<&Tensor> = forward.branches.iter().map(|b| &b.head.features).collect();
-            let step =
-                Step { index, y_m: &y_m, pseudo: &pseudo, multimodal: &head.features, unimodal: &unimodal };
-            ulgm.step(run.epoch, &run.clock, &step);
+            ulgm.step(&Step {
+                index,
+                y_m: &y_m,
+                pseudo: &pseudo,
+                multimodal: &head.features,
+                unimodal: &unimodal,
+                epoch: run.epoch,
+                epoch_at: run.clock.epoch(),
+                unless: run.clock.fault(),
+            });
         }
         if run.is_last_of_window() {
             run.optimizer.step(&mut self.params, run.config.accumulate, &run.config, &run.clock);
@@ -112,10 +119,8 @@ impl Trainer {
             panic!("backward failed: {error}");
         }
         if on_device {
-            finite::cuda::note(
-                &[&self.params.grad, &losses.values],
-                &self.run.as_ref().ok_or_else(no_run)?.clock,
-            );
+            let clock = self.run.as_ref().ok_or_else(no_run)?.clock.all();
+            finite::cuda::note(&[&self.params.grad, &losses.values], clock);
         } else if !finite::all_finite(&self.params.grad) {
             self.drop_window()?;
             return Err(Error::NonFinite(

@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 OPS = ROOT / "src" / "ops"
+HEADERS = sorted((ROOT / "src").rglob("*.cuh"))
 KERNEL = re.compile(r'extern "C" __global__ void(?:\s+__launch_bounds__\([^)]*\))?\s+(\w+)\(')
 
 
@@ -21,7 +22,7 @@ def sources() -> list[Path]:
 def build(flags: Sequence[str] = (), files: Sequence[Path] | None = None) -> Path:
     """A folder with `float.so` and `double.so`, made again only where something has changed."""
     files = sources() if files is None else files
-    read = [HERE / "shim.h", *sorted((OPS / "cuda").glob("*.cuh")), *files]
+    read = [HERE / "shim.h", *HEADERS, *files]
     digest = hashlib.sha256("\0".join([*flags, *(f.read_text() for f in read)]).encode())
     folder = ROOT / "target" / "shim" / digest.hexdigest()[:16]
     if (folder / "built").exists():
@@ -53,7 +54,8 @@ def _compile(folder: Path, real: str, file: Path, flags: Sequence[str]) -> Path:
     ]
     unit.write_text("\n".join(lines) + "\n")
     out = folder / f"{name}.o"
-    options = ["-std=c++17", "-O2", "-fPIC", "-w", f"-I{HERE}", f"-I{OPS / 'cuda'}", *flags]
+    include = [f"-I{folder}" for folder in sorted({HERE, *(header.parent for header in HEADERS)})]
+    options = ["-std=c++17", "-O2", "-fPIC", "-w", *include, *flags]
     _run(["g++", "-c", *options, "-o", out, unit])
     return out
 

@@ -106,6 +106,21 @@ def read_only(x: np.ndarray) -> np.ndarray:
     return out
 
 
+@pytest.mark.parametrize("is_padded", [False, True])
+def test_a_batch_has_memory_of_its_own(is_padded: bool) -> None:
+    batch = padded(ragged(), 0, "right", "nan") if is_padded else ragged()
+    arrays = [x for m in MODALITIES for x in ([batch[m]] if is_padded else batch[m])] + [batch["labels"]]
+    shared = {key: torch.from_numpy(x) for key, x in batch.items() if isinstance(x, np.ndarray)}
+    shared |= {m: list(map(torch.from_numpy, batch[m])) for m in MODALITIES if not is_padded}
+    packed = mmiln._core.Batch(device="cpu", dtype="float32", **batch | shared)
+    parts = packed.parts()
+    copies = {name: part.clone() for name, part in parts.items()}
+    for x in [*arrays, *parts.values()]:
+        x[...] = 1  # as whoever holds them may do later
+    for name, part in packed.parts().items():
+        assert torch.equal(part, copies[name]), name
+
+
 LAYOUTS: dict[str, Callable[[np.ndarray], Any]] = {
     "Fortran order": np.asfortranarray,
     "time first": lambda x: np.ascontiguousarray(x.swapaxes(0, 1)).swapaxes(0, 1),

@@ -58,7 +58,17 @@ def results(name: str, call: Call) -> list[Tensor]:
     given = getattr(F, name)(**own)
     if name == "adam_":
         given = own["weights"], own["first"], own["second"]
+    return results_of(given)
+
+
+def results_of(given: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
     return list(given) if isinstance(given, tuple) else [given]
+
+
+def askew(x: Tensor) -> Tensor:
+    """The same numbers at an address that is no multiple of their size."""
+    memory = bytearray(1) + bytearray(x.numpy().tobytes())
+    return torch.frombuffer(memory, dtype=x.dtype, offset=1).view(x.shape)
 
 
 def refused(name: str, change: Call, error: Any, message: str) -> None:
@@ -186,6 +196,18 @@ WRONG: dict[str, tuple[str, Call, Any, str]] = {
     "second too long": ("adam_", {"second": draw(7)}, BatchError, "second"),
     "weights with gaps": ("adam_", {"weights": draw(12)[::2]}, BatchError, "weights|contiguous"),
     "grad with gaps": ("adam_", {"grad": draw(12)[::2]}, BatchError, "grad|contiguous"),
+    "weights askew": (
+        "adam_",
+        {"weights": askew(draw(6))},
+        BatchError,
+        "weights must be contiguous, at an addr",
+    ),
+    "memory shared": (
+        "adam_",
+        dict.fromkeys(["first", "second"], torch.zeros(6)),
+        BatchError,
+        "must not share",
+    ),
     "numpy instead of a tensor": ("linear", {"x": X.numpy()}, TypeError, "."),
     "a list instead of a tensor": ("cmd", {"p": GATES.tolist()}, TypeError, "."),
     "a word for a seed": ("attention", {"seed": "one"}, TypeError, "."),
@@ -199,6 +221,14 @@ for _name in ("attention", "gated_norm", "feed_forward_norm"):
 @pytest.mark.parametrize(("name", "change", "error", "message"), WRONG.values(), ids=WRONG)
 def test_wrong_calls(name: str, change: Call, error: Any, message: str) -> None:
     refused(name, change, error, message)
+
+
+@pytest.mark.parametrize("name", [name for name in GOOD if name != "adam_"])
+def test_numbers_askew_in_memory(name: str) -> None:
+    own = {key: askew(x) if isinstance(x, Tensor) else x for key, x in GOOD[name].items()}
+    assert any(isinstance(x, Tensor) and x.data_ptr() % 4 for x in own.values())
+    for y, z in zip(results(name, GOOD[name]), results_of(getattr(F, name)(**own)), strict=True):
+        assert torch.equal(y, z)
 
 
 TENSORS = [(name, key) for name, call in GOOD.items() for key, x in call.items() if isinstance(x, Tensor)]

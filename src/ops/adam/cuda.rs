@@ -1,9 +1,10 @@
 //! Launches of `cuda.cu`.
 
 use super::{After, Decay, Settings, Slice};
-use crate::ops::cuda::{Grid, Kernel, Pointer, Source, launch};
+use crate::device::{Grid, Kernel, Pointer, Source, launch};
+use crate::ops::cuda::source;
 
-pub const SOURCE: Source = Source { name: "adam", text: include_str!("cuda.cu") };
+pub const SOURCE: Source = source("adam", include_str!("cuda.cu"));
 const ADAM: Kernel = Kernel { source: SOURCE, name: "adam" };
 const THREADS: usize = 256;
 /// Elements that a thread handles at a time, and blocks of a slice at most: some for each multiprocessor.
@@ -29,29 +30,31 @@ struct Arguments {
     clear: i32,
 }
 
-/// All slices at the same time.
-pub fn adam(slices: &[(Slice, Settings)]) {
-    let Some((first, _)) = slices.first() else { return };
-    let calls: Vec<Arguments> = slices
-        .iter()
-        .map(|(slice, settings)| Arguments {
-            weights: Pointer::to(&slice.weights),
-            grad: Pointer::to(&slice.grad),
-            first: Pointer::to(&slice.first),
-            second: Pointer::to(&slice.second),
-            copy: Pointer::maybe(slice.copy.as_ref()),
-            t_at: settings.t_at,
-            unless: settings.unless,
-            t: i64::from(settings.t),
-            rate: settings.rate,
-            decay: settings.decay,
-            scale: settings.scale,
-            count: slice.weights.numel() as i64,
-            decoupled: (settings.how == Decay::Decoupled).into(),
-            clear: (settings.after == After::Clear).into(),
-        })
-        .collect();
-    launch(ADAM, &first.weights, &calls, |call| {
-        Grid::line((call.count as usize).div_ceil(EACH * THREADS).min(BLOCKS), THREADS)
-    });
+impl Slice {
+    /// The step of all slices at the same time.
+    pub fn step_on_device(slices: &[(Self, Settings)]) {
+        let Some((first, _)) = slices.first() else { return };
+        let calls: Vec<Arguments> = slices
+            .iter()
+            .map(|(slice, settings)| Arguments {
+                weights: Pointer::to(&slice.weights),
+                grad: Pointer::to(&slice.grad),
+                first: Pointer::to(&slice.first),
+                second: Pointer::to(&slice.second),
+                copy: Pointer::maybe(slice.copy.as_ref()),
+                t_at: settings.t_at,
+                unless: settings.unless,
+                t: i64::from(settings.t),
+                rate: settings.rate,
+                decay: settings.decay,
+                scale: settings.scale,
+                count: slice.weights.numel() as i64,
+                decoupled: (settings.how == Decay::Decoupled).into(),
+                clear: (settings.after == After::Clear).into(),
+            })
+            .collect();
+        launch(ADAM, &first.weights, &calls, |call| {
+            Grid::line((call.count as usize).div_ceil(EACH * THREADS).min(BLOCKS), THREADS)
+        });
+    }
 }

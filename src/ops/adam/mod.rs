@@ -2,12 +2,13 @@
 
 pub mod cuda;
 
+use tch::kind::Element;
 use tch::{Kind, Tensor};
 
-use super::autograd::slice_mut;
-use super::cuda::{Current, Pointer, takes};
+use super::autograd::{apart, slice_mut};
 use super::parallel;
 use super::profile::Record;
+use crate::device::{Current, Pointer, takes};
 use crate::numeric::{Real, kernel};
 
 const BETA1: f64 = 0.9;
@@ -60,18 +61,32 @@ pub struct Settings {
     pub after: After,
 }
 
-/// Overwrites weights and moments of each slice with those after a step.
-pub fn adam(slices: &[(Slice, Settings)]) {
-    if slices.first().is_some_and(|(slice, _)| takes(&slice.weights)) {
-        let _current = Current::of(slices[0].0.weights.device());
-        let _record = Record::forward(c"Adam");
-        return cuda::adam(slices);
+impl Slice {
+    /// The tensors that a step changes.
+    pub fn changed(&self) -> [&Tensor; 4] {
+        [&self.weights, &self.grad, &self.first, &self.second]
     }
-    match slices.first().map(|(slice, _)| slice.weights.kind()) {
-        None => {}
-        Some(Kind::Float) => run::<f32>(slices),
-        Some(Kind::Double) => run::<f64>(slices),
-        Some(other) => panic!("Adam computes in float32 or float64, not {other:?}"),
+}
+
+/// Overwrites weights and moments of each slice with those after a step.
+///
+/// # Panics
+/// Where tensors that it changes share memory.
+pub fn adam(mut slices: Vec<(Slice, Settings)>) {
+    let Some((Slice { weights: of, .. }, _)) = slices.first() else { return };
+    assert!(
+        apart(slices.iter().flat_map(|(slice, _)| slice.changed())),
+        "weights, gradients and moments share no memory"
+    );
+    let _record = Record::forward(c"Adam");
+    match of.kind() {
+        _ if takes(of) => {
+            let _current = Current::of(of.device());
+            Slice::step_on_device(&slices);
+        }
+        Kind::Float => run::<f32>(&mut slices),
+        Kind::Double => run::<f64>(&mut slices),
+        other => panic!("Adam computes in float32 or float64, not {other:?}"),
     }
 }
 
@@ -83,14 +98,14 @@ struct Piece<'a, T> {
     second: &'a mut [T],
 }
 
-fn run<T: Real>(slices: &[(Slice, Settings)]) {
-    let _record = Record::forward(c"Adam");
+fn run<T: Real + Element>(slices: &mut [(Slice, Settings)]) {
     let mut pieces = Vec::new();
-    for (Slice { weights, grad, first, second, .. }, settings) in slices {
-        let part = |tensor| slice_mut::<T>(tensor).chunks_mut(PIECE);
-        for (((weights, grad), first), second) in
-            part(weights).zip(part(grad)).zip(part(first)).zip(part(second))
-        {
+    for (Slice { weights, grad, first, second, .. }, settings) in &mut *slices {
+        // SAFETY: no two of all these tensors share memory, as `adam` has seen, and no other thread uses them during
+        // the call, as for any operation of libtorch's that works in place.
+        let [weights, grad, first, second] =
+            [weights, grad, first, second].map(|tensor| unsafe { slice_mut::<T>(tensor) }.chunks_mut(PIECE));
+        for (((weights, grad), first), second) in weights.zip(grad).zip(first).zip(second) {
             pieces.push((Piece { weights, grad, first, second }, *settings));
         }
     }
@@ -99,7 +114,7 @@ fn run<T: Real>(slices: &[(Slice, Settings)]) {
     });
     for (Slice { weights, copy, .. }, _) in slices {
         if let Some(copy) = copy {
-            copy.shallow_clone().copy_(weights);
+            copy.copy_(weights);
         }
     }
 }

@@ -6,7 +6,7 @@
 // its keys. A row of the tile belongs to a lane; to several lanes, with some columns each, where heads are
 // wide. The block's warps all have the same tile and share out the rows of the other side, TURN at a time,
 // each in its own part of the shared memory; what they have summed up is put together at the end.
-#include "common.cuh"
+#include "ops.cuh"
 
 struct Attention {
   const real *q, *k, *v;  // the first head's columns; rows are `q_stride` and `kv_stride` apart

@@ -3,12 +3,14 @@
 use tch::Tensor;
 
 use super::{AttentionOp, Columns};
+use crate::device::limits::{SHARED, SHARED_STATIC, WARP};
+use crate::device::{GradientTo, Grid, Kernel, Pointer, Source, launch};
+use crate::error::Fault;
 use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
-use crate::ops::cuda::limits::{SHARED, SHARED_STATIC, WARP};
-use crate::ops::cuda::{DropoutOf, GradientTo, Grid, Kernel, LayoutOf, Pointer, Source, launch};
+use crate::ops::cuda::{DropoutOf, LayoutOf, source};
 use crate::ragged::Layout;
 
-pub const SOURCE: Source = Source { name: "attention", text: include_str!("cuda.cu") };
+pub const SOURCE: Source = source("attention", include_str!("cuda.cu"));
 
 /// The kernels for some heads and lengths.
 struct Kernels {
@@ -133,7 +135,10 @@ fn mean(layout: &Layout) -> usize {
 fn launch_all(kernel: Kernel, of: &Tensor, calls: &[Arguments]) {
     let most = calls.iter().map(|call| call.warp_shared as usize).max().unwrap_or(1);
     let warps = WARPS.min((SHARED - SHARED_STATIC) / of.kind().elt_size_in_bytes() / most);
-    assert!(warps > 0, "heads of 512 numbers at most fit into a device's shared memory, of 256 in float64");
+    if warps == 0 {
+        let most = "heads of 512 numbers at most fit into a device's shared memory, of 256 in float64";
+        Fault::Device(most.into()).raise();
+    }
     launch(kernel, of, calls, |call| Grid {
         x: call.queries.batch() * call.heads as usize + 1,
         y: call.blocks as usize,

@@ -14,6 +14,7 @@ use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
 use super::parallel;
+use super::weights::shape2;
 use crate::numeric::{Lanes, Matrix, Real, Scratch, Shared, Start, kernel, product, product_at, windows};
 use crate::ragged::Layout;
 use crate::rng::{Dropout, TILE, TILE_COLUMNS, TILE_ROWS};
@@ -54,17 +55,17 @@ pub fn attention(calls: &[Attention]) -> Vec<Tensor> {
         .map(|call| {
             let (inputs, q, k, v) = match call.qkv {
                 Qkv::Joined(all) => {
-                    let d = super::shape2(all)[1] / 3;
+                    let d = shape2(all)[1] / 3;
                     let at = |start| Columns { input: 0, start, stride: 3 * d };
                     (vec![all.into()], at(0), at(d), at(2 * d))
                 }
                 Qkv::OverSource(q, kv) => {
-                    let d = super::shape2(q)[1];
+                    let d = shape2(q)[1];
                     let at = |start| Columns { input: 1, start, stride: 2 * d };
                     (vec![q.into(), kv.into()], Columns { input: 0, start: 0, stride: d }, at(0), at(d))
                 }
                 Qkv::Separate(q, k, v) => {
-                    let d = super::shape2(q)[1];
+                    let d = shape2(q)[1];
                     let at = |input| Columns { input, start: 0, stride: d };
                     (vec![q.into(), k.into(), v.into()], at(0), at(1), at(2))
                 }

@@ -3,13 +3,14 @@
 use tch::Tensor;
 
 use super::{BigruControl, KEPT};
+use crate::device::{GradientTo, Pointer, Source, empty, launch};
 use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
 use crate::ops::cuda::product::{MatrixAt, Product, products};
 use crate::ops::cuda::recurrent::{Kernels, Scans, columns, kernels};
 use crate::ops::cuda::reduce::{AddParts, add_parts};
-use crate::ops::cuda::{GradientTo, LayoutOf, Pointer, Source, empty, launch};
+use crate::ops::cuda::{LayoutOf, source};
 
-pub const SOURCE: Source = Source { name: "bigru_control", text: include_str!("cuda.cu") };
+pub const SOURCE: Source = source("bigru_control", include_str!("cuda.cu"));
 const FORWARD: Kernels = kernels(SOURCE, ["bigru_16", "bigru_32", "bigru_64", "bigru_128", "bigru"]);
 const BACKWARD: Kernels = kernels(
     SOURCE,

@@ -9,8 +9,10 @@ use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
 use super::gemm::add_rows;
+use super::parallel;
+use super::pieces::add_parts;
 use super::recurrent::{Group, SIDE_BY_SIDE, place};
-use super::{Recurrent, parallel};
+use super::weights::{Recurrent, shape2};
 use crate::numeric::{
     LaidOut, Lanes, Matrix, Real, Scratch, Shared, Start, kernel, multiply, product, windows,
 };
@@ -42,16 +44,12 @@ pub fn bigru_control(streams: &[Bigru]) -> Vec<Tensor> {
     let calls = streams
         .iter()
         .map(|Bigru { x, forward, backward }| {
-            let [_, hidden] = super::shape2(&forward.weight_hh.value);
+            let [_, hidden] = shape2(&forward.weight_hh.value);
             let directions = [forward, backward];
             let weights =
                 directions.iter().flat_map(|w| [&w.weight_ih, &w.weight_hh, &w.bias_ih, &w.bias_hh]);
             Call {
-                op: BigruControl {
-                    layout: Arc::clone(&x.layout),
-                    input: super::shape2(&x.frames)[1],
-                    hidden,
-                },
+                op: BigruControl { layout: Arc::clone(&x.layout), input: shape2(&x.frames)[1], hidden },
                 inputs: std::iter::once((&x.frames).into()).chain(weights.map(Into::into)).collect(),
             }
         })
@@ -210,7 +208,7 @@ impl Op for BigruControl {
                 }
             });
         }
-        super::add_parts(dweights, &sizes, &sums);
+        add_parts(dweights, &sizes, &sums);
     }
 }
 

@@ -1,10 +1,11 @@
 //! Launches of `cuda.cu`.
 
 use super::{Cmd, MOMENTS};
+use crate::device::{GradientTo, Grid, Kernel, Pointer, Source, launch};
 use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
-use crate::ops::cuda::{GradientTo, Grid, Kernel, Pointer, Source, launch};
+use crate::ops::cuda::source;
 
-pub const SOURCE: Source = Source { name: "cmd", text: include_str!("cuda.cu") };
+pub const SOURCE: Source = source("cmd", include_str!("cuda.cu"));
 const FORWARD: Kernel = Kernel { source: SOURCE, name: "cmd" };
 const BACKWARD: Kernel = Kernel { source: SOURCE, name: "cmd_backward" };
 /// Threads of forward's one block, and of backward's blocks.

@@ -7,6 +7,7 @@ use std::ffi::CStr;
 use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
+use super::weights::shape2;
 use crate::numeric::{Real, Scratch};
 
 const MOMENTS: usize = 5;
@@ -23,7 +24,7 @@ struct Cmd {
 /// # Shapes
 /// `p` and `q` `(B, d)`.
 pub fn cmd(p: &Tensor, q: &Tensor) -> Tensor {
-    let [rows, width] = super::shape2(p);
+    let [rows, width] = shape2(p);
     apply(vec![Call { op: Cmd { rows, width }, inputs: vec![p.into(), q.into()] }]).remove(0).remove(0)
 }
 

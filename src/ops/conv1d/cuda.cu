@@ -1,5 +1,5 @@
 // Frames beside their neighbours, so that a convolution over time (4) is a product. A warp takes a row.
-#include "common.cuh"
+#include "ops.cuh"
 
 struct Columns {
   const real* x;  // (rows, in)

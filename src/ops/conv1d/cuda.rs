@@ -3,12 +3,13 @@
 use tch::Tensor;
 
 use super::Conv1d;
+use crate::device::{GradientTo, Grid, Kernel, Pointer, Source, empty, launch, limits::WARP};
 use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
 use crate::ops::cuda::product::{MatrixAt, Product, products, products_in_parts};
 use crate::ops::cuda::reduce::Parts;
-use crate::ops::cuda::{GradientTo, Grid, Kernel, LayoutOf, Pointer, Source, empty, launch, limits::WARP};
+use crate::ops::cuda::{LayoutOf, source};
 
-pub const SOURCE: Source = Source { name: "conv1d", text: include_str!("cuda.cu") };
+pub const SOURCE: Source = source("conv1d", include_str!("cuda.cu"));
 const COLUMNS: Kernel = Kernel { source: SOURCE, name: "conv1d_columns" };
 const GATHER: Kernel = Kernel { source: SOURCE, name: "conv1d_gather" };
 

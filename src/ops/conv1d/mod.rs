@@ -9,7 +9,8 @@ use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
 use super::gemm::{column_sums, parallel_multiply};
-use super::{Linear, parallel};
+use super::parallel;
+use super::weights::Linear;
 use crate::numeric::{Matrix, Real, Scratch, Shared, Start};
 use crate::ragged::{Layout, Ragged};
 

@@ -3,7 +3,7 @@
 // A block makes a tile of C from slices of A and B, each as deep as fits into shared memory: while a slice is
 // multiplied, the next is on its way into registers. Where C is small and k long, blocks share k among them;
 // `add_parts` then adds up what they made.
-#include "common.cuh"
+#include "ops.cuh"
 
 struct Product {
   const real *a, *b;  // (m, k), (k, n), of any strides

@@ -2,12 +2,13 @@
 
 use tch::Tensor;
 
-use super::limits::WARP;
 use super::reduce::{AddParts, Parts};
-use super::{GradientTo, Grid, Kernel, Pointer, Source, launch, launch_by};
+use super::source;
+use crate::device::limits::WARP;
+use crate::device::{GradientTo, Grid, Kernel, Pointer, Source, launch, launch_by};
 use crate::ops::linear::Activation;
 
-pub const SOURCE: Source = Source { name: "product", text: include_str!("product.cu") };
+pub const SOURCE: Source = source("product", include_str!("product.cu"));
 const COLUMN_SUMS: Kernel = Kernel { source: SOURCE, name: "column_sums" };
 
 /// How a kernel cuts C into tiles, as in `product.cu`.

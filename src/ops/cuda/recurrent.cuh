@@ -5,7 +5,7 @@
 // step is one product with a vector in shared memory, one barrier, and nothing waits for memory. Wider layers
 // read their weights at each step, for a few utterances side by side.
 #pragma once
-#include "common.cuh"
+#include "ops.cuh"
 
 // Numbers that are read at once.
 template <int N>

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::{Grid, Kernel, Pointer, Source, limits::WARP};
+use crate::device::{Grid, Kernel, Pointer, Source, limits::WARP};
 
 /// Units up to which there are kernels that hold the recurrent weights, those of double precision up to 64.
 const HELD: [usize; 4] = [16, 32, 64, 128];

@@ -2,10 +2,11 @@
 
 use tch::Tensor;
 
-use super::limits::WARP;
-use super::{GradientTo, Grid, Kernel, Pointer, Source, empty, launch_by};
+use super::source;
+use crate::device::limits::WARP;
+use crate::device::{GradientTo, Grid, Kernel, Pointer, Source, empty, launch_by};
 
-pub const SOURCE: Source = Source { name: "reduce", text: include_str!("reduce.cu") };
+pub const SOURCE: Source = source("reduce", include_str!("reduce.cu"));
 const ADD_PARTS: Kernel = Kernel { source: SOURCE, name: "add_parts" };
 /// Calls of one launch, and warps of a block: as in `reduce.cu`.
 const CALLS: usize = 64;

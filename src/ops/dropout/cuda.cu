@@ -1,5 +1,5 @@
 // Dropout by itself, forward and backward.
-#include "common.cuh"
+#include "ops.cuh"
 
 struct Call {
   const real* x;

@@ -3,10 +3,11 @@
 use tch::Tensor;
 
 use super::DropoutOp;
+use crate::device::{GradientTo, Grid, Kernel, Pointer, Source, launch};
 use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
-use crate::ops::cuda::{DropoutOf, GradientTo, Grid, Kernel, Pointer, Source, launch};
+use crate::ops::cuda::{DropoutOf, source};
 
-pub const SOURCE: Source = Source { name: "dropout", text: include_str!("cuda.cu") };
+pub const SOURCE: Source = source("dropout", include_str!("cuda.cu"));
 const DROPOUT: Kernel = Kernel { source: SOURCE, name: "dropout" };
 const THREADS: usize = 128;
 

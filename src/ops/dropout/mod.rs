@@ -7,6 +7,7 @@ use std::ffi::CStr;
 use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
+use super::pieces::chunked;
 use crate::numeric::{Real, Scratch};
 use crate::rng::Dropout;
 
@@ -32,7 +33,7 @@ impl Op for DropoutOp {
     }
 
     fn forward<T: Real>(&self, x: &[&[T]], y: &mut [&mut [T]], _saved: &mut [&mut [T]]) {
-        super::chunked(y[0], |at, y| {
+        chunked(y[0], |at, y| {
             self.dropout.fill(0, at.start, y);
             y.iter_mut().zip(&x[0][at]).for_each(|(y, &x)| *y *= x);
         });
@@ -40,7 +41,7 @@ impl Op for DropoutOp {
 
     fn backward<T: Real>(&self, _io: &Io<T>, dy: &[Option<&[T]>], dx: &mut [Option<&mut [T]>]) {
         let (Some(dy), Some(dx)) = (dy[0], &mut dx[0]) else { return };
-        super::chunked(dx, |at, dx| {
+        chunked(dx, |at, dx| {
             let mut mask = Scratch::<T>::new(dx.len());
             self.dropout.fill(0, at.start, &mut mask);
             for ((dx, &keep), &dy) in dx.iter_mut().zip(&*mask).zip(&dy[at]) {

@@ -1,6 +1,6 @@
 // Embeddings of tokens: rows of three tables, the norm of their sum, dropout. A warp takes a token; backward
 // the gradients of the sums are kept, and blocks add them up for each row of a table that occurs.
-#include "common.cuh"
+#include "ops.cuh"
 
 struct Embedding {
   const int* places;  // (rows, 3): rows of words, positions and segments, -1 beyond the true tokens

@@ -3,12 +3,13 @@
 use tch::Kind;
 
 use super::EmbeddingOp;
+use crate::device::{GradientTo, Grid, Kernel, Pointer, Source, empty, launch, limits::WARP};
 use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
 use crate::ops::cuda::reduce::{AddParts, add_parts};
-use crate::ops::cuda::{DropoutOf, GradientTo, Grid, Kernel, Pointer, Source, empty, launch, limits::WARP};
-use crate::ops::shape2;
+use crate::ops::cuda::{DropoutOf, source};
+use crate::ops::weights::shape2;
 
-pub const SOURCE: Source = Source { name: "embedding", text: include_str!("cuda.cu") };
+pub const SOURCE: Source = source("embedding", include_str!("cuda.cu"));
 const FORWARD: Kernel = Kernel { source: SOURCE, name: "embedding" };
 const BACKWARD: Kernel = Kernel { source: SOURCE, name: "embedding_backward" };
 const ROWS: Kernel = Kernel { source: SOURCE, name: "embedding_rows" };

@@ -8,8 +8,9 @@ use std::sync::{Arc, OnceLock};
 use tch::{Device, Tensor};
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
-use super::cuda::to_device;
-use super::{LayerNorm, Weight, parallel};
+use super::parallel;
+use super::weights::{LayerNorm, Weight, shape2};
+use crate::device::to_device;
 use crate::numeric::norm::{affine, normalize, normalize_backward};
 use crate::numeric::{Real, Scratch, Shared, kernel};
 use crate::rng::Dropout;
@@ -35,7 +36,7 @@ pub struct Tokens {
     device: OnceLock<Tensor>,
 }
 
-// SAFETY: the tensor is never written once it is there, and libtorch may read one from any number of threads.
+// SAFETY: as of `Layout`.
 unsafe impl Sync for Tokens {}
 
 impl Tokens {
@@ -102,7 +103,7 @@ pub fn embedding(tokens: &Arc<Tokens>, weights: &Embedding) -> Tensor {
     let Embedding { words, positions, segments, norm, dropout } = weights;
     let op = EmbeddingOp {
         tokens: Arc::clone(tokens),
-        width: super::shape2(&words.value)[1],
+        width: shape2(&words.value)[1],
         eps: norm.eps,
         dropout: *dropout,
     };

@@ -3,10 +3,10 @@
 use tch::Tensor;
 
 use super::FeedForwardOp;
+use crate::device::{GradientTo, Pointer, empty};
 use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
 use crate::ops::cuda::product::{MatrixAt, Product, products, products_in_parts};
 use crate::ops::cuda::reduce::Parts;
-use crate::ops::cuda::{GradientTo, Pointer, empty};
 use crate::ops::gated_norm::cuda::{Gradients, Residual, backward, forward};
 use crate::ops::linear::Activation;
 

@@ -10,7 +10,9 @@ use tch::Tensor;
 use super::autograd::{Call, Io, Op, Shapes, apply};
 use super::gemm::add_rows;
 use super::linear::{Activation, activate};
-use super::{LayerNorm, Linear, parallel};
+use super::parallel;
+use super::pieces::add_parts;
+use super::weights::{LayerNorm, Linear, shape2};
 use crate::numeric::norm::{affine, normalize, normalize_backward};
 use crate::numeric::{LaidOut, Matrix, Real, Scratch, Shared, Start, add, kernel, multiply, windows};
 use crate::ragged::{Layout, Ragged};
@@ -48,7 +50,7 @@ pub fn feed_forward_norm(calls: &[FeedForwardNorm]) -> Vec<Tensor> {
     let calls = calls
         .iter()
         .map(|FeedForwardNorm { y, linear1, linear2, norm, dropout }| {
-            let [inner, width] = super::shape2(&linear1.weight.value);
+            let [inner, width] = shape2(&linear1.weight.value);
             let layout = Arc::clone(&y.layout);
             Call {
                 op: FeedForwardOp { layout, width, inner, eps: norm.eps, dropout: *dropout },
@@ -181,7 +183,7 @@ impl Op for FeedForwardOp {
                 }
             });
         }
-        super::add_parts(parameters, &sizes, &sums);
+        add_parts(parameters, &sizes, &sums);
     }
 }
 

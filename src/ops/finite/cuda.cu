@@ -3,7 +3,7 @@
 
 struct Numbers {
   const real* at;    // (count)
-  long long* clock;  // as in src/clock.rs
+  long long* clock;  // as `note` in cuda.rs says
   long long count;
 };
 

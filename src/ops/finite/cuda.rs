@@ -2,11 +2,11 @@
 
 use tch::Tensor;
 
-use crate::clock::Clock;
-use crate::ops::cuda::{Current, Grid, Kernel, Pointer, Source, launch};
+use crate::device::{Current, Grid, Kernel, Pointer, Source, launch};
+use crate::ops::cuda::source;
 use crate::ops::profile::Record;
 
-pub const SOURCE: Source = Source { name: "finite", text: include_str!("cuda.cu") };
+pub const SOURCE: Source = source("finite", include_str!("cuda.cu"));
 const NOTE: Kernel = Kernel { source: SOURCE, name: "note_not_finite" };
 const THREADS: usize = 256;
 /// Numbers that a thread looks at, at least, and blocks of a tensor at most: some for each multiprocessor.
@@ -21,13 +21,15 @@ struct Arguments {
     count: i64,
 }
 
-/// Notes in the clock, if none was noted before, that its step is not finite: a number of these tensors is not.
-pub fn note(tensors: &[&Tensor], clock: &Clock) {
+/// Notes in a clock, if none was noted before, that its step is not finite: a number of these tensors is not. A clock
+/// is six numbers of 64 bits on the device: dropout's key, the epoch, the optimiser's step, the step; then the step
+/// and the optimiser's step of the first one that was not finite, zero before there was one.
+pub fn note(tensors: &[&Tensor], clock: Pointer) {
     let _current = Current::of(tensors[0].device());
     let _record = Record::forward(c"Finite");
     let calls: Vec<Arguments> = tensors
         .iter()
-        .map(|x| Arguments { numbers: Pointer::to(x), clock: clock.all(), count: x.numel() as i64 })
+        .map(|x| Arguments { numbers: Pointer::to(x), clock, count: x.numel() as i64 })
         .collect();
     launch(NOTE, tensors[0], &calls, |call| {
         Grid::line((call.count as usize).div_ceil(EACH * THREADS).min(BLOCKS), THREADS)

@@ -1,7 +1,7 @@
 // The gated residual and its normalisation, equations (11) and (22). A warp takes a row; backward a block has
 // some of an utterance's rows, so that the gates' gradients are sums of few parts, or some of all rows where
 // there are no gates.
-#include "common.cuh"
+#include "ops.cuh"
 
 struct GatedNorm {
   const real *r, *x, *weight, *bias;

@@ -3,15 +3,14 @@
 use tch::Tensor;
 
 use super::GatedNormOp;
+use crate::device::{GradientTo, Grid, Kernel, Pointer, Source, launch, limits::WARP};
 use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
 use crate::ops::cuda::reduce::{AddParts, Parts};
-use crate::ops::cuda::{
-    DropoutOf, GradientTo, Grid, Kernel, LayoutOf, Pointer, Source, launch, limits::WARP,
-};
+use crate::ops::cuda::{DropoutOf, LayoutOf, source};
 use crate::ragged::Layout;
 use crate::rng::Dropout;
 
-pub const SOURCE: Source = Source { name: "gated_norm", text: include_str!("cuda.cu") };
+pub const SOURCE: Source = source("gated_norm", include_str!("cuda.cu"));
 const FORWARD: Kernel = Kernel { source: SOURCE, name: "gated_norm" };
 const BACKWARD: Kernel = Kernel { source: SOURCE, name: "gated_norm_backward" };
 

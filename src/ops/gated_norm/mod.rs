@@ -8,7 +8,8 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
-use super::{LayerNorm, parallel};
+use super::parallel;
+use super::weights::{LayerNorm, shape2};
 use crate::numeric::norm::{affine, normalize, normalize_backward};
 use crate::numeric::{Real, Scratch, Shared, kernel};
 use crate::ragged::{Layout, Ragged};
@@ -56,7 +57,7 @@ pub fn gated_norm(calls: &[GatedNorm]) -> Vec<Tensor> {
             Call {
                 op: GatedNormOp {
                     layout: Arc::clone(&x.layout),
-                    width: super::shape2(r)[1],
+                    width: shape2(r)[1],
                     gated: gates.is_some(),
                     eps: norm.eps,
                     dropout: *dropout,

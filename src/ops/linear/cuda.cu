@@ -1,5 +1,5 @@
 // What follows an affine map, element by element.
-#include "common.cuh"
+#include "ops.cuh"
 
 struct Activate {
   real* y;       // becomes act(y)

@@ -3,14 +3,15 @@
 use tch::{Kind, Tensor};
 
 use super::{Activation, LinearOp};
+use crate::device::{GradientTo, Grid, Kernel, Pointer, Source, empty, launch};
 use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
 use crate::ops::cuda::product::{
     ColumnSums, MatrixAt, Product, column_sums_in_parts, products, products_in_parts,
 };
 use crate::ops::cuda::reduce::Parts;
-use crate::ops::cuda::{GradientTo, Grid, Kernel, Pointer, Source, empty, launch};
+use crate::ops::cuda::source;
 
-pub const SOURCE: Source = Source { name: "linear", text: include_str!("cuda.cu") };
+pub const SOURCE: Source = source("linear", include_str!("cuda.cu"));
 const ACTIVATE: Kernel = Kernel { source: SOURCE, name: "activate_elements" };
 const ACTIVATE_BACKWARD: Kernel = Kernel { source: SOURCE, name: "activate_backward" };
 const THREADS: usize = 256;
@@ -144,7 +145,8 @@ fn put(c: GradientTo, gradient: impl Fn() -> Tensor, like: &Tensor) {
     if c.is_nowhere() {
         return;
     }
-    let mut to = c.tensor(&like.size(), like);
+    // SAFETY: a gradient has its input's shape, kind and device, and lives as long as the calls.
+    let mut to = unsafe { c.tensor(&like.size(), like) };
     if c.adds() {
         to += gradient();
     } else {
@@ -157,6 +159,7 @@ fn put_product(c: GradientTo, a: &Tensor, b: &Tensor) {
     if c.is_nowhere() {
         return;
     }
-    let to = c.tensor(&[a.size()[0], b.size()[1]], a);
+    // SAFETY: as above; the product has the input's shape.
+    let to = unsafe { c.tensor(&[a.size()[0], b.size()[1]], a) };
     let _ = if c.adds() { to.addmm_out(&to, a, b) } else { a.mm_out(&to, b) };
 }

@@ -10,7 +10,9 @@ use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
 use super::gemm::{column_sums, multiply_then, parallel_multiply};
-use super::{Linear, parallel};
+use super::parallel;
+use super::pieces::chunked;
+use super::weights::{Linear, shape2};
 use crate::numeric::{Lanes, Matrix, Real, Scratch, Shared, Start, kernel, windows};
 
 /// What follows the affine map.
@@ -34,7 +36,7 @@ struct LinearOp {
     half: Option<Tensor>,
 }
 
-// SAFETY: libtorch may read one tensor from any number of threads.
+// SAFETY: libtorch may read one tensor from any number of threads, and the op only reads its copy of the weight.
 unsafe impl Sync for LinearOp {}
 
 /// act(x W^T + b).
@@ -51,10 +53,10 @@ pub fn linears(calls: &[(&Tensor, &Linear, Activation)]) -> Vec<Tensor> {
     let calls = calls
         .iter()
         .map(|(x, weights, activation)| {
-            let [output, input] = super::shape2(&weights.weight.value);
+            let [output, input] = shape2(&weights.weight.value);
             Call {
                 op: LinearOp {
-                    rows: super::shape2(x)[0],
+                    rows: shape2(x)[0],
                     input,
                     output,
                     activation: *activation,
@@ -96,7 +98,7 @@ impl Op for LinearOp {
         let before: &[T] = if self.activation == Activation::None {
             dy
         } else {
-            super::chunked(&mut before, |at: Range<usize>, before| {
+            chunked(&mut before, |at: Range<usize>, before| {
                 let inner = if io.saved[0].is_empty() { &[] } else { &io.saved[0][at.clone()] };
                 activate_backward(&dy[at.clone()], &io.y[0][at], inner, before, self.activation);
             });

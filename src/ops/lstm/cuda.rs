@@ -3,12 +3,13 @@
 use tch::Tensor;
 
 use super::{KEPT, Lstm};
+use crate::device::{GradientTo, Pointer, Source, empty, launch};
 use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
 use crate::ops::cuda::product::{MatrixAt, Product, products};
 use crate::ops::cuda::recurrent::{Kernels, Scans, columns, kernels};
-use crate::ops::cuda::{GradientTo, LayoutOf, Pointer, Source, empty, launch};
+use crate::ops::cuda::{LayoutOf, source};
 
-pub const SOURCE: Source = Source { name: "lstm", text: include_str!("cuda.cu") };
+pub const SOURCE: Source = source("lstm", include_str!("cuda.cu"));
 const FORWARD: Kernels = kernels(SOURCE, ["lstm_16", "lstm_32", "lstm_64", "lstm_128", "lstm"]);
 const BACKWARD: Kernels = kernels(
     SOURCE,

@@ -9,8 +9,9 @@ use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
 use super::gemm::{column_sums, parallel_multiply};
+use super::parallel;
 use super::recurrent::{Group, SIDE_BY_SIDE};
-use super::{Recurrent, parallel};
+use super::weights::{Recurrent, shape2};
 use crate::numeric::{LaidOut, Lanes, Matrix, Real, Scratch, Shared, Start, kernel, product, windows};
 use crate::ragged::{Layout, Ragged};
 
@@ -35,8 +36,8 @@ pub fn lstm(sequences: &[(&Ragged, &Recurrent)]) -> Vec<Tensor> {
         .map(|(x, w)| Call {
             op: Lstm {
                 layout: Arc::clone(&x.layout),
-                input: super::shape2(&x.frames)[1],
-                hidden: super::shape2(&w.weight_hh.value)[1],
+                input: shape2(&x.frames)[1],
+                hidden: shape2(&w.weight_hh.value)[1],
             },
             inputs: vec![
                 (&x.frames).into(),

@@ -1,11 +1,12 @@
 //! Launches of `cuda.cu`.
 
 use super::Orthogonality;
+use crate::device::{GradientTo, Grid, Kernel, Pointer, Source, launch};
 use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
 use crate::ops::cuda::reduce::{AddParts, Parts};
-use crate::ops::cuda::{GradientTo, Grid, Kernel, Pointer, Source, launch};
+use crate::ops::cuda::source;
 
-pub const SOURCE: Source = Source { name: "orthogonality", text: include_str!("cuda.cu") };
+pub const SOURCE: Source = source("orthogonality", include_str!("cuda.cu"));
 const FORWARD: Kernel = Kernel { source: SOURCE, name: "orthogonality" };
 const BACKWARD: Kernel = Kernel { source: SOURCE, name: "orthogonality_backward" };
 const THREADS: usize = 256;

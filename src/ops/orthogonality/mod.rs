@@ -7,6 +7,7 @@ use std::ffi::CStr;
 use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
+use super::weights::shape2;
 use crate::numeric::{Matrix, Real, Scratch, Start, multiply};
 
 /// Added to a row's length before it is divided by it.
@@ -32,7 +33,7 @@ pub fn orthogonality(p: &Tensor, q: &Tensor, normalize: bool) -> Tensor {
 /// Several at once.
 pub fn orthogonalities(pairs: &[(&Tensor, &Tensor)], normalize: bool) -> Vec<Tensor> {
     let calls = pairs.iter().map(|(p, q)| {
-        let [rows, width] = super::shape2(p);
+        let [rows, width] = shape2(p);
         Call { op: Orthogonality { rows, width, normalize }, inputs: vec![(*p).into(), (*q).into()] }
     });
     apply(calls.collect()).into_iter().flatten().collect()

@@ -1,5 +1,5 @@
 // The mean over an utterance's true frames, or its first frame.
-#include "common.cuh"
+#include "ops.cuh"
 
 struct Pool {
   const real* x;    // (rows, width)

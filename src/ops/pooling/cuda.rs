@@ -2,10 +2,11 @@
 
 use super::Pool;
 use crate::config::Pooling;
+use crate::device::{GradientTo, Grid, Kernel, Pointer, Source, launch, limits::WARP};
 use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
-use crate::ops::cuda::{GradientTo, Grid, Kernel, LayoutOf, Pointer, Source, launch, limits::WARP};
+use crate::ops::cuda::{LayoutOf, source};
 
-pub const SOURCE: Source = Source { name: "pooling", text: include_str!("cuda.cu") };
+pub const SOURCE: Source = source("pooling", include_str!("cuda.cu"));
 const FORWARD: Kernel = Kernel { source: SOURCE, name: "pool" };
 const BACKWARD: Kernel = Kernel { source: SOURCE, name: "pool_backward" };
 

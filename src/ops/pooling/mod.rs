@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
+use super::weights::shape2;
 use crate::config::Pooling;
 use crate::numeric::Real;
 use crate::ragged::{Layout, Ragged};
@@ -32,7 +33,7 @@ pub fn pools(calls: &[(&Ragged, Pooling)]) -> Vec<Tensor> {
     let calls = calls
         .iter()
         .map(|(x, how)| Call {
-            op: Pool { layout: Arc::clone(&x.layout), width: super::shape2(&x.frames)[1], how: *how },
+            op: Pool { layout: Arc::clone(&x.layout), width: shape2(&x.frames)[1], how: *how },
             inputs: vec![(&x.frames).into()],
         })
         .collect();

@@ -1,5 +1,5 @@
 // What backward of the source gate (17)(18) does element by element.
-#include "common.cuh"
+#include "ops.cuh"
 
 struct SourceGate {
   const real *a, *gate;

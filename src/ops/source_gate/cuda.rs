@@ -3,13 +3,14 @@
 use tch::Tensor;
 
 use super::SourceGate;
+use crate::device::{GradientTo, Grid, Kernel, Pointer, Source, empty, launch};
 use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
 use crate::ops::cuda::product::{MatrixAt, Product, products, products_in_parts};
 use crate::ops::cuda::reduce::Parts;
-use crate::ops::cuda::{GradientTo, Grid, Kernel, LayoutOf, Pointer, Source, empty, launch};
+use crate::ops::cuda::{LayoutOf, source};
 use crate::ops::linear::Activation;
 
-pub const SOURCE: Source = Source { name: "source_gate", text: include_str!("cuda.cu") };
+pub const SOURCE: Source = source("source_gate", include_str!("cuda.cu"));
 const BACKWARD: Kernel = Kernel { source: SOURCE, name: "source_gate_backward" };
 const THREADS: usize = 256;
 

@@ -10,7 +10,9 @@ use tch::Tensor;
 use super::autograd::{Call, Io, Op, Shapes, apply};
 use super::gemm::{column_sums, multiply_then, parallel_multiply};
 use super::linear::{Activation, activate};
-use super::{Linear, parallel};
+use super::parallel;
+use super::pieces::chunked;
+use super::weights::{Linear, shape2};
 use crate::numeric::{Matrix, Real, Scratch, Shared, Start};
 use crate::ragged::{Layout, Ragged};
 
@@ -35,7 +37,7 @@ pub fn source_gate(calls: &[(&Ragged, &Linear)]) -> Vec<Gated> {
     let calls = calls
         .iter()
         .map(|(a, weights)| Call {
-            op: SourceGate { layout: Arc::clone(&a.layout), width: super::shape2(&a.frames)[1] },
+            op: SourceGate { layout: Arc::clone(&a.layout), width: shape2(&a.frames)[1] },
             inputs: vec![(&a.frames).into(), (&weights.weight).into(), (&weights.bias).into()],
         })
         .collect();
@@ -81,7 +83,7 @@ impl Op for SourceGate {
         let zeros = Scratch::zeros(if dy.iter().all(Option::is_some) { 0 } else { n });
         let (dsource, dgate) = (dy[0].unwrap_or(&zeros), dy[1].unwrap_or(&zeros));
         let mut before = Scratch::new(n);
-        super::chunked(&mut before, |at, before| {
+        chunked(&mut before, |at, before| {
             let (a, gate) = (&a[at.clone()], &gate[at.clone()]);
             let (dsource, dgate) = (&dsource[at.clone()], &dgate[at]);
             for (j, before) in before.iter_mut().enumerate() {
@@ -93,7 +95,7 @@ impl Op for SourceGate {
         parallel::both(
             || {
                 let Some(dx) = dx else { return };
-                super::chunked(dx, |at, dx| {
+                chunked(dx, |at, dx| {
                     let (dsource, gate) = (&dsource[at.clone()], &gate[at]);
                     for (j, dx) in dx.iter_mut().enumerate() {
                         *dx += dsource[j] * gate[j];

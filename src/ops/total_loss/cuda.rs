@@ -1,10 +1,11 @@
 //! Launches of `cuda.cu`.
 
 use super::TotalLoss;
+use crate::device::{GradientTo, Grid, Kernel, Pointer, Source, launch, limits::WARP};
 use crate::ops::autograd::{BackOnDevice, DeviceOp, OnDevice};
-use crate::ops::cuda::{GradientTo, Grid, Kernel, Pointer, Source, launch, limits::WARP};
+use crate::ops::cuda::source;
 
-pub const SOURCE: Source = Source { name: "total_loss", text: include_str!("cuda.cu") };
+pub const SOURCE: Source = source("total_loss", include_str!("cuda.cu"));
 const FORWARD: Kernel = Kernel { source: SOURCE, name: "total_loss" };
 const BACKWARD: Kernel = Kernel { source: SOURCE, name: "total_loss_backward" };
 /// task, sim, and diff over two pairs.

@@ -2,9 +2,10 @@
 
 use tch::{Kind, Tensor};
 
-use crate::ops::cuda::{Current, Grid, Kernel, Pointer, Source, empty, launch, limits::WARP};
+use crate::device::{Current, Grid, Kernel, Pointer, Source, empty, launch, limits::WARP};
+use crate::ops::cuda::source;
 
-pub const SOURCE: Source = Source { name: "ulgm", text: include_str!("cuda.cu") };
+pub const SOURCE: Source = source("ulgm", include_str!("cuda.cu"));
 const CURRENT: Kernel = Kernel { source: SOURCE, name: "ulgm_current" };
 const LABELS: Kernel = Kernel { source: SOURCE, name: "ulgm_labels" };
 const STEP: Kernel = Kernel { source: SOURCE, name: "ulgm_step" };

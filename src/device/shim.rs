@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use libloading::Library;
 use tch::Kind;
 
-use super::{Kernel, Launch};
+use super::kernel::Launch;
 
 /// Runs a kernel: blocks along x, y and z, threads of a block, bytes of shared memory, the kernel's struct and
 /// its size. Returns null or what went wrong, such as threads that wait for each other for ever.
@@ -19,7 +19,8 @@ type Run = unsafe extern "C" fn(u32, u32, u32, u32, u32, *const c_void, usize) -
 struct Shim {
     /// For float and for double.
     libraries: [Library; 2],
-    functions: HashMap<(Kernel, bool), Run>,
+    /// By name, and whether numbers are double.
+    functions: HashMap<(&'static str, bool), Run>,
 }
 
 static LOADED: AtomicBool = AtomicBool::new(false);
@@ -61,7 +62,7 @@ pub unsafe fn launch(launch: &Launch, arguments: *const c_void, size: usize) {
     let Some(Shim { libraries, functions }) = &mut *shim else { panic!("no kernels for the CPU are loaded") };
     let double = launch.kind == Kind::Double;
     let name = launch.kernel.name;
-    let run = *functions.entry((launch.kernel, double)).or_insert_with(|| {
+    let run = *functions.entry((name, double)).or_insert_with(|| {
         let symbol = format!("shim_{name}");
         // SAFETY: the libraries' functions of that name have this type.
         let run = unsafe { libraries[usize::from(double)].get::<Run>(symbol.as_bytes()) };

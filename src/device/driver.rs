@@ -10,7 +10,9 @@ use cudarc::driver::sys as cuda;
 use tch::{Kind, Tensor};
 use torch_sys::C_tensor;
 
-use super::{Kernel, Launch, Source, compile, limits};
+use super::compile;
+use super::kernel::{Launch, limits};
+use crate::error::Fault;
 
 /// A function in a device's memory.
 #[derive(Clone, Copy)]
@@ -25,11 +27,11 @@ unsafe impl Send for Function {}
 // SAFETY: as above.
 unsafe impl Send for Module {}
 
-/// What is loaded, by device, source or kernel, and whether numbers are double.
+/// What is loaded, by device, name of the source or kernel, and whether numbers are double.
 #[derive(Default)]
 struct Loaded {
-    modules: HashMap<(usize, Source, bool), Module>,
-    functions: HashMap<(usize, Kernel, bool), Function>,
+    modules: HashMap<(usize, &'static str, bool), Module>,
+    functions: HashMap<(usize, &'static str, bool), Function>,
 }
 
 fn loaded() -> &'static Mutex<Loaded> {
@@ -43,7 +45,7 @@ fn loaded() -> &'static Mutex<Loaded> {
 /// `arguments` is the kernel's struct, of `size` bytes.
 ///
 /// # Panics
-/// Where CUDA refuses.
+/// [`Fault`] where CUDA refuses.
 pub unsafe fn launch(launch: &Launch, device: usize, arguments: *const c_void, size: usize) {
     let function = function(launch, device);
     let mut size = size;
@@ -87,14 +89,14 @@ fn stream(device: usize) -> cuda::CUstream {
 fn function(launch: &Launch, device: usize) -> Function {
     let double = launch.kind == Kind::Double;
     let mut loaded = loaded().lock().unwrap_or_else(PoisonError::into_inner);
-    let key = (device, launch.kernel, double);
+    let key = (device, launch.kernel.name, double);
     if let Some(function) = loaded.functions.get(&key) {
         return *function;
     }
     let source = launch.kernel.source;
-    let module = *loaded.modules.entry((device, source, double)).or_insert_with(|| {
-        let cubin =
-            compile::compile(source, launch.kind, capability(device)).unwrap_or_else(|e| panic!("{e}"));
+    let module = *loaded.modules.entry((device, source.name, double)).or_insert_with(|| {
+        let cubin = compile::compile(source, launch.kind, capability(device))
+            .unwrap_or_else(|error| Fault::Device(error).raise());
         let mut module = null_mut();
         // SAFETY: the code is a cubin for this card; the context is current.
         let result = unsafe {
@@ -165,7 +167,11 @@ fn check(result: cuda::CUresult, doing: impl Fn() -> String) {
         let _ = cuda::cuGetErrorString(result, &raw mut text);
         if text.is_null() { "unknown error".into() } else { CStr::from_ptr(text).to_string_lossy() }
     };
-    panic!("CUDA: {} failed: {text} ({result:?})", doing());
+    let message = format!("CUDA: {} failed: {text} ({result:?})", doing());
+    if result == cuda::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+        Fault::Memory(message).raise();
+    }
+    Fault::Device(message).raise();
 }
 
 /// The calling thread's current device, as long as this lives.
@@ -201,7 +207,10 @@ pub fn pinned(tensor: &Tensor) -> Tensor {
     // SAFETY: a tensor that comes back is ours.
     unsafe {
         let pinned = mmiln_pin(tensor.as_ptr());
-        assert!(!pinned.is_null(), "CUDA out of memory: no pinned memory for {} elements", tensor.numel());
+        if pinned.is_null() {
+            Fault::Memory(format!("CUDA out of memory: no pinned memory for {} elements", tensor.numel()))
+                .raise();
+        }
         Tensor::from_ptr(pinned)
     }
 }

@@ -6,14 +6,8 @@ use std::ptr::null_mut;
 use cudarc::nvrtc::sys as nvrtc;
 use tch::Kind;
 
-use super::{HEADERS, Source, cache};
-
-/// Machine code of a source for one architecture, and what the assembler says of it: registers, shared
-/// memory and spills of each kernel.
-pub struct Cubin {
-    pub code: Vec<u8>,
-    pub log: String,
-}
+use super::cache;
+use super::kernel::{Cubin, Source};
 
 /// A source compiled for numbers of a kind and a compute capability such as 90; from the cache on disk where
 /// that was done before.
@@ -23,7 +17,7 @@ pub struct Cubin {
 pub fn compile(source: Source, kind: Kind, capability: u32) -> Result<Cubin, String> {
     let name = format!("{}-sm_{capability}", source.name);
     let options = [real(kind), &OPTIONS.join(" "), &version()];
-    let texts = [source.text].into_iter().chain(HEADERS.map(|(_, text)| text)).chain(options);
+    let texts = [source.text].into_iter().chain(source.headers.iter().map(|&(_, text)| text)).chain(options);
     let file = cache::file(&name, &texts.collect::<Vec<_>>());
     if let Some(cubin) = file.as_ref().and_then(cache::read) {
         return Ok(cubin);
@@ -64,9 +58,10 @@ fn compile_anew(source: Source, kind: Kind, capability: u32) -> Result<Cubin, St
     let options: Vec<CString> = own.iter().map(String::as_str).chain(OPTIONS).map(c_string).collect();
     let options: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
     let (text, name) = (c_string(source.text), c_string(&format!("{}.cu", source.name)));
-    let headers = HEADERS.map(|(name, text)| (c_string(name), c_string(text)));
-    let names = headers.each_ref().map(|(name, _)| name.as_ptr());
-    let texts = headers.each_ref().map(|(_, text)| text.as_ptr());
+    let headers: Vec<_> =
+        source.headers.iter().map(|(name, text)| (c_string(name), c_string(text))).collect();
+    let names: Vec<_> = headers.iter().map(|(name, _)| name.as_ptr()).collect();
+    let texts: Vec<_> = headers.iter().map(|(_, text)| text.as_ptr()).collect();
     let mut program = null_mut();
     // SAFETY: all strings live until the program is destroyed.
     unsafe {
@@ -74,7 +69,7 @@ fn compile_anew(source: Source, kind: Kind, capability: u32) -> Result<Cubin, St
             &raw mut program,
             text.as_ptr(),
             name.as_ptr(),
-            HEADERS.len() as i32,
+            headers.len() as i32,
             texts.as_ptr(),
             names.as_ptr(),
         ))?;

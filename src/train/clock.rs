@@ -3,11 +3,12 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::ops::cuda::{Pointer, to_device};
+use crate::device::{Pointer, to_device};
 use crate::rng::Key;
 
 /// Of one step: dropout's key, the epoch from 1, the optimiser's step from 1, the step itself from 1; and the last
-/// two of the first step that was not finite, zero where all were. As in `ops/finite/cuda.cu`.
+/// two of the first step that was not finite, zero where all were. [`crate::ops::finite::cuda::note`] reads and
+/// writes them.
 pub struct Clock(Tensor);
 
 const PLACES: i64 = 6;
@@ -16,7 +17,7 @@ const OPTIMIZER_STEP: usize = 2;
 const FAULT: usize = 4;
 
 /// A step that was not finite.
-pub struct Fault {
+pub struct NonFiniteStep {
     /// From 1.
     pub step: u32,
     /// From 1.
@@ -60,11 +61,11 @@ impl Clock {
     }
 
     /// The first step that was not finite since this was asked last; waits for the device.
-    pub fn take_fault(&self) -> Option<Fault> {
+    pub fn take_fault(&self) -> Option<NonFiniteStep> {
         let fault = self.0.narrow(0, FAULT as i64, 2);
         let [step, optimizer_step] = [0, 1].map(|place| fault.int64_value(&[place]));
         let _ = fault.shallow_clone().zero_();
-        (step > 0).then_some(Fault { step: step as u32, optimizer_step: optimizer_step as i32 })
+        (step > 0).then_some(NonFiniteStep { step: step as u32, optimizer_step: optimizer_step as i32 })
     }
 
     fn at(&self, place: usize) -> Pointer {

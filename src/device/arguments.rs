@@ -2,9 +2,6 @@
 
 use tch::{Kind, Tensor};
 
-use crate::ragged::Layout;
-use crate::rng::{Dropout, Key};
-
 /// Calls of one launch at most, of most kernels.
 pub const MANY: usize = 8;
 
@@ -80,11 +77,14 @@ impl GradientTo {
 
     /// The gradient as a tensor that libtorch writes, of the kind and on the device of another.
     ///
+    /// # Safety
+    /// It was made of a tensor of this shape, kind and device, which outlives the one returned.
+    ///
     /// # Panics
     /// Where it goes nowhere.
-    pub fn tensor(&self, shape: &[i64], like: &Tensor) -> Tensor {
+    pub unsafe fn tensor(&self, shape: &[i64], like: &Tensor) -> Tensor {
         assert!(!self.is_nowhere(), "a gradient that is wanted");
-        // SAFETY: made of a contiguous tensor of this shape, which whoever asks for the gradient keeps.
+        // SAFETY: that tensor is contiguous, as `Pointer::to` requires; the rest is the caller's.
         unsafe { Tensor::from_blob(self.to.0 as *const u8, shape, &[], like.kind(), like.device()) }
     }
 
@@ -96,66 +96,5 @@ impl GradientTo {
     /// `count` elements on, of a kind.
     pub fn offset(self, count: usize, kind: Kind) -> Self {
         Self { to: self.to.offset(count, kind), ..self }
-    }
-}
-
-/// A layout.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct LayoutOf {
-    first: Pointer,
-    order: Pointer,
-    utterance: Pointer,
-    batch: i32,
-    rows: i32,
-}
-
-impl LayoutOf {
-    /// On the device of `beside`.
-    pub fn new(layout: &Layout, beside: &Tensor) -> Self {
-        let batch = layout.batch_size();
-        let first = Pointer::to(layout.on(beside.device()));
-        Self {
-            first,
-            order: first.offset(batch + 1, Kind::Int),
-            utterance: first.offset(2 * batch + 1, Kind::Int),
-            batch: batch as i32,
-            rows: layout.rows() as i32,
-        }
-    }
-
-    pub fn batch(&self) -> usize {
-        self.batch as usize
-    }
-
-    pub fn rows(&self) -> usize {
-        self.rows as usize
-    }
-
-    /// Where the number of true rows stands, `i32`.
-    pub fn true_rows(&self) -> Pointer {
-        self.first.offset(self.batch(), Kind::Int)
-    }
-}
-
-/// The dropout of an operation.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct DropoutOf {
-    key_at: Pointer,
-    key: u64,
-    kept: f64,
-    site: u32,
-    threshold: u32,
-}
-
-impl From<Dropout> for DropoutOf {
-    fn from(dropout: Dropout) -> Self {
-        let (key_at, key) = match dropout.key {
-            Key::Value(key) => (Pointer::NULL, key),
-            Key::At(pointer) => (pointer, 0),
-        };
-        let Dropout { p, site, .. } = dropout;
-        Self { key_at, key, kept: 1.0 / (1.0 - p), site, threshold: dropout.threshold() }
     }
 }

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::{env, fs, process};
 
-use super::Cubin;
+use super::kernel::Cubin;
 
 /// The folder: `MMILN_CACHE`, where that is set and not empty; else `mmiln` in the user's folder for caches.
 /// `MMILN_CACHE=` (empty) keeps nothing.

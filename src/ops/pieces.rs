@@ -1,0 +1,27 @@
+//! Work of several operations, cut into pieces.
+
+use std::ops::Range;
+
+use super::parallel;
+use crate::numeric::{Real, add};
+
+/// Calls `work` on fixed pieces of a slice and their places, at the same time.
+pub fn chunked<T: Real>(x: &mut [T], work: impl Fn(Range<usize>, &mut [T]) + Sync) {
+    const SIZE: usize = 1 << 14;
+    let mut pieces: Vec<(usize, &mut [T])> = x.chunks_mut(SIZE).enumerate().collect();
+    parallel::each_of(&mut pieces, |(i, piece)| {
+        let start = *i * SIZE;
+        work(start..start + piece.len(), piece);
+    });
+}
+
+/// Adds sums that were made in parts to the gradients of parameters, one part after the other. Each part has
+/// those of all parameters, whose `sizes` say where each begins.
+pub fn add_parts<T: Real>(gradients: &mut [Option<&mut [T]>], sizes: &[usize], sums: &[T]) {
+    let starts = sizes.iter().scan(0, |next, size| Some(std::mem::replace(next, *next + size)));
+    let mut gradients: Vec<_> = gradients.iter_mut().zip(starts).collect();
+    parallel::each_of(&mut gradients, |(gradient, start)| {
+        let Some(gradient) = gradient else { return };
+        sums.chunks_exact(sizes.iter().sum()).for_each(|part| add(gradient, &part[*start..]));
+    });
+}
