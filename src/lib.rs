@@ -4,12 +4,12 @@
 //! | room | what is in it |
 //! |---|---|
 //! | [`config`] | shape of the model, settings of training, presets |
-//! | [`numeric`] | numbers, vector instructions, matrix products, working memory |
+//! | [`numeric`] | the crate in `crates/numeric`: numbers, vector instructions, matrix products, memory, threads |
 //! | [`ragged`], [`batch`] | packed frames with offsets; a batch and its checks |
 //! | [`rng`] | counter-based random numbers for initial weights and dropout |
 //! | [`clock`] | what changes from step to step, where kernels on a device read it |
 //! | [`params`] | named parameters over flat storage, optimiser groups |
-//! | [`ops`] | one file an operation: contract, shapes, equation, kernels; threads; automatic differentiation |
+//! | [`ops`] | one folder an operation: contract, shapes, equation, kernels; automatic differentiation |
 //! | [`model`] | the graph, read like the paper |
 //! | [`loss`], [`ulgm`] | task + alpha sim + beta diff; pseudo-labels |
 //! | [`train`] | a training run: step, optimiser, state for checkpoints |
@@ -25,7 +25,6 @@ pub mod error;
 pub mod loss;
 pub mod metrics;
 pub mod model;
-pub mod numeric;
 pub mod ops;
 pub mod params;
 mod python;
@@ -34,9 +33,11 @@ pub mod rng;
 pub mod train;
 pub mod ulgm;
 
+pub use mmiln_numeric as numeric;
 use pyo3::prelude::*;
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    numeric::mind_forks();
     python::register(module)
 }

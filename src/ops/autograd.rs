@@ -283,7 +283,7 @@ pub fn slice<T: Real>(tensor: &Tensor) -> &[T] {
 /// or a part of the flat gradient.
 #[allow(clippy::mut_from_ref)] // a tensor is a handle
 pub fn slice_mut<T: Real>(tensor: &Tensor) -> &mut [T] {
-    elements(tensor, T::KIND)
+    elements(tensor, if size_of::<T>() == size_of::<f64>() { Kind::Double } else { Kind::Float })
 }
 
 /// The same of a tensor of bytes.

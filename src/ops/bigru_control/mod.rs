@@ -8,9 +8,9 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
-use super::gemm::add_rows;
 use super::recurrent::{Group, SIDE_BY_SIDE, place};
 use super::{Recurrent, parallel};
+use crate::numeric::gemm::add_rows;
 use crate::numeric::{
     LaidOut, Lanes, Matrix, Real, Scratch, Shared, Start, kernel, multiply, product, windows,
 };

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
-use super::gemm::add_rows;
 use super::linear::{Activation, activate};
 use super::{LayerNorm, Linear, parallel};
+use crate::numeric::gemm::add_rows;
 use crate::numeric::norm::{affine, normalize, normalize_backward};
 use crate::numeric::{LaidOut, Matrix, Real, Scratch, Shared, Start, add, kernel, multiply, windows};
 use crate::ragged::{Layout, Ragged};

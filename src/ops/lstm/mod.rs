@@ -8,9 +8,9 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
-use super::gemm::{column_sums, parallel_multiply};
 use super::recurrent::{Group, SIDE_BY_SIDE};
 use super::{Recurrent, parallel};
+use crate::numeric::gemm::{column_sums, parallel_multiply};
 use crate::numeric::{LaidOut, Lanes, Matrix, Real, Scratch, Shared, Start, kernel, product, windows};
 use crate::ragged::{Layout, Ragged};
 

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
-use super::gemm::{column_sums, multiply_then, parallel_multiply};
 use super::linear::{Activation, activate};
 use super::{Linear, parallel};
+use crate::numeric::gemm::{column_sums, multiply_then, parallel_multiply};
 use crate::numeric::{Matrix, Real, Scratch, Shared, Start};
 use crate::ragged::{Layout, Ragged};
 
