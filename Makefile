@@ -19,10 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A worker a core; the tests of a file stay together, as some files share what took long to make.
 PYTEST := pytest -q -n logical --maxprocesses 8 --dist loadfile
 
-# The core's unsafe helpers by themselves.
-UNSAFE := --manifest-path tests/unsafe/Cargo.toml
-
-RUST := Cargo.toml Cargo.lock build.rs $(shell find src csrc -type f)
+RUST := Cargo.toml Cargo.lock build.rs $(shell find src csrc crates -type f)
 
 .PHONY: demo test test-slow test-lowest fuzz sanitize bench notebooks browser docs lint audit format wheel wheel-check gpu-check \
 	build lock clean
@@ -33,11 +30,11 @@ demo: build
 test: build
 	$(PYTEST) --mpl
 
-# What the default run leaves out, the core's unsafe helpers by themselves, and the tests for a card by the same
-# kernels compiled for the CPU.
+# What the default run leaves out, the crate that kernels are written in by itself, and the tests for a card by the
+# same kernels compiled for the CPU.
 test-slow: build
 	$(PYTEST) -m slow
-	cargo test -q --locked $(UNSAFE) --target-dir target/unsafe
+	cargo test -q --locked -p mmiln-numeric
 	$(PYTEST) --emulate-cuda tests/gpu
 
 # With the lowest versions that pyproject.toml allows; requirements.lock holds the highest. Old releases warn of
@@ -55,7 +52,7 @@ endif
 fuzz: build
 	pytest -q --fuzz 100000 tests/fuzz
 
-# Under miri and AddressSanitizer; needs rustup's nightly with miri and rust-src.
+# Under miri, ThreadSanitizer and AddressSanitizer; needs rustup's nightly with miri and rust-src.
 sanitize: build
 	.ci/sanitize
 
@@ -76,10 +73,9 @@ docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 mkdocs build -q --strict
 
 lint: build docs
-	cargo fmt --check
-	cargo fmt --check $(UNSAFE)
-	cargo clippy --release --locked -- -D warnings
-	cargo clippy -q --locked --tests $(UNSAFE) --target-dir target/unsafe -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace -- -D warnings
+	cargo clippy -q --locked -p mmiln-numeric --tests -- -D warnings
 	ruff check .
 	ruff format --check .
 	mypy
@@ -95,8 +91,7 @@ audit: build $(TOOLS)/bin/cargo-deny
 	target/audit-venv/bin/pip-audit --no-deps --disable-pip -r requirements.lock
 
 format:
-	cargo fmt
-	cargo fmt $(UNSAFE)
+	cargo fmt --all
 	ruff format .
 	ruff check --fix .
 

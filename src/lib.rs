@@ -9,11 +9,11 @@
 //! | [`error`] | errors of a call, faults that stop an operation |
 //! | [`config`] | shape of the model, settings of training, presets |
 //! | [`metrics`] | the field's measures |
-//! | [`numeric`] | numbers, vector instructions, matrix products, working memory |
+//! | [`numeric`] | the crate in `crates/numeric`: numbers, vector instructions, matrix products, memory, threads |
 //! | [`device`] | what a card needs: kernels compiled, kept, launched |
 //! | [`rng`] | counter-based random numbers for initial weights and dropout |
 //! | [`ragged`] | packed frames with offsets |
-//! | [`ops`] | the operations: contract, shapes, equation, kernels; threads; automatic differentiation |
+//! | [`ops`] | the operations: contract, shapes, equation, kernels; automatic differentiation |
 //! | [`batch`] | a batch and its checks |
 //! | [`params`] | named parameters over flat storage, optimiser groups |
 //! | [`model`] | the graph, read like the paper |
@@ -29,7 +29,6 @@ pub mod error;
 pub mod loss;
 pub mod metrics;
 pub mod model;
-pub mod numeric;
 pub mod ops;
 pub mod params;
 mod python;
@@ -38,9 +37,11 @@ pub mod rng;
 pub mod train;
 pub mod ulgm;
 
+pub use mmiln_numeric as numeric;
 use pyo3::prelude::*;
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    numeric::mind_forks();
     python::register(module)
 }

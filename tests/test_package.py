@@ -2,11 +2,16 @@
 
 import subprocess
 import sys
+import tarfile
 from importlib.metadata import requires
 from pathlib import Path
 
+import pytest
+
 import mmiln
 from mmiln import _core, _torch
+
+ROOT = Path(__file__).parents[1]
 
 IMPORT_AND_LOOK = """
 import logging, os, sys, pathlib
@@ -62,6 +67,21 @@ def test_core_needs_no_cuda_library_and_no_build_path():
     assert not any("cuda" in line for line in needed)
     assert "RPATH" not in header
     assert "RUNPATH" not in header
+
+
+@pytest.mark.slow
+def test_source_distribution_holds_every_crate(tmp_path):
+    maturin = ["maturin", "sdist", "--manifest-path", str(ROOT / "Cargo.toml"), "--out", str(tmp_path)]
+    subprocess.run(maturin, cwd=ROOT, check=True, capture_output=True)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        archive.extractall(tmp_path, filter="data")
+    folder = next(path for path in tmp_path.iterdir() if path.is_dir())
+    for room in ("src", "csrc", "crates/numeric/src"):
+        sources = {path.relative_to(ROOT) for path in (ROOT / room).rglob("*") if path.is_file()}
+        assert sources and all((folder / path).is_file() for path in sources), room
+    # Cargo's lock holds for the crates that are there.
+    metadata = ["cargo", "metadata", "--locked", "--offline", "--format-version", "1"]
+    subprocess.run(metadata, cwd=folder, check=True, capture_output=True)
 
 
 def test_public_names_exist_and_are_documented():

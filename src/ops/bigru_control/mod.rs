@@ -8,11 +8,11 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
-use super::gemm::add_rows;
 use super::parallel;
 use super::pieces::add_parts;
 use super::recurrent::{Group, SIDE_BY_SIDE, place};
 use super::weights::{Recurrent, shape2};
+use crate::numeric::gemm::add_rows;
 use crate::numeric::{
     LaidOut, Lanes, Matrix, Real, Scratch, Shared, Start, kernel, multiply, product, windows,
 };

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
-use super::gemm::{column_sums, parallel_multiply};
 use super::parallel;
 use super::weights::Linear;
+use crate::numeric::gemm::{column_sums, parallel_multiply};
 use crate::numeric::{Matrix, Real, Scratch, Shared, Start};
 use crate::ragged::{Layout, Ragged};
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
-use super::gemm::add_rows;
 use super::linear::{Activation, activate};
 use super::parallel;
 use super::pieces::add_parts;

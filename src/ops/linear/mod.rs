@@ -9,10 +9,10 @@ use std::ops::Range;
 use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
-use super::gemm::{column_sums, multiply_then, parallel_multiply};
 use super::parallel;
 use super::pieces::chunked;
 use super::weights::{Linear, shape2};
+use crate::numeric::gemm::{column_sums, multiply_then, parallel_multiply};
 use crate::numeric::{Lanes, Matrix, Real, Scratch, Shared, Start, kernel, windows};
 
 /// What follows the affine map.

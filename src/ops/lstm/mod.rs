@@ -8,10 +8,10 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
-use super::gemm::{column_sums, parallel_multiply};
 use super::parallel;
 use super::recurrent::{Group, SIDE_BY_SIDE};
 use super::weights::{Recurrent, shape2};
+use crate::numeric::gemm::{column_sums, parallel_multiply};
 use crate::numeric::{LaidOut, Lanes, Matrix, Real, Scratch, Shared, Start, kernel, product, windows};
 use crate::ragged::{Layout, Ragged};
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::autograd::{Call, Io, Op, Shapes, apply};
-use super::gemm::{column_sums, multiply_then, parallel_multiply};
 use super::linear::{Activation, activate};
 use super::parallel;
 use super::pieces::chunked;

@@ -1,15 +1,17 @@
-//! Sums over rows, and layer normalisation of one row, forward and backward.
+//! Sums of slices, and layer normalisation of one row, forward and backward.
 
 use pulp::Simd;
 
-use super::real::Real;
+use super::lanes::windows;
+use super::number::Number;
+use crate::kernel;
 
 /// Partial sums of a reduction: enough that they fill the widest vectors.
 const LANES: usize = 16;
 
 /// The sum of `f` over the places below `count`, in [`LANES`] partial sums.
 #[inline(always)]
-fn reduce<T: Real>(count: usize, f: impl Fn(usize) -> T) -> T {
+fn reduce<T: Number>(count: usize, f: impl Fn(usize) -> T) -> T {
     let mut sums = [T::ZERO; LANES];
     let whole = count / LANES * LANES;
     let mut start = 0;
@@ -33,26 +35,35 @@ fn reduce<T: Real>(count: usize, f: impl Fn(usize) -> T) -> T {
 }
 
 #[inline(always)]
-pub fn sum<T: Real>(x: &[T]) -> T {
+pub fn sum<T: Number>(x: &[T]) -> T {
     reduce(x.len(), |i| x[i])
 }
 
 #[inline(always)]
-pub fn dot<T: Real>(x: &[T], y: &[T]) -> T {
+pub fn dot<T: Number>(x: &[T], y: &[T]) -> T {
     let y = &y[..x.len()];
     reduce(x.len(), |i| x[i] * y[i])
 }
 
 /// The Euclidean distance.
 #[inline(always)]
-pub fn distance<T: Real>(x: &[T], y: &[T]) -> T {
+pub fn distance<T: Number>(x: &[T], y: &[T]) -> T {
     let y = &y[..x.len()];
     reduce(x.len(), |i| (x[i] - y[i]) * (x[i] - y[i])).sqrt()
 }
 
+kernel! {
+    /// Adds to the elements of `to` those of `x`, which has as many or more.
+    pub fn add<'a, T>(simd; to: &'a mut [T], x: &'a [T]) {
+        for w in windows::<S, T>(simd, to.len()) {
+            w.write(to, w.read(to) + w.read(x));
+        }
+    }
+}
+
 /// y <- (y - mean) / sqrt(variance + eps), the normalised row; returns 1 / sqrt(variance + eps).
 #[inline(always)]
-pub fn normalize<S: Simd, T: Real>(_simd: S, y: &mut [T], eps: T) -> T {
+pub fn normalize<S: Simd, T: Number>(_simd: S, y: &mut [T], eps: T) -> T {
     let count = T::of(y.len() as f64);
     let mean = sum(y) / count;
     for y in y.iter_mut() {
@@ -67,7 +78,7 @@ pub fn normalize<S: Simd, T: Real>(_simd: S, y: &mut [T], eps: T) -> T {
 
 /// A row scaled and shifted after its normalisation.
 #[inline(always)]
-pub fn affine<T: Real>(normal: &[T], weight: &[T], bias: &[T], y: &mut [T]) {
+pub fn affine<T: Number>(normal: &[T], weight: &[T], bias: &[T], y: &mut [T]) {
     let n = y.len();
     let (normal, weight, bias) = (&normal[..n], &weight[..n], &bias[..n]);
     for j in 0..n {
@@ -78,7 +89,7 @@ pub fn affine<T: Real>(normal: &[T], weight: &[T], bias: &[T], y: &mut [T]) {
 /// From the gradient `dy` of a normalised, scaled and shifted row to that of the row before, in `ds`; adds to
 /// the gradients of scale and shift. `normal` and `scale` are what [`normalize`] made.
 #[inline(always)]
-pub fn normalize_backward<T: Real>(
+pub fn normalize_backward<T: Number>(
     dy: &[T],
     normal: &[T],
     scale: T,

@@ -1,21 +1,20 @@
-//! A register full of numbers that is written like one number.
+//! Registers full of numbers that are written like one number, and the loops over rows that fill them.
 
 use std::marker::PhantomData;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
 use pulp::Simd;
 
-use super::kernel::kernel;
-use super::real::Real;
+use super::number::Number;
 
 /// As many numbers as one register of the instruction set `S` holds.
 #[derive(Clone, Copy)]
-pub struct Lanes<S: Simd, T: Real> {
+pub struct Lanes<S: Simd, T: Number> {
     pub simd: S,
     pub vector: T::Vector<S>,
 }
 
-impl<S: Simd, T: Real> Lanes<S, T> {
+impl<S: Simd, T: Number> Lanes<S, T> {
     #[inline(always)]
     pub fn new(simd: S, vector: T::Vector<S>) -> Self {
         Self { simd, vector }
@@ -42,41 +41,26 @@ impl<S: Simd, T: Real> Lanes<S, T> {
     /// The larger number of each lane; `self` where either is NaN.
     #[inline(always)]
     pub fn max(self, other: Self) -> Self {
-        Self::new(self.simd, T::larger(self.simd, self.vector, other.vector))
+        self.where_less(other, other, self)
     }
 
     /// The smaller number of each lane; `self` where either is NaN.
     #[inline(always)]
     pub fn min(self, other: Self) -> Self {
-        Self::new(self.simd, T::smaller(self.simd, self.vector, other.vector))
+        other.where_less(self, other, self)
     }
 
     /// `self` in lanes where `x` is larger than zero, else zero.
     #[inline(always)]
     pub fn where_positive(self, x: Self) -> Self {
-        Self::new(self.simd, T::where_positive(self.simd, x.vector, self.vector))
+        let zero = self.all(T::ZERO);
+        zero.where_less(x, self, zero)
     }
 
+    /// `yes` in lanes where `self` is less than `other`, else `no`.
     #[inline(always)]
-    pub fn exp(self) -> Self {
-        Self::new(self.simd, T::exp(self.simd, self.vector))
-    }
-
-    #[inline(always)]
-    pub fn tanh(self) -> Self {
-        Self::new(self.simd, T::tanh(self.simd, self.vector))
-    }
-
-    #[inline(always)]
-    pub fn erf(self) -> Self {
-        Self::new(self.simd, T::erf(self.simd, self.vector))
-    }
-
-    /// 1 / (1 + exp(-x))
-    #[inline(always)]
-    pub fn sigmoid(self) -> Self {
-        let one = self.all(T::ONE);
-        one / (one + (-self).exp())
+    fn where_less(self, other: Self, yes: Self, no: Self) -> Self {
+        Self::new(self.simd, T::where_less(self.simd, self.vector, other.vector, yes.vector, no.vector))
     }
 
     /// c[0] + x c[1] + x^2 c[2] ...
@@ -98,7 +82,7 @@ impl<S: Simd, T: Real> Lanes<S, T> {
 
 macro_rules! operator {
     ($trait:ident, $method:ident, $lanes:ident) => {
-        impl<S: Simd, T: Real> $trait for Lanes<S, T> {
+        impl<S: Simd, T: Number> $trait for Lanes<S, T> {
             type Output = Self;
             #[inline(always)]
             fn $method(self, other: Self) -> Self {
@@ -112,7 +96,7 @@ operator!(Sub, sub, sub_lanes);
 operator!(Mul, mul, mul_lanes);
 operator!(Div, div, div_lanes);
 
-impl<S: Simd, T: Real> Neg for Lanes<S, T> {
+impl<S: Simd, T: Number> Neg for Lanes<S, T> {
     type Output = Self;
     #[inline(always)]
     fn neg(self) -> Self {
@@ -120,7 +104,7 @@ impl<S: Simd, T: Real> Neg for Lanes<S, T> {
     }
 }
 
-impl<S: Simd, T: Real> AddAssign for Lanes<S, T> {
+impl<S: Simd, T: Number> AddAssign for Lanes<S, T> {
     #[inline(always)]
     fn add_assign(&mut self, other: Self) {
         *self = *self + other;
@@ -128,7 +112,7 @@ impl<S: Simd, T: Real> AddAssign for Lanes<S, T> {
 }
 
 /// Places of a row that one register takes: lanes beyond the row's end are zero when read and not written.
-pub struct Window<S: Simd, T: Real> {
+pub struct Window<S: Simd, T: Number> {
     simd: S,
     /// Elements of the whole row.
     width: usize,
@@ -138,12 +122,12 @@ pub struct Window<S: Simd, T: Real> {
     mask: Option<T::Mask<S>>,
 }
 
-impl<S: Simd, T: Real> Window<S, T> {
+impl<S: Simd, T: Number> Window<S, T> {
     /// The places of a row.
     #[inline(always)]
     pub fn read(&self, row: &[T]) -> Lanes<S, T> {
         assert!(self.end <= row.len());
-        // SAFETY: within the row.
+        // SAFETY: all of `start..end`, which is what the mask has, lies within the row, as asserted.
         let vector = unsafe {
             let from = row.as_ptr().add(self.start);
             match self.mask {
@@ -157,7 +141,7 @@ impl<S: Simd, T: Real> Window<S, T> {
     #[inline(always)]
     pub fn write(&self, row: &mut [T], x: Lanes<S, T>) {
         assert!(self.end <= row.len());
-        // SAFETY: within the row.
+        // SAFETY: as in `read`.
         unsafe {
             let to = row.as_mut_ptr().add(self.start);
             match self.mask {
@@ -189,7 +173,7 @@ impl<S: Simd, T: Real> Window<S, T> {
 ///
 /// Kernels loop over them rather than pass a closure: what a closure calls is not compiled for `S`.
 #[inline(always)]
-pub fn windows<S: Simd, T: Real>(simd: S, width: usize) -> Windows<S, T> {
+pub fn windows<S: Simd, T: Number>(simd: S, width: usize) -> Windows<S, T> {
     Windows { simd, width, start: 0, _of: PhantomData }
 }
 
@@ -200,7 +184,7 @@ pub struct Windows<S, T> {
     _of: PhantomData<T>,
 }
 
-impl<S: Simd, T: Real> Iterator for Windows<S, T> {
+impl<S: Simd, T: Number> Iterator for Windows<S, T> {
     type Item = Window<S, T>;
 
     #[inline(always)]
@@ -213,14 +197,5 @@ impl<S: Simd, T: Real> Iterator for Windows<S, T> {
         let mask = (whole > width).then(|| T::first(simd, width - start));
         self.start = whole;
         Some(Window { simd, width, start, end: whole.min(width), mask })
-    }
-}
-
-kernel! {
-    /// Adds to the elements of `to` those of `x`, which has as many or more.
-    pub fn add<'a, T>(simd; to: &'a mut [T], x: &'a [T]) {
-        for w in windows::<S, T>(simd, to.len()) {
-            w.write(to, w.read(to) + w.read(x));
-        }
     }
 }

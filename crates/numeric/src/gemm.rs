@@ -2,8 +2,12 @@
 
 use std::ops::Range;
 
+use super::buffer::Shared;
+use super::lanes::windows;
+use super::matrix::{LaidOut, Matrix, Start, multiply_at};
 use super::parallel;
-use crate::numeric::{LaidOut, Matrix, Real, Shared, Start, kernel, multiply_at, windows};
+use super::real::Real;
+use crate::kernel;
 
 /// Multiplications below which a product is not cut.
 const PIECE: usize = 1 << 17;

@@ -3,16 +3,16 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::numeric::{Scratch, Shared};
-use crate::ops::parallel::{both, each, each_of, install, kernels_alone};
+use mmiln_numeric::parallel::{both, each, each_of, with_threads};
+use mmiln_numeric::{Scratch, Shared};
 
-const LARGE: usize = 1 << 14;
+const THREADS: usize = 3;
 
 #[test]
 fn every_piece_is_done_once() {
     for count in [0, 1, 2, 3, 17] {
         let mut done = vec![0; count];
-        install(LARGE, || each_of(&mut done, |done| *done += 1));
+        with_threads(THREADS, || each_of(&mut done, |done| *done += 1));
         assert!(done.iter().all(|&done| done == 1));
     }
 }
@@ -21,7 +21,7 @@ fn every_piece_is_done_once() {
 fn parts_of_one_slice() {
     let mut data = vec![0; 30];
     let shared = Shared::new(&mut data);
-    install(LARGE, || {
+    with_threads(THREADS, || {
         each(10, |i| {
             let mut scratch = Scratch::<f64>::zeros(5 + i);
             scratch[i] = 1.0;
@@ -36,7 +36,7 @@ fn parts_of_one_slice() {
 fn jobs_within_jobs_and_beside_each_other() {
     let count = AtomicUsize::new(0);
     let more = || {
-        install(LARGE, || {
+        with_threads(THREADS, || {
             each(4, |_| {
                 both(
                     || each(2, |_| _ = count.fetch_add(1, Ordering::Relaxed)),
@@ -47,7 +47,7 @@ fn jobs_within_jobs_and_beside_each_other() {
     };
     std::thread::scope(|scope| {
         scope.spawn(more);
-        kernels_alone(more);
+        more();
     });
     assert_eq!(count.into_inner(), 24);
 }
@@ -57,7 +57,7 @@ fn a_panic_comes_back_and_leaves_the_team_able_to_work() {
     for bad in [0, 3, 7] {
         let done = AtomicUsize::new(0);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            install(LARGE, || {
+            with_threads(THREADS, || {
                 each(8, |i| {
                     assert_ne!(i, bad, "as wanted");
                     done.fetch_add(1, Ordering::Relaxed);

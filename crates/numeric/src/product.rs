@@ -3,7 +3,7 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::kernel::kernel;
+use super::kernel::arch;
 use super::matrix::{Matrix, Start};
 use super::real::Real;
 
@@ -43,28 +43,60 @@ pub unsafe fn product_at<S: Simd, T: Real>(
     stride: usize,
     start: Start<T>,
 ) {
-    assert!(b.column_stride == 1 && a.columns == b.rows, "a product of matrices laid out for it");
-    if a.rows == 0 || b.columns == 0 {
-        return;
+    // SAFETY: as the caller's.
+    if let Some(product) = unsafe { Product::checked(a, b, c, stride, start) } {
+        // One function that all kernels call, not a copy in each.
+        simd.vectorize(product);
     }
-    a.check();
-    b.check();
-    // Where sums start from, and how far its rows are apart.
-    let start = match start {
-        Start::Zero => None,
-        Start::Itself => Some((c.cast_const(), stride)),
-        Start::Row(row) => Some((row[..b.columns].as_ptr(), 0)),
-    };
-    // One function that all kernels call, not a copy in each.
-    simd.vectorize(Product { a, b, c, stride, start });
 }
 
+/// [`product_at`] outside a kernel.
+///
+/// # Safety
+/// As for [`product_at`].
+pub unsafe fn product_alone<T: Real>(a: Matrix<T>, b: Matrix<T>, c: *mut T, stride: usize, start: Start<T>) {
+    // SAFETY: as the caller's.
+    if let Some(product) = unsafe { Product::checked(a, b, c, stride, start) } {
+        arch().dispatch(product);
+    }
+}
+
+/// A product whose factors lie within their data and whose result is good for writing.
 struct Product<'a, T> {
     a: Matrix<'a, T>,
     b: Matrix<'a, T>,
     c: *mut T,
     stride: usize,
+    /// Where sums start from, and how far its rows are apart.
     start: Option<(*const T, usize)>,
+}
+
+impl<'a, T: Real> Product<'a, T> {
+    /// `None` where the result is empty.
+    ///
+    /// # Safety
+    /// As for [`product_at`].
+    #[inline(always)]
+    unsafe fn checked(
+        a: Matrix<'a, T>,
+        b: Matrix<'a, T>,
+        c: *mut T,
+        stride: usize,
+        start: Start<'a, T>,
+    ) -> Option<Self> {
+        assert!(b.column_stride == 1 && a.columns == b.rows, "a product of matrices laid out for it");
+        if a.rows == 0 || b.columns == 0 {
+            return None;
+        }
+        a.check();
+        b.check();
+        let start = match start {
+            Start::Zero => None,
+            Start::Itself => Some((c.cast_const(), stride)),
+            Start::Row(row) => Some((row[..b.columns].as_ptr(), 0)),
+        };
+        Some(Self { a, b, c, stride, start })
+    }
 }
 
 impl<T: Real> WithSimd for Product<'_, T> {
@@ -91,7 +123,7 @@ impl<T: Real> WithSimd for Product<'_, T> {
                     let left = a.rows - row;
                     // What is left at the end is shared by two tiles.
                     let rows = if left > tall && left < 2 * tall { left.div_ceil(2) } else { tall.min(left) };
-                    // SAFETY: within the rows and columns that `product_at` has checked.
+                    // SAFETY: within the rows and columns that `checked` has checked.
                     unsafe {
                         let tile = Tile {
                             a: a.data.as_ptr().wrapping_add(row * a.row_stride + first * a.column_stride),
@@ -244,13 +276,5 @@ impl<S: Simd, T: Real> Tile<S, T> {
                 *sum = T::fma(simd, left, right, *sum);
             }
         }
-    }
-}
-
-kernel! {
-    /// [`product_at`] outside a kernel. The pointer is good for the result.
-    pub fn product_alone<'a, T>(simd; a: Matrix<'a, T>, b: Matrix<'a, T>, c: *mut T, stride: usize, start: Start<'a, T>) {
-        // SAFETY: as the caller's.
-        unsafe { product_at(simd, a, b, c, stride, start) };
     }
 }

@@ -1,6 +1,6 @@
 //! Working memory, registers and products, at every edge.
 
-use crate::numeric::{
+use mmiln_numeric::{
     LaidOut, Lanes, Matrix, Real, Scratch, Shared, Start, add, kernel, multiply, product, windows,
 };
 

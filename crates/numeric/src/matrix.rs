@@ -66,7 +66,10 @@ impl<'a, T> Matrix<'a, T> {
     #[inline(always)]
     pub fn check(&self) {
         let empty = self.rows == 0 || self.columns == 0;
-        let last = || (self.rows - 1) * self.row_stride + (self.columns - 1) * self.column_stride;
+        let last = || {
+            let row = (self.rows - 1).saturating_mul(self.row_stride);
+            row.saturating_add((self.columns - 1).saturating_mul(self.column_stride))
+        };
         assert!(empty || last() < self.data.len(), "a matrix reaches beyond its data");
     }
 }
@@ -133,8 +136,8 @@ pub unsafe fn multiply_at<T: Real>(a: Matrix<T>, b: Matrix<T>, c: *mut T, stride
         return;
     }
     if b.is_narrow() && b.column_stride == 1 {
-        product_alone(a, b, c, stride, start);
-        return;
+        // SAFETY: as the caller's.
+        return unsafe { product_alone(a, b, c, stride, start) };
     }
     a.check();
     b.check();

@@ -1,0 +1,48 @@
+//! What the CPU's kernels are written in: numbers of two widths, vectors of three instruction sets, matrix
+//! products, working memory and threads. Knows neither Python nor libtorch.
+//!
+//! Each file uses only those above it:
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | [`number`] | float32 and float64: arithmetic on one number and on a register full of them |
+//! | [`lanes`] | registers written like numbers, and loops over rows by registers |
+//! | [`real`] | exp, tanh, erf, sigmoid |
+//! | [`kernel`] | functions compiled once for each instruction set |
+//! | [`norm`] | sums, layer normalisation |
+//! | [`pool`] | large blocks of memory that training steps reuse |
+//! | [`buffer`] | working memory, slices that several threads fill |
+//! | [`matrix`], [`product`] | strided matrices, and their products on one thread |
+//! | [`parallel`] | the threads |
+//! | [`gemm`] | large products, on several threads |
+//! | [`mind_forks`] | what makes the locks of all of these safe to fork with |
+
+pub mod buffer;
+mod fork;
+pub mod gemm;
+pub mod kernel;
+pub mod lanes;
+pub mod matrix;
+pub mod norm;
+pub mod number;
+pub mod parallel;
+pub mod pool;
+pub mod product;
+pub mod real;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use buffer::{Scratch, Shared};
+pub use fork::mind_forks;
+pub use lanes::{Lanes, Window, windows};
+pub use matrix::{LaidOut, Matrix, Start, multiply, multiply_at};
+pub use norm::add;
+pub use number::Number;
+pub use product::{product, product_at};
+pub use pulp;
+pub use real::Real;
+
+/// Locks a mutex whose value stays whole where its holder panics.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
