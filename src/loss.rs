@@ -1,9 +1,11 @@
 //! task + alpha * sim + beta * diff, equations (24) to (26), (35) and (36).
 
+use std::collections::BTreeMap;
+
 use tch::Tensor;
 
 use crate::config::ModelConfig;
-use crate::model::{BranchOutput, Forward, Modality};
+use crate::model::{Forward, Modality, Stream, Streams, Target};
 use crate::ops::cmd::cmd;
 use crate::ops::orthogonality::orthogonalities;
 use crate::ops::task_loss::{Unimodal, task_loss};
@@ -22,7 +24,12 @@ pub const NAMES: [&str; 4] = ["task", "sim", "diff", "total"];
 
 impl Losses {
     /// Of a forward pass against the labels `y_m` and the pseudo-labels of each modality, `(B,)` each.
-    pub fn of(forward: &Forward, y_m: &Tensor, pseudo: &[(Modality, Tensor)], config: &ModelConfig) -> Self {
+    pub fn of(
+        forward: &Forward,
+        y_m: &Tensor,
+        pseudo: &BTreeMap<Modality, Tensor>,
+        config: &ModelConfig,
+    ) -> Self {
         Self::shared(forward, &Controls::of(forward), y_m, pseudo, config, 1.0)
     }
 
@@ -32,7 +39,7 @@ impl Losses {
         forward: &Forward,
         controls: &Controls,
         y_m: &Tensor,
-        pseudo: &[(Modality, Tensor)],
+        pseudo: &BTreeMap<Modality, Tensor>,
         config: &ModelConfig,
         part: f64,
     ) -> Self {
@@ -49,69 +56,51 @@ impl Losses {
     }
 }
 
-/// Control vectors by branch: the modality's own and the text-led stream's, `(B, d)` each.
-pub struct Controls(Vec<(Option<Tensor>, Option<Tensor>)>);
+/// Control vectors c of the last layer by stream, `(B, d)` each; none in the variant without gates.
+pub struct Controls(Streams<Tensor>);
 
 impl Controls {
     /// Those of a forward pass.
     pub fn of(forward: &Forward) -> Self {
-        let handle = |control: Option<&Tensor>| control.map(Tensor::shallow_clone);
-        let of = |branch: &BranchOutput| {
-            let (own, text_led) = branch.controls();
-            (handle(own), handle(text_led))
-        };
-        Self(forward.branches.iter().map(of).collect())
+        Self(forward.controls().into_iter().map(|(f, c)| (f, c.shallow_clone())).collect())
     }
 
     /// All of them side by side, off the graph, `(B, n d)`; `None` without any.
     pub fn beside(&self) -> Option<Tensor> {
-        let all: Vec<Tensor> = self.all().map(Tensor::detach).collect();
+        let all: Vec<Tensor> = self.0.values().map(Tensor::detach).collect();
         (!all.is_empty()).then(|| Tensor::cat(&all, 1))
     }
 
     /// The same among the rows of other micro-batches, `(N, n d)`, where this one's begin at row `start`.
     pub fn among(&self, rows: &Tensor, start: i64) -> Self {
         let mut column = 0;
-        let mut widened = |own: &Option<Tensor>| {
-            own.as_ref().map(|own| {
-                let [count, width] = [0, 1].map(|axis| own.size()[axis]);
-                let others = rows.narrow(1, column, width);
-                let end = start + count;
-                column += width;
-                Tensor::cat(
-                    &[&others.narrow(0, 0, start), own, &others.narrow(0, end, others.size()[0] - end)],
-                    0,
-                )
-            })
-        };
-        Self(self.0.iter().map(|(own, text_led)| (widened(own), widened(text_led))).collect())
+        let widened = self.0.iter().map(|(f, own)| {
+            let [count, width] = [0, 1].map(|axis| own.size()[axis]);
+            let others = rows.narrow(1, column, width);
+            let end = start + count;
+            column += width;
+            let after = others.narrow(0, end, others.size()[0] - end);
+            (*f, Tensor::cat(&[&others.narrow(0, 0, start), own, &after], 0))
+        });
+        Self(widened.collect())
     }
 
-    fn all(&self) -> impl Iterator<Item = &Tensor> {
-        self.0.iter().flat_map(|(own, text_led)| [own, text_led]).flatten()
-    }
-
-    /// CMD between the two text-led streams, where there are two.
     fn similarity(&self) -> Option<Tensor> {
-        let [(_, audio), (_, vision)] = &self.0[..] else { return None };
-        Some(cmd(audio.as_ref()?, vision.as_ref()?))
+        let [audio, vision] = Modality::ALL.map(|n| self.0.get(&Stream::TextLed(n)));
+        Some(cmd(audio?, vision?))
     }
 
     /// Over (ta, a), (tv, v), as many as there are.
     fn differences(&self, normalize: bool) -> Vec<Tensor> {
-        let pairs = self.0.iter().filter_map(|(own, text_led)| Some((text_led.as_ref()?, own.as_ref()?)));
-        let pairs: Vec<_> = pairs.collect();
+        let pairs: Vec<_> = self.0.iter().filter_map(|(f, c)| Some((c, &self.0[&f.source()?]))).collect();
         if pairs.is_empty() { vec![] } else { orthogonalities(&pairs, normalize) }
     }
 }
 
-/// The squared error of the multimodal head, and what the pseudo-labels make of the others'.
-fn task(forward: &Forward, y_m: &Tensor, pseudo: &[(Modality, Tensor)]) -> Tensor {
-    // The control of one modality alone has no pseudo-labels: its score is what the first term judges.
-    let branches = if forward.multimodal.is_some() { &forward.branches[..] } else { &[] };
-    let unimodal = branches
+fn task(forward: &Forward, y_m: &Tensor, pseudo: &BTreeMap<Modality, Tensor>) -> Tensor {
+    let unimodal = pseudo
         .iter()
-        .zip(pseudo)
-        .map(|(branch, (_, y_n))| Unimodal { score: &branch.head.score, pseudo_label: y_n });
+        .filter(|_| forward.heads.contains_key(&Target::Multimodal))
+        .map(|(n, y_n)| Unimodal { score: &forward.heads[&Target::Unimodal(*n)].score, pseudo_label: y_n });
     task_loss(forward.score(), y_m, &unimodal.collect::<Vec<_>>())
 }

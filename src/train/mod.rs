@@ -15,7 +15,7 @@ use crate::config::{ModelConfig, Precision, TrainConfig};
 use crate::error::{Error, Result};
 use crate::loss::Losses;
 use crate::model::encoder::bert::BertConfig;
-use crate::model::{Forward, Modality, Model, Wanted};
+use crate::model::{Forward, Modality, Model, Streams, Wanted};
 use crate::ops::cuda::runs_on;
 use crate::params::{Builder, Params};
 use crate::rng::Noise;
@@ -102,7 +102,7 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Batch`] where the batch does not fit the model.
-    pub fn attention_maps(&self, batch: &Batch) -> Result<Vec<(usize, Modality, Vec<Tensor>)>> {
+    pub fn attention_maps(&self, batch: &Batch) -> Result<Vec<Streams<Vec<Tensor>>>> {
         self.model.check(batch)?;
         let _no_grad = tch::no_grad_guard();
         Ok(self.model.attention_maps(batch))
@@ -142,14 +142,9 @@ impl Trainer {
             let samples = samples.filter(|n| *n > 0).ok_or_else(|| {
                 Error::State("pseudo-labels need the number of training utterances, at least 1".into())
             })?;
-            let ModelConfig { label_bound, exclude_zero, multimodal_features, .. } = self.model.config;
-            let shape = Shape {
-                samples,
-                multimodal: multimodal_features,
-                unimodal: self.model.modalities().collect(),
-                kind: self.kind,
-                device: self.device,
-            };
+            let ModelConfig { label_bound, exclude_zero, .. } = self.model.config;
+            let widths = self.model.feature_widths();
+            let shape = Shape { samples, widths, kind: self.kind, device: self.device };
             Some(Ulgm::new(&shape, label_bound, exclude_zero))
         } else {
             None
@@ -176,7 +171,7 @@ impl Trainer {
     }
 
     /// Pseudo-labels of the current or last run by dataset index.
-    pub fn pseudo_labels(&self) -> Option<Vec<(Modality, Tensor)>> {
+    pub fn pseudo_labels(&self) -> Option<BTreeMap<Modality, Tensor>> {
         Some(self.run.as_ref()?.ulgm.as_ref()?.all_pseudo_labels())
     }
 
@@ -224,7 +219,7 @@ impl Trainer {
 
     /// Labels of a batch and the pseudo-labels that go with them: those of the run for samples that it has
     /// seen, else the labels themselves.
-    fn targets(&self, batch: &Batch) -> Result<(Tensor, Vec<(Modality, Tensor)>)> {
+    fn targets(&self, batch: &Batch) -> Result<(Tensor, BTreeMap<Modality, Tensor>)> {
         let y_m = self.check_labels(batch)?.values.shallow_clone();
         let ulgm = self.run.as_ref().and_then(|run| run.ulgm.as_ref());
         let pseudo = match (&batch.index, ulgm) {
@@ -232,7 +227,7 @@ impl Trainer {
                 check_range(&index.values, ulgm.samples)?;
                 ulgm.pseudo_labels(index, &y_m)
             }
-            _ => self.model.modalities().map(|(modality, _)| (modality, y_m.shallow_clone())).collect(),
+            _ => self.model.modalities().map(|modality| (modality, y_m.shallow_clone())).collect(),
         };
         Ok((y_m, pseudo))
     }

@@ -72,11 +72,9 @@ impl Trainer {
 
         let _no_grad = tch::no_grad_guard();
         let run = self.run.as_mut().expect("checked above");
-        if let (Some(ulgm), Some(index), Some(head)) = (&mut run.ulgm, &batch.index, &forward.multimodal) {
-            let unimodal: Vec<&Tensor> = forward.branches.iter().map(|b| &b.head.features).collect();
-            let step =
-                Step { index, y_m: &y_m, pseudo: &pseudo, multimodal: &head.features, unimodal: &unimodal };
-            ulgm.step(run.epoch, &run.clock, &step);
+        if let (Some(ulgm), Some(index)) = (&mut run.ulgm, &batch.index) {
+            let step = Step { index, y_m: &y_m, pseudo: &pseudo, features: forward.features() };
+            ulgm.step(run.epoch, &run.clock, &step); // (29) to (34)
         }
         if run.is_last_of_window() {
             run.optimizer.step(&mut self.params, run.config.accumulate, &run.config, &run.clock);
