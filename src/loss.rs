@@ -1,4 +1,5 @@
-//! task + alpha * sim + beta * diff, equations (24) to (26), (35) and (36).
+//! The loss of a batch, equations (24) to (26), (35) and (36), in libtorch's operations but for two of our own: the
+//! moments of (24), and P^T Q of (26).
 
 use std::collections::BTreeMap;
 
@@ -7,9 +8,8 @@ use tch::Tensor;
 use crate::config::ModelConfig;
 use crate::model::{Forward, Modality, Stream, Streams, Target};
 use crate::ops::cmd::cmd;
-use crate::ops::orthogonality::orthogonalities;
-use crate::ops::task_loss::{Unimodal, task_loss};
-use crate::ops::total_loss::{Parts, total_loss};
+use crate::ops::linear::{Activation, linear};
+use crate::ops::{Linear, Weight};
 
 /// The loss of a batch.
 pub struct Losses {
@@ -43,17 +43,74 @@ impl Losses {
         config: &ModelConfig,
         part: f64,
     ) -> Self {
-        let task = task(forward, y_m, pseudo); // (35)
-        let sim = controls.similarity(); // (24) (25)
-        let diff = controls.differences(config.diff_normalize); // (26)
+        // The control of one modality alone has no pseudo-labels: its score is y_m's.
+        let has_pseudo = forward.heads.contains_key(&Target::Multimodal);
+        let unimodal = pseudo.iter().filter(|_| has_pseudo);
+        let unimodal = unimodal.map(|(n, y_n)| (&forward.heads[&Target::Unimodal(*n)].score, y_n));
+        let task = task(forward.score(), y_m, unimodal); // (35)
+        let sim = controls.similarity(); // (25)
+        let diff = controls.difference(config.diff_normalize); // (26)
         let (alpha, beta) = config.loss_weights();
-        let of = |part: f64| {
-            let (alpha, beta) = (alpha / part, beta / part);
-            total_loss(&Parts { task: &task, sim: sim.as_ref(), diff: &diff, alpha, beta }) // (36)
-        };
-        let (total, values) = of(1.0);
-        Self { total: if part < 1.0 { of(part).0 } else { total }, values }
+        let total = |part: f64| total(&task, [(&sim, alpha / part), (&diff, beta / part)]); // (36)
+
+        let whole = total(1.0);
+        let [sim, diff] =
+            [&sim, &diff].map(|part| part.as_ref().map_or_else(|| task.zeros_like(), Tensor::shallow_clone));
+        let values = tch::no_grad(|| Tensor::stack(&[&task, &sim, &diff, &whole], 0));
+        Self { total: if part < 1.0 { total(part) } else { whole }, values }
     }
+}
+
+/// mean_i [ (yhat_m - y_m)^2 + sum_n tanh|y_n - y_m| * |yhat_n - y_n| ], (35), a scalar: the task loss. Labels are
+/// constants.
+///
+/// # Shapes
+/// `score` yhat_m, `y_m`, and of each other modality (yhat_n, y_n), `(B,)` each.
+pub fn task<'a>(
+    score: &Tensor,
+    y_m: &Tensor,
+    unimodal: impl Iterator<Item = (&'a Tensor, &'a Tensor)>,
+) -> Tensor {
+    let y_m = y_m.detach();
+    let mut error = (score - &y_m).square();
+    for (score, y_n) in unimodal {
+        let y_n = y_n.detach();
+        let weight = (&y_n - &y_m).abs().tanh();
+        error += weight * (score - &y_n).abs();
+    }
+    error.mean(error.kind())
+}
+
+/// ||P^T Q||_F^2, a scalar: a summand of the difference loss (26).
+///
+/// With `normalize`: columns centred over the batch, rows divided by their detached L2 norm (+ 1e-6), and the
+/// mean over the d * d entries instead of the sum.
+///
+/// # Shapes
+/// `p` and `q` `(B, d)`.
+pub fn orthogonality(p: &Tensor, q: &Tensor, normalize: bool) -> Tensor {
+    let [p, q] = [p, q].map(|x| if normalize { normalized(x) } else { x.shallow_clone() });
+    // By our own kernels: the same bits on any number of threads, and no cuBLAS in a captured step.
+    let bias = p.new_zeros([q.size()[1]], (p.kind(), p.device()));
+    let q = Linear { weight: Weight::of(q.tr()), bias: Weight::of(bias) };
+    let squares = linear(&p.tr(), &q, Activation::None).square(); // (P^T Q)^2, (d, d)
+    if normalize { squares.mean(squares.kind()) } else { squares.sum(squares.kind()) }
+}
+
+/// Columns centred over the batch, rows divided by their length + 1e-6, which is a constant.
+fn normalized(x: &Tensor) -> Tensor {
+    let x = x.contiguous();
+    let x = &x - x.mean_dim(0, true, x.kind());
+    let lengths = x.detach().square().sum_dim_intlist(1, true, x.kind()).sqrt(); // (B, 1)
+    x / (lengths + 1e-6)
+}
+
+/// task + alpha * sim + beta * diff, (36), of parts with their weights. A part of weight 0 gets no gradient.
+fn total(task: &Tensor, parts: [(&Option<Tensor>, f64); 2]) -> Tensor {
+    parts.into_iter().fold(task.shallow_clone(), |total, (part, weight)| match part {
+        Some(part) if weight > 0.0 => total + part * weight,
+        _ => total,
+    })
 }
 
 /// Control vectors c of the last layer by stream, `(B, d)` each; none in the variant without gates.
@@ -85,22 +142,15 @@ impl Controls {
         Self(widened.collect())
     }
 
+    /// CMD(c_ta, c_tv), (25), where there are both.
     fn similarity(&self) -> Option<Tensor> {
-        let [audio, vision] = Modality::ALL.map(|n| self.0.get(&Stream::TextLed(n)));
-        Some(cmd(audio?, vision?))
+        let [c_ta, c_tv] = Modality::ALL.map(|n| self.0.get(&Stream::TextLed(n)));
+        Some(cmd(c_ta?, c_tv?))
     }
 
-    /// Over (ta, a), (tv, v), as many as there are.
-    fn differences(&self, normalize: bool) -> Vec<Tensor> {
-        let pairs: Vec<_> = self.0.iter().filter_map(|(f, c)| Some((c, &self.0[&f.source()?]))).collect();
-        if pairs.is_empty() { vec![] } else { orthogonalities(&pairs, normalize) }
+    /// sum over (ta, a), (tv, v) of ||C_f^T C_n||_F^2, (26), as many as there are.
+    fn difference(&self, normalize: bool) -> Option<Tensor> {
+        let pairs = self.0.iter().filter_map(|(f, c_f)| Some((c_f, self.0.get(&f.source()?)?)));
+        pairs.map(|(c_f, c_n)| orthogonality(c_f, c_n, normalize)).reduce(|sum, next| sum + next)
     }
-}
-
-fn task(forward: &Forward, y_m: &Tensor, pseudo: &BTreeMap<Modality, Tensor>) -> Tensor {
-    let unimodal = pseudo
-        .iter()
-        .filter(|_| forward.heads.contains_key(&Target::Multimodal))
-        .map(|(n, y_n)| Unimodal { score: &forward.heads[&Target::Unimodal(*n)].score, pseudo_label: y_n });
-    task_loss(forward.score(), y_m, &unimodal.collect::<Vec<_>>())
 }

@@ -92,12 +92,13 @@ impl FusionLayer {
         let (a, h) = self.self_attention(x, noise); // A = MHA(X, X, X): (10); H = MHA(X, X, X): (15)
         let (s, mut g_s) = self.gated_sources(&a); // S = g_s * A: (17) (18)
         let r = self.cross_attention(&h, &s, noise); // R = MHA(H, S, S): (21)
-        let attended = a.into_iter().chain(r).filter(|(f, _)| is_wanted(f)).collect(); // A or R
+        let attended: Streams<Ragged> = a.into_iter().chain(r).filter(|(f, _)| is_wanted(f)).collect(); // A or R
         let y = self.gated_residual(&wanted, &attended, &gates, noise); // Y = LN(g_c * A + g_r * X): (11) (22)
         let output = self.feed_forward(&y, noise); // X^i = LN(Y + FFN(Y)): (12) (23)
 
-        let named = output.into_iter().zip(attended).map(|((f, output), (_, attention))| {
-            (f, StreamOutput { output, attention, gates: gates.remove(&f), source: g_s.remove(&f) })
+        let named = output.into_iter().map(|(f, output)| {
+            let (attention, gates, source) = (attended[&f].clone(), gates.remove(&f), g_s.remove(&f));
+            (f, StreamOutput { output, attention, gates, source })
         });
         named.collect()
     }
@@ -118,8 +119,8 @@ impl FusionLayer {
 
     /// A of audio and vision (10), H of the text-led streams (15).
     fn self_attention(&self, x: &Streams<Ragged>, noise: &Noise) -> (Streams<Ragged>, Streams<Ragged>) {
-        let of = |f| self.sags.get(f).map_or(&self.transformers[f].attention, |sag| &sag.self_attention);
-        let calls = x.iter().map(|(f, x)| (*f, (of(f), x)));
+        let mha = |f| self.sags.get(f).map_or(&self.transformers[f].attention, |sag| &sag.self_attention);
+        let calls = x.iter().map(|(f, x)| (*f, (mha(f), x)));
         let attended = together(calls, |calls| MultiHeadAttention::over_themselves(calls, noise));
         attended.into_iter().partition(|(f, _)| !f.is_text_led())
     }

@@ -19,14 +19,11 @@ pub mod gated_norm;
 pub mod gemm;
 pub mod linear;
 pub mod lstm;
-pub mod orthogonality;
 pub mod parallel;
 pub mod pooling;
 pub mod profile;
 pub mod recurrent;
 pub mod source_gate;
-pub mod task_loss;
-pub mod total_loss;
 pub mod ulgm;
 
 use std::ops::Range;

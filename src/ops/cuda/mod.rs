@@ -45,11 +45,8 @@ pub const SOURCES: &[Source] = &[
     super::gated_norm::cuda::SOURCE,
     super::linear::cuda::SOURCE,
     super::lstm::cuda::SOURCE,
-    super::orthogonality::cuda::SOURCE,
     super::pooling::cuda::SOURCE,
     super::source_gate::cuda::SOURCE,
-    super::task_loss::cuda::SOURCE,
-    super::total_loss::cuda::SOURCE,
     super::ulgm::cuda::SOURCE,
 ];
 

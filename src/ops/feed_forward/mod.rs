@@ -22,7 +22,7 @@ const BLOCK: usize = 64;
 /// Sums of gradients at most, each over the blocks of a part of the frames.
 const PARTS: usize = 8;
 
-/// LN(Y + dropout(W2 relu(W1 Y + b1) + b2)).
+/// X^i = LN(Y + FFN(Y)), (12) (23), FFN(Y) = dropout(W_2 relu(W_1 Y + b_1) + b_2).
 pub struct FeedForwardNorm<'a> {
     /// Y, `(sum T, d)`.
     pub y: &'a Ragged,

@@ -27,7 +27,7 @@ struct SourceGate {
     width: usize,
 }
 
-/// g_s = sigmoid(W_s A + b_s) per frame and channel, and g_s * A. Several at once.
+/// g_s = sigmoid(W_s A + b_s) per frame and channel, (17), and S = g_s * A, (18). Several at once.
 ///
 /// # Shapes
 /// `a` `(sum T, d)`.
