@@ -6,11 +6,11 @@ tensor of ints. There is no padding, hence no mask: recurrent scans start from z
 ends, convolutions see zeros beyond them, attention sees an utterance's own frames only.
 
 Autograd works, once: ``backward`` and ``torch.autograd.grad`` give gradients to every input that asks for
-them, the gradient of a gradient raises ``RuntimeError``; that of :func:`task_loss`, which is made of torch's own
-operations, does not. Results and gradients are the same bits on any number of threads, except that torch adds
-up the gradients of :func:`orthogonality` where ``B * d`` is 32,768 or more. Dropout is by counter: the same
-``seed`` drops the same elements, another seed others, and no global generator is read or advanced; give each
-place and each step a seed of its own.
+them, the gradient of a gradient raises ``RuntimeError``, except that of :func:`task_loss`, which is made of
+torch's own operations. Results and gradients are the same bits on any number of threads, except that torch
+adds up the gradients of :func:`orthogonality` where ``B * d`` is 32,768 or more. Dropout is by counter:
+the same ``seed`` drops the same elements, another seed others, and no global generator is read or advanced;
+give each place and each step a seed of its own.
 
 All tensors of a call have one dtype, ``float32`` or ``float64``, any strides, and are on one device: the CPU,
 or a CUDA device of compute capability 8.0 or later.
