@@ -43,7 +43,7 @@ impl Losses {
         config: &ModelConfig,
         part: f64,
     ) -> Self {
-        // The control of one modality alone has no pseudo-labels: its score is y_m's.
+        // The control of one modality alone has no pseudo-labels: y_m judges its score.
         let has_pseudo = forward.heads.contains_key(&Target::Multimodal);
         let unimodal = pseudo.iter().filter(|_| has_pseudo);
         let unimodal = unimodal.map(|(n, y_n)| (&forward.heads[&Target::Unimodal(*n)].score, y_n));
