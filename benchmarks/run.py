@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 OPS = (
     "linear", "conv1d", "lstm", "bigru_control", "attention", "source_gate", "gated_norm",
-    "feed_forward_norm", "cmd", "orthogonality", "task_loss", "ulgm_labels", "adam_",
+    "feed_forward_norm", "cmd", "ulgm_labels", "adam_",
 )  # fmt: skip
 
 

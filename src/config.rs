@@ -1,6 +1,6 @@
 //! Plain data: what a model is made of and how it is trained, with presets and validation beside it.
 //!
-//! Field names are those of section 11 of the specification; presets those of section 7.
+//! What the fields of a model mean stands in `docs/model.md`.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ pub enum Pooling {
     First,
 }
 
-/// The full model or one of the paper's ablations (section 8).
+/// The full model or one of the paper's ablations (Table 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Variant {
@@ -291,7 +291,7 @@ fn require(ok: bool, name: &str, expected: &str, got: impl std::fmt::Display) ->
 /// Names that [`preset`] knows.
 pub const PRESETS: [&str; 4] = ["mosi", "mosi-mmsa", "mosei", "mosei-mmsa"];
 
-/// The hyper-parameters of section 7 by name: Self-MM's own repository (`mosi`, `mosei`) and MMSA's
+/// The published hyper-parameters by name: those of Self-MM's own repository (`mosi`, `mosei`) and MMSA's
 /// set (`mosi-mmsa`, `mosei-mmsa`). Widths are those of MMSA's feature files.
 ///
 /// # Errors

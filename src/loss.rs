@@ -1,13 +1,15 @@
-//! task + alpha * sim + beta * diff, equations (24) to (26), (35) and (36).
+//! The loss of a batch, equations (24) to (26), (35) and (36), in libtorch's operations but for two of our own: the
+//! moments of (24), and P^T Q of (26).
+
+use std::collections::BTreeMap;
 
 use tch::Tensor;
 
 use crate::config::ModelConfig;
-use crate::model::{BranchOutput, Forward, Modality};
+use crate::model::{Forward, Modality, Stream, Streams, Target};
 use crate::ops::cmd::cmd;
-use crate::ops::orthogonality::orthogonalities;
-use crate::ops::task_loss::{Unimodal, task_loss};
-use crate::ops::total_loss::{Parts, total_loss};
+use crate::ops::linear::{Activation, linear};
+use crate::ops::{Linear, Weight};
 
 /// The loss of a batch.
 pub struct Losses {
@@ -22,7 +24,12 @@ pub const NAMES: [&str; 4] = ["task", "sim", "diff", "total"];
 
 impl Losses {
     /// Of a forward pass against the labels `y_m` and the pseudo-labels of each modality, `(B,)` each.
-    pub fn of(forward: &Forward, y_m: &Tensor, pseudo: &[(Modality, Tensor)], config: &ModelConfig) -> Self {
+    pub fn of(
+        forward: &Forward,
+        y_m: &Tensor,
+        pseudo: &BTreeMap<Modality, Tensor>,
+        config: &ModelConfig,
+    ) -> Self {
         Self::shared(forward, &Controls::of(forward), y_m, pseudo, config, 1.0)
     }
 
@@ -32,86 +39,118 @@ impl Losses {
         forward: &Forward,
         controls: &Controls,
         y_m: &Tensor,
-        pseudo: &[(Modality, Tensor)],
+        pseudo: &BTreeMap<Modality, Tensor>,
         config: &ModelConfig,
         part: f64,
     ) -> Self {
-        let task = task(forward, y_m, pseudo); // (35)
-        let sim = controls.similarity(); // (24) (25)
-        let diff = controls.differences(config.diff_normalize); // (26)
+        // The control of one modality alone has no pseudo-labels: y_m judges its score.
+        let has_pseudo = forward.heads.contains_key(&Target::Multimodal);
+        let unimodal = pseudo.iter().filter(|_| has_pseudo);
+        let unimodal = unimodal.map(|(n, y_n)| (&forward.heads[&Target::Unimodal(*n)].score, y_n));
+        let task = task(forward.score(), y_m, unimodal); // (35)
+        let sim = controls.similarity(); // (25)
+        let diff = controls.difference(config.diff_normalize); // (26)
         let (alpha, beta) = config.loss_weights();
-        let of = |part: f64| {
-            let (alpha, beta) = (alpha / part, beta / part);
-            total_loss(&Parts { task: &task, sim: sim.as_ref(), diff: &diff, alpha, beta }) // (36)
-        };
-        let (total, values) = of(1.0);
-        Self { total: if part < 1.0 { of(part).0 } else { total }, values }
+        let total = |part: f64| total(&task, [(&sim, alpha / part), (&diff, beta / part)]); // (36)
+
+        let whole = total(1.0);
+        let [sim, diff] =
+            [&sim, &diff].map(|part| part.as_ref().map_or_else(|| task.zeros_like(), Tensor::shallow_clone));
+        let values = tch::no_grad(|| Tensor::stack(&[&task, &sim, &diff, &whole], 0));
+        Self { total: if part < 1.0 { total(part) } else { whole }, values }
     }
 }
 
-/// Control vectors by branch: the modality's own and the text-led stream's, `(B, d)` each.
-pub struct Controls(Vec<(Option<Tensor>, Option<Tensor>)>);
+/// mean_i [ (yhat_m - y_m)^2 + sum_n tanh|y_n - y_m| * |yhat_n - y_n| ], (35), a scalar: the task loss. Labels are
+/// constants.
+///
+/// # Shapes
+/// `score` yhat_m, `y_m`, and of each other modality (yhat_n, y_n), `(B,)` each.
+pub fn task<'a>(
+    score: &Tensor,
+    y_m: &Tensor,
+    unimodal: impl Iterator<Item = (&'a Tensor, &'a Tensor)>,
+) -> Tensor {
+    let y_m = y_m.detach();
+    let mut error = (score - &y_m).square();
+    for (score, y_n) in unimodal {
+        let y_n = y_n.detach();
+        let weight = (&y_n - &y_m).abs().tanh();
+        error += weight * (score - &y_n).abs();
+    }
+    error.mean(error.kind())
+}
+
+/// ||P^T Q||_F^2, a scalar: a summand of the difference loss (26).
+///
+/// With `normalize`: columns centred over the batch, rows divided by their detached L2 norm (+ 1e-6), and the
+/// mean over the d * d entries instead of the sum.
+///
+/// # Shapes
+/// `p` and `q` `(B, d)`.
+pub fn orthogonality(p: &Tensor, q: &Tensor, normalize: bool) -> Tensor {
+    let [p, q] = [p, q].map(|x| if normalize { normalized(x) } else { x.shallow_clone() });
+    // By our own kernels: the same bits on any number of threads, and no cuBLAS in a captured step.
+    let bias = p.new_zeros([q.size()[1]], (p.kind(), p.device()));
+    let q = Linear { weight: Weight::of(q.tr()), bias: Weight::of(bias) };
+    let squares = linear(&p.tr(), &q, Activation::None).square(); // (P^T Q)^2, (d, d)
+    if normalize { squares.mean(squares.kind()) } else { squares.sum(squares.kind()) }
+}
+
+/// Columns centred over the batch, rows divided by their length + 1e-6, which is a constant.
+fn normalized(x: &Tensor) -> Tensor {
+    let x = x.contiguous();
+    let x = &x - x.mean_dim(0, true, x.kind());
+    let lengths = x.detach().square().sum_dim_intlist(1, true, x.kind()).sqrt(); // (B, 1)
+    x / (lengths + 1e-6)
+}
+
+/// task + alpha * sim + beta * diff, (36), of parts with their weights. A part of weight 0 gets no gradient.
+fn total(task: &Tensor, parts: [(&Option<Tensor>, f64); 2]) -> Tensor {
+    parts.into_iter().fold(task.shallow_clone(), |total, (part, weight)| match part {
+        Some(part) if weight > 0.0 => total + part * weight,
+        _ => total,
+    })
+}
+
+/// Control vectors c of the last layer by stream, `(B, d)` each; none in the variant without gates.
+pub struct Controls(Streams<Tensor>);
 
 impl Controls {
     /// Those of a forward pass.
     pub fn of(forward: &Forward) -> Self {
-        let handle = |control: Option<&Tensor>| control.map(Tensor::shallow_clone);
-        let of = |branch: &BranchOutput| {
-            let (own, text_led) = branch.controls();
-            (handle(own), handle(text_led))
-        };
-        Self(forward.branches.iter().map(of).collect())
+        Self(forward.controls().into_iter().map(|(f, c)| (f, c.shallow_clone())).collect())
     }
 
     /// All of them side by side, off the graph, `(B, n d)`; `None` without any.
     pub fn beside(&self) -> Option<Tensor> {
-        let all: Vec<Tensor> = self.all().map(Tensor::detach).collect();
+        let all: Vec<Tensor> = self.0.values().map(Tensor::detach).collect();
         (!all.is_empty()).then(|| Tensor::cat(&all, 1))
     }
 
     /// The same among the rows of other micro-batches, `(N, n d)`, where this one's begin at row `start`.
     pub fn among(&self, rows: &Tensor, start: i64) -> Self {
         let mut column = 0;
-        let mut widened = |own: &Option<Tensor>| {
-            own.as_ref().map(|own| {
-                let [count, width] = [0, 1].map(|axis| own.size()[axis]);
-                let others = rows.narrow(1, column, width);
-                let end = start + count;
-                column += width;
-                Tensor::cat(
-                    &[&others.narrow(0, 0, start), own, &others.narrow(0, end, others.size()[0] - end)],
-                    0,
-                )
-            })
-        };
-        Self(self.0.iter().map(|(own, text_led)| (widened(own), widened(text_led))).collect())
+        let widened = self.0.iter().map(|(f, own)| {
+            let [count, width] = [0, 1].map(|axis| own.size()[axis]);
+            let others = rows.narrow(1, column, width);
+            let end = start + count;
+            column += width;
+            let after = others.narrow(0, end, others.size()[0] - end);
+            (*f, Tensor::cat(&[&others.narrow(0, 0, start), own, &after], 0))
+        });
+        Self(widened.collect())
     }
 
-    fn all(&self) -> impl Iterator<Item = &Tensor> {
-        self.0.iter().flat_map(|(own, text_led)| [own, text_led]).flatten()
-    }
-
-    /// CMD between the two text-led streams, where there are two.
+    /// CMD(c_ta, c_tv), (25), where there are both.
     fn similarity(&self) -> Option<Tensor> {
-        let [(_, audio), (_, vision)] = &self.0[..] else { return None };
-        Some(cmd(audio.as_ref()?, vision.as_ref()?))
+        let [c_ta, c_tv] = Modality::ALL.map(|n| self.0.get(&Stream::TextLed(n)));
+        Some(cmd(c_ta?, c_tv?))
     }
 
-    /// Over (ta, a), (tv, v), as many as there are.
-    fn differences(&self, normalize: bool) -> Vec<Tensor> {
-        let pairs = self.0.iter().filter_map(|(own, text_led)| Some((text_led.as_ref()?, own.as_ref()?)));
-        let pairs: Vec<_> = pairs.collect();
-        if pairs.is_empty() { vec![] } else { orthogonalities(&pairs, normalize) }
+    /// sum over (ta, a), (tv, v) of ||C_f^T C_n||_F^2, (26), as many as there are.
+    fn difference(&self, normalize: bool) -> Option<Tensor> {
+        let pairs = self.0.iter().filter_map(|(f, c_f)| Some((c_f, self.0.get(&f.source()?)?)));
+        pairs.map(|(c_f, c_n)| orthogonality(c_f, c_n, normalize)).reduce(|sum, next| sum + next)
     }
-}
-
-/// The squared error of the multimodal head, and what the pseudo-labels make of the others'.
-fn task(forward: &Forward, y_m: &Tensor, pseudo: &[(Modality, Tensor)]) -> Tensor {
-    // The control of one modality alone has no pseudo-labels: its score is what the first term judges.
-    let branches = if forward.multimodal.is_some() { &forward.branches[..] } else { &[] };
-    let unimodal = branches
-        .iter()
-        .zip(pseudo)
-        .map(|(branch, (_, y_n))| Unimodal { score: &branch.head.score, pseudo_label: y_n });
-    task_loss(forward.score(), y_m, &unimodal.collect::<Vec<_>>())
 }

@@ -1,4 +1,4 @@
-//! The field's measures for CMU-MOSI and CMU-MOSEI (section 9), in float64.
+//! The field's measures for CMU-MOSI and CMU-MOSEI, in float64.
 
 use serde::Serialize;
 

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::ops::Weight;
 use crate::rng;
 
-/// Optimiser groups, in the order of flat storage (section 7).
+/// Optimiser groups, each with a learning rate and decay of its own, in the order of flat storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Group {
     Text,

@@ -1,17 +1,35 @@
-//! State of unimodal label generation over the training samples, section 6; Yu et al. 2021.
+//! Unimodal label generation (ULGM): pseudo-labels y_s, s in {a, v}, of every training sample, (29) to (34);
+//! Yu et al. 2021.
+//!
+//! In epoch n >= 2 a step moves the labels of its samples, `ops/ulgm` has the arithmetic:
+//!
+//! ```text
+//! D_u^p   = ||F_u - C_u^p||_2 / sqrt(d_u)          (29)   u in {m, a, v}
+//! D_u^n   = ||F_u - C_u^n||_2 / sqrt(d_u)          (30)
+//! alpha_u = (D_u^n - D_u^p) / (D_u^p + eps)        (31)
+//! y_s     = y_m alpha_s / alpha_m                  (32)   by the ratio
+//! y_s     = y_m + alpha_s - alpha_m                (33)   by the difference
+//! new_s   = (32) / 2 + (33) / 2                    (34)   clamped to [-bound, bound]
+//! y_s    <- (n - 1) / (n + 1) y_s + 2 / (n + 1) new_s     momentum
+//! ```
+//!
+//! Then it stores their features F_u, and moves the centres: C_u^p and C_u^n are the mean features of the samples
+//! with a positive and with a negative label, of u = m by y_m, else by y_u.
+
+use std::collections::BTreeMap;
 
 use tch::kind::Element;
 use tch::{Device, Kind, Tensor};
 
 use crate::batch::Index;
 use crate::device::Pointer;
-use crate::model::Modality;
-use crate::numeric::Real;
+use crate::model::{Modality, Target};
+use crate::numeric::{Number, Real};
 use crate::ops::autograd::{slice, slice_mut};
 use crate::ops::ulgm::cuda;
 use crate::ops::ulgm::{self as ops, relabel};
 
-/// Labels and features of every training sample for one of m, a, v, with the sums behind its centres.
+/// Labels and features F_u of every training sample for one u, with the sums behind its centres.
 struct Space {
     /// `(N,)`
     labels: Tensor,
@@ -31,8 +49,7 @@ pub struct Ulgm {
     exclude_zero: bool,
     /// Whether a sample has a label and a stored feature, `(N,)`.
     stored: Tensor,
-    multimodal: Space,
-    unimodal: Vec<(Modality, Space)>,
+    spaces: BTreeMap<Target, Space>,
 }
 
 /// What one step hands over: train-mode features and labels of a batch, and which of its samples count.
@@ -41,11 +58,9 @@ pub struct Step<'a> {
     /// True labels, `(B,)`.
     pub y_m: &'a Tensor,
     /// The pseudo-labels that [`Ulgm::pseudo_labels`] gave for them.
-    pub pseudo: &'a [(Modality, Tensor)],
-    /// F_m, `(B, dim)`.
-    pub multimodal: &'a Tensor,
-    /// F_a, F_v in the order of the model's modalities.
-    pub unimodal: &'a [&'a Tensor],
+    pub pseudo: &'a BTreeMap<Modality, Tensor>,
+    /// F_u, `(B, dim)` each.
+    pub features: BTreeMap<Target, &'a Tensor>,
     /// From 1.
     pub epoch: i64,
     /// On a device: where the number of the epoch stands.
@@ -57,8 +72,8 @@ pub struct Step<'a> {
 /// What the state is made for.
 pub struct Shape {
     pub samples: i64,
-    pub multimodal: i64,
-    pub unimodal: Vec<(Modality, i64)>,
+    /// Of F_u.
+    pub widths: BTreeMap<Target, i64>,
     pub kind: Kind,
     pub device: Device,
 }
@@ -66,58 +81,60 @@ pub struct Shape {
 impl Ulgm {
     /// No sample has a feature yet; each pseudo-label starts as its sample's true label.
     pub fn new(shape: &Shape, bound: f64, exclude_zero: bool) -> Self {
-        let space = |dim| Space::new(shape, dim);
         Self {
             samples: shape.samples,
             kind: shape.kind,
             bound,
             exclude_zero,
             stored: Tensor::zeros([shape.samples], (cuda::STORED, shape.device)),
-            multimodal: space(shape.multimodal),
-            unimodal: shape.unimodal.iter().map(|&(modality, dim)| (modality, space(dim))).collect(),
+            spaces: shape.widths.iter().map(|(u, dim)| (*u, Space::new(shape, *dim))).collect(),
         }
     }
 
     /// Current pseudo-labels of the samples of a batch, whose true labels are `y_m`, `(B,)` each.
-    pub fn pseudo_labels(&self, index: &Index, y_m: &Tensor) -> Vec<(Modality, Tensor)> {
+    pub fn pseudo_labels(&self, index: &Index, y_m: &Tensor) -> BTreeMap<Modality, Tensor> {
         let labels: Vec<Tensor> = match &index.on_device {
             Some(index) => {
-                let spaces: Vec<_> = self.unimodal.iter().map(|(_, space)| space.on_device()).collect();
+                let spaces: Vec<_> = self.unimodal().map(|(_, space)| space.on_device()).collect();
                 cuda::current(&index.get(0), &self.stored, y_m, &spaces)
             }
             None if self.kind == Kind::Double => self.current::<f64>(&index.values, y_m),
             None => self.current::<f32>(&index.values, y_m),
         };
-        self.unimodal.iter().map(|(modality, _)| *modality).zip(labels).collect()
+        self.unimodal().map(|(modality, _)| modality).zip(labels).collect()
     }
 
     /// All pseudo-labels by dataset index, `(N,)` each; NaN for a sample that training has not seen.
-    pub fn all_pseudo_labels(&self) -> Vec<(Modality, Tensor)> {
+    pub fn all_pseudo_labels(&self) -> BTreeMap<Modality, Tensor> {
         let unseen = self.stored.eq(0);
-        let of = |space: &Space| space.labels.masked_fill(&unseen, f64::NAN);
-        self.unimodal.iter().map(|(modality, space)| (*modality, of(space))).collect()
+        self.unimodal().map(|(s, space)| (s, space.labels.masked_fill(&unseen, f64::NAN))).collect()
     }
 
-    /// Widths of the features, the multimodal ones first.
-    pub fn widths(&self) -> Vec<i64> {
-        let spaces = std::iter::once(&self.multimodal).chain(self.unimodal.iter().map(|(_, space)| space));
-        spaces.map(|space| space.features.size()[1]).collect()
+    /// Widths of the features.
+    pub fn widths(&self) -> impl Iterator<Item = (Target, i64)> {
+        self.spaces.iter().map(|(u, space)| (*u, space.features.size()[1]))
     }
 
     /// All of its state by name: `ulgm.stored`, and of each space its labels, features, sums and counts.
     pub fn tensors(&self) -> Vec<(String, Tensor)> {
         let handle = |tensor: &Tensor| tensor.shallow_clone();
-        let spaces = std::iter::once(("multimodal", &self.multimodal));
-        let spaces = spaces.chain(self.unimodal.iter().map(|(modality, space)| (modality.name(), space)));
         let mut tensors = vec![("ulgm.stored".to_owned(), handle(&self.stored))];
-        for (name, Space { labels, features, sums, counts }) in spaces {
+        for (u, Space { labels, features, sums, counts }) in &self.spaces {
             for (what, tensor) in
                 [("labels", labels), ("features", features), ("sums", sums), ("counts", counts)]
             {
-                tensors.push((format!("ulgm.{name}.{what}"), handle(tensor)));
+                tensors.push((format!("ulgm.{}.{what}", u.name()), handle(tensor)));
             }
         }
         tensors
+    }
+
+    /// The spaces of audio and vision.
+    fn unimodal(&self) -> impl Iterator<Item = (Modality, &Space)> {
+        self.spaces.iter().filter_map(|(u, space)| match u {
+            Target::Multimodal => None,
+            Target::Unimodal(modality) => Some((*modality, space)),
+        })
     }
 
     /// Updates labels (from epoch 2 on), then features, then centres.
@@ -138,7 +155,7 @@ impl Ulgm {
             rows.iter().zip(y_m).map(label).collect()
         };
         // SAFETY: as above.
-        let labels = self.unimodal.iter().map(|(_, space)| unsafe { slice(&space.labels) });
+        let labels = self.unimodal().map(|(_, space)| unsafe { slice(&space.labels) });
         labels.map(|labels| Tensor::from_slice(&of(labels))).collect()
     }
 
@@ -147,35 +164,31 @@ impl Ulgm {
         // SAFETY: labels and features of this step, which nobody writes.
         let pick = |x: &Tensor, width| pick::<T>(unsafe { slice(x) }, width, &places);
         let y_m = pick(step.y_m, 1);
-        let multimodal = pick(step.multimodal, self.multimodal.dim());
-        let centres_m = self.multimodal.centres::<T>();
-        let updates: Vec<(Vec<T>, Vec<T>)> = self
-            .unimodal
-            .iter()
-            .zip(step.unimodal.iter().zip(step.pseudo))
-            .map(|((_, space), (features, (_, pseudo)))| {
-                let features = pick(features, space.dim());
-                let mut labels = pick(pseudo, 1);
-                // Labels stay where a class has no sample yet.
-                let centres = space.centres::<T>(); // (29) (30)
-                if let (true, Some(own), Some(of_m)) = (step.epoch >= 2, &centres, &centres_m) {
-                    let call = ops::Relabel {
-                        own: of(&features, own),
-                        multimodal: of(&multimodal, of_m),
-                        y_m: &y_m,
-                        epoch: step.epoch,
-                        bound: self.bound,
-                    };
-                    relabel(call, &mut labels);
-                }
-                (labels, features)
-            })
-            .collect();
+        let features: BTreeMap<Target, Vec<T>> =
+            self.spaces.iter().map(|(u, space)| (*u, pick(step.features[u], space.dim()))).collect();
+        let multimodal = &features[&Target::Multimodal];
+        let centres_m = self.spaces[&Target::Multimodal].centres::<T>();
+        let mut labels = BTreeMap::from([(Target::Multimodal, y_m.clone())]);
+        for (s, space) in self.unimodal() {
+            let (target, mut y_s) = (Target::Unimodal(s), pick(&step.pseudo[&s], 1));
+            // Labels stay where a class has no sample yet.
+            let centres = space.centres::<T>();
+            if let (true, Some(own), Some(of_m)) = (step.epoch >= 2, &centres, &centres_m) {
+                let call = ops::Relabel {
+                    own: of(&features[&target], own),
+                    multimodal: of(multimodal, of_m),
+                    y_m: &y_m,
+                    epoch: step.epoch,
+                    bound: self.bound,
+                };
+                relabel(call, &mut y_s); // (29) to (34)
+            }
+            labels.insert(target, y_s);
+        }
         // SAFETY: the state is this one's own, which `&mut self` lends.
         let stored = unsafe { slice_mut::<u8>(&mut self.stored) };
-        self.multimodal.replace(&rows, stored, (&y_m, &multimodal), self.exclude_zero);
-        for ((labels, features), (_, space)) in updates.iter().zip(&mut self.unimodal) {
-            space.replace(&rows, stored, (labels, features), self.exclude_zero);
+        for (u, space) in &mut self.spaces {
+            space.replace(&rows, stored, (&labels[u], &features[u]), self.exclude_zero);
         }
         for row in rows {
             stored[row] = 1;
@@ -183,14 +196,12 @@ impl Ulgm {
     }
 
     fn update_on_device(&self, rows: &Tensor, step: &Step) {
-        let multimodal = (self.multimodal.on_device(), step.multimodal);
-        let unimodal = self.unimodal.iter().zip(step.unimodal);
-        let unimodal = unimodal.map(|((_, space), features)| (space.on_device(), *features));
+        let spaces = self.spaces.iter().map(|(u, space)| (space.on_device(), step.features[u]));
         cuda::step(&cuda::Step {
             rows,
             stored: &self.stored,
             y_m: step.y_m,
-            spaces: &std::iter::once(multimodal).chain(unimodal).collect::<Vec<_>>(),
+            spaces: &spaces.collect::<Vec<_>>(), // m first
             epoch: step.epoch_at,
             unless: step.unless,
             bound: self.bound,
@@ -219,7 +230,7 @@ impl Space {
         cuda::Space { labels, features, sums, counts }
     }
 
-    /// Mean features of the positive and of the negative class, where both have a sample.
+    /// C_u^p and C_u^n, where both classes have a sample.
     fn centres<T: Real>(&self) -> Option<[Vec<T>; 2]> {
         // SAFETY: written by `replace` alone, which has them to itself.
         let (sums, counts) = unsafe { (slice::<f64>(&self.sums), slice::<f64>(&self.counts)) };
@@ -238,7 +249,7 @@ impl Space {
         (labels, features): (&[T], &[T]),
         exclude_zero: bool,
     ) {
-        let zero = <T as Real>::ZERO;
+        let zero = <T as Number>::ZERO;
         let class = |label: T| match label {
             label if label < zero => Some(1),
             label if label > zero || !exclude_zero => Some(0),

@@ -6,9 +6,11 @@ tensor of ints. There is no padding, hence no mask: recurrent scans start from z
 ends, convolutions see zeros beyond them, attention sees an utterance's own frames only.
 
 Autograd works, once: ``backward`` and ``torch.autograd.grad`` give gradients to every input that asks for
-them, the gradient of a gradient raises ``RuntimeError``. Results and gradients are the same bits on any
-number of threads. Dropout is by counter: the same ``seed`` drops the same elements, another seed others,
-and no global generator is read or advanced; give each place and each step a seed of its own.
+them, the gradient of a gradient raises ``RuntimeError``, except that of :func:`task_loss`, which is made of
+torch's own operations. Results and gradients are the same bits on any number of threads, except that torch
+adds up the gradients of :func:`orthogonality` where ``B * d`` is 32,768 or more. Dropout is by counter:
+the same ``seed`` drops the same elements, another seed others, and no global generator is read or advanced;
+give each place and each step a seed of its own.
 
 All tensors of a call have one dtype, ``float32`` or ``float64``, any strides, and are on one device: the CPU,
 or a CUDA device of compute capability 8.0 or later.
@@ -459,7 +461,7 @@ def ulgm_labels(
     epoch: int,
     bound: float = 3.0,
 ) -> Tensor:
-    """The pseudo-labels of one modality s that ULGM (31)-(34) makes of those it had. Not differentiable.
+    """The pseudo-labels of one modality s that ULGM (29)-(34) makes of those it had. Not differentiable.
 
     With ``D = ||F - C||_2 / sqrt(dim)`` to the positive and negative centres and
     ``alpha = (D^n - D^p) / (D^p + eps)``, of s and of the multimodal features m:

@@ -13,7 +13,7 @@ use tch::{Device, IndexOp, Kind, Tensor};
 
 use crate::device::{runs_on, to_device};
 use crate::error::{Error, Result};
-use crate::numeric::Real;
+use crate::numeric::{Number, Real};
 use crate::ops::autograd::slice;
 use crate::ops::embedding::Tokens;
 use crate::ragged::{Layout, Ragged};
@@ -344,7 +344,7 @@ fn first_broken<T: Real + Element>(packed: &Tensor) -> Option<usize> {
     // SAFETY: `pack_frames` has just made it, and lends it for this call.
     let (elements, width) = (unsafe { slice::<T>(packed) }, packed.size()[1].max(1) as usize);
     // A finite number times zero is zero, any other NaN.
-    let zero = <T as Real>::ZERO;
+    let zero = <T as Number>::ZERO;
     let is_broken = |row: &[T]| row.iter().any(|&x| x * zero != zero);
     elements.chunks(width).position(is_broken)
 }

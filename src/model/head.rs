@@ -1,4 +1,5 @@
-//! Prediction heads, equations (27) and (28).
+//! Prediction heads of u in {m, a, v}, equations (27) and (28), which have one form:
+//! F_u = relu(W_1 dropout(z_u) + b_1), y_u = W_3 relu(W_2 F_u + b_2) + b_3.
 
 use tch::Tensor;
 
@@ -16,7 +17,7 @@ pub struct Head {
     dropout: f64,
 }
 
-/// What a head says of each utterance.
+/// What a head computes of each utterance.
 pub struct HeadOutput {
     /// F_u, `(B, features)`: the representation that ULGM sees.
     pub features: Tensor,
@@ -34,6 +35,11 @@ impl Head {
         }
     }
 
+    /// Width of F_u.
+    pub fn features(&self) -> i64 {
+        self.linear1.weight.value.size()[0]
+    }
+
     /// Each head from its pooled streams `z` `(B, input)`.
     pub fn forward(heads: &[(&Self, Tensor)], noise: &Noise) -> Vec<HeadOutput> {
         let z: Vec<Tensor> =
@@ -42,9 +48,9 @@ impl Head {
             let calls = heads.iter().zip(x).map(|((head, _), x)| (x, layer(head), activation));
             linears(&calls.collect::<Vec<_>>())
         };
-        let features = map(&z, |head| &head.linear1, Activation::Relu);
+        let features = map(&z, |head| &head.linear1, Activation::Relu); // F_u
         let hidden = map(&features, |head| &head.linear2, Activation::Relu);
-        let scores = map(&hidden, |head| &head.linear3, Activation::None);
+        let scores = map(&hidden, |head| &head.linear3, Activation::None); // y_u
         let both = features.into_iter().zip(scores);
         both.map(|(features, score)| HeadOutput { features, score: score.squeeze_dim(1) }).collect()
     }

@@ -47,10 +47,12 @@ pub fn recurrent(scope: &Scope, gates: i64, input: i64, hidden: i64, suffix: &st
     }
 }
 
-/// MHA(Q, K, V) of section 3: input projections W_q, W_k, W_v in one, heads, output projection.
+/// MHA(Q, K, V) = concat_h(dropout(softmax(Q_h K_h^T / sqrt(d / heads))) V_h) W_o + b_o, where Q_h, K_h and V_h are
+/// the channels of head h in Q W_q + b_q, K W_k + b_k and V W_v + b_v; (10), (15), (21).
 ///
 /// The streams of a layer are given together: they do not depend on each other and run at the same time.
 pub struct MultiHeadAttention {
+    /// W_q, W_k and W_v one below the other.
     in_proj: Linear,
     out_proj: Linear,
     heads: i64,
@@ -74,47 +76,49 @@ impl MultiHeadAttention {
     }
 
     /// MHA(X, X, X) of each stream, `(sum T, d)`.
-    pub fn over_themselves(streams: &[(&Self, &Ragged)], noise: &Noise) -> Vec<Tensor> {
-        let joined = project(streams.iter().map(|(mha, x)| (&x.frames, &mha.in_proj)));
-        let calls = streams.iter().zip(&joined).map(|((mha, x), joined)| Attention {
-            qkv: Qkv::Joined(joined),
+    pub fn over_themselves(streams: &[(&Self, &Ragged)], noise: &Noise) -> Vec<Ragged> {
+        let qkv = affine(streams.iter().map(|(mha, x)| (&x.frames, &mha.in_proj))); // (sum T, 3 d)
+        let calls = streams.iter().zip(&qkv).map(|((mha, x), qkv)| Attention {
+            qkv: Qkv::Joined(qkv),
             queries: &x.layout,
             keys: &x.layout,
             heads: mha.heads,
             dropout: noise.dropout(mha.dropout),
         });
-        let mixed = attention(&calls.collect::<Vec<_>>());
-        project(streams.iter().zip(&mixed).map(|((mha, _), mixed)| (mixed, &mha.out_proj)))
+        let heads = attention(&calls.collect::<Vec<_>>()); // (sum T, d)
+        let attended = affine(streams.iter().zip(&heads).map(|((mha, _), heads)| (heads, &mha.out_proj)));
+        streams.iter().zip(attended).map(|((_, x), attended)| x.with(attended)).collect()
     }
 
     /// MHA(H, S, S) of each stream: queries of one sequence, keys and values of another, `(sum Th, d)`.
-    pub fn over_sources(streams: &[(&Self, &Ragged, &Ragged)], noise: &Noise) -> Vec<Tensor> {
-        let parts: Vec<[Linear; 2]> = streams
+    pub fn over_sources(streams: &[(&Self, &Ragged, &Ragged)], noise: &Noise) -> Vec<Ragged> {
+        let in_proj: Vec<[Linear; 2]> = streams
             .iter()
             .map(|(mha, ..)| {
                 let d = mha.width();
                 [mha.in_proj.rows(0, d), mha.in_proj.rows(d, 2 * d)]
             })
             .collect();
-        let sides = streams.iter().zip(&parts);
-        let projected = project(sides.flat_map(|((_, h, s), [q, kv])| [(&h.frames, q), (&s.frames, kv)]));
+        let sides = streams.iter().zip(&in_proj);
+        let projected = affine(sides.flat_map(|((_, h, s), [q, kv])| [(&h.frames, q), (&s.frames, kv)]));
         let calls = streams.iter().zip(projected.chunks_exact(2)).map(|((mha, h, s), sides)| Attention {
-            qkv: Qkv::OverSource(&sides[0], &sides[1]),
+            qkv: Qkv::OverSource(&sides[0], &sides[1]), // (sum Th, d), (sum Ts, 2 d)
             queries: &h.layout,
             keys: &s.layout,
             heads: mha.heads,
             dropout: noise.dropout(mha.dropout),
         });
-        let mixed = attention(&calls.collect::<Vec<_>>());
-        project(streams.iter().zip(&mixed).map(|((mha, ..), mixed)| (mixed, &mha.out_proj)))
+        let heads = attention(&calls.collect::<Vec<_>>()); // (sum Th, d)
+        let attended = affine(streams.iter().zip(&heads).map(|((mha, ..), heads)| (heads, &mha.out_proj)));
+        streams.iter().zip(attended).map(|((_, h, _), attended)| h.with(attended)).collect()
     }
 
-    /// What [`Self::over_sources`] weighs the values with, of one stream and without dropout: one
+    /// The probabilities softmax(Q_h K_h^T / sqrt(d / heads)) of [`Self::over_sources`], of one stream: one
     /// `(heads, Th, Ts)` an utterance. The op never holds them, so they are computed here by themselves.
     pub fn probabilities(&self, h: &Ragged, s: &Ragged) -> Vec<Tensor> {
         let d = self.width();
         let (q, k) = (self.in_proj.rows(0, d), self.in_proj.rows(d, d));
-        let projected = project([(&h.frames, &q), (&s.frames, &k)].into_iter());
+        let projected = affine([(&h.frames, &q), (&s.frames, &k)].into_iter());
         let by_head = |x: Tensor| x.view([-1, self.heads, d / self.heads]).transpose(0, 1);
         let queries = split(&projected[0], &h.layout).into_iter().map(by_head);
         let keys = split(&projected[1], &s.layout).into_iter().map(by_head);
@@ -128,11 +132,11 @@ impl MultiHeadAttention {
 }
 
 /// Several affine maps at once.
-fn project<'a>(maps: impl Iterator<Item = (&'a Tensor, &'a Linear)>) -> Vec<Tensor> {
+fn affine<'a>(maps: impl Iterator<Item = (&'a Tensor, &'a Linear)>) -> Vec<Tensor> {
     linears(&maps.map(|(x, weights)| (x, weights, Activation::None)).collect::<Vec<_>>())
 }
 
-/// The control vector of a stream and the two gates that it opens, equations (7)-(9), (16), (19), (20).
+/// A stream's control vector and the two gates that it opens.
 pub struct Gates {
     forward: Recurrent,
     backward: Recurrent,
@@ -140,7 +144,7 @@ pub struct Gates {
     compound: Linear,
 }
 
-/// What [`Gates::open`] returns, `(B, d)` each.
+/// c, g_r and g_c, `(B, d)` each.
 pub struct OpenGates {
     pub control: Tensor,
     pub retain: Tensor,
@@ -160,14 +164,16 @@ impl Gates {
 
     /// The gates of each stream.
     pub fn open(streams: &[(&Self, &Ragged)]) -> Vec<OpenGates> {
-        let scans =
-            streams.iter().map(|(gates, x)| Bigru { x, forward: &gates.forward, backward: &gates.backward });
-        let controls = bigru_control(&scans.collect::<Vec<_>>());
-        let maps = streams.iter().zip(&controls).flat_map(|((gates, _), control)| {
-            [&gates.retain, &gates.compound].map(|gate| (control, gate, Activation::Sigmoid))
+        let scans = streams.iter().map(|(Self { forward, backward, .. }, x)| Bigru { x, forward, backward });
+        let c = bigru_control(&scans.collect::<Vec<_>>()); // c = mean_t BiGRU(X): (7) (16)
+        let maps = streams.iter().zip(&c).flat_map(|((gates, _), c)| {
+            [
+                (c, &gates.retain, Activation::Sigmoid), // g_r = sigmoid(W_r c + b_r): (8) (19)
+                (c, &gates.compound, Activation::Sigmoid), // g_c = sigmoid(W_c c + b_c): (9) (20)
+            ]
         });
         let mut opened = linears(&maps.collect::<Vec<_>>()).into_iter();
         let mut next = || opened.next().expect("two gates a stream");
-        controls.into_iter().map(|control| OpenGates { retain: next(), compound: next(), control }).collect()
+        c.into_iter().map(|control| OpenGates { retain: next(), compound: next(), control }).collect()
     }
 }

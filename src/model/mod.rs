@@ -1,78 +1,40 @@
 //! The graph of MMILN, read as the paper: encoders, L fusion layers, heads.
 //!
-//! Audio and vision are two branches that meet text in the SAG stack and each other only in the
-//! multimodal head. A model may have both, one, or none of them; without text it is the control of one
-//! modality alone (section 8).
+//! Audio and vision meet text in the SAG stack and each other only in the multimodal head. A model may have both,
+//! one, or none of them; without text it is the control of one modality alone.
 
 pub mod encoder;
 pub mod fusion;
 pub mod head;
 pub mod layers;
-pub mod transformer;
+pub mod streams;
+
+use std::collections::BTreeMap;
 
 use tch::Tensor;
 
 use crate::batch::Batch;
 use crate::config::{ModelConfig, Pooling};
 use crate::error::{Error, Result};
-use crate::ops::pooling::pools;
-use crate::params::{Builder, Scope};
+use crate::ops::pooling::{pool, pools};
+use crate::params::Builder;
 use crate::ragged::Ragged;
 use crate::rng::Noise;
 use encoder::audio_vision::{SequenceEncoder, Shape};
 use encoder::bert::BertConfig;
 use encoder::text::TextEncoder;
-use fusion::{FusionLayer, LayerOutput, Streams};
+use fusion::{FusionLayer, StreamOutput};
 use head::{Head, HeadOutput};
-use transformer::StreamOutput;
-
-/// The modalities that supplement text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Modality {
-    Audio,
-    Vision,
-}
-
-impl Modality {
-    pub const ALL: [Self; 2] = [Self::Audio, Self::Vision];
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Audio => "audio",
-            Self::Vision => "vision",
-        }
-    }
-
-    /// Name of the text-led stream that reads this modality.
-    pub fn text_led(self) -> &'static str {
-        match self {
-            Self::Audio => "text_audio",
-            Self::Vision => "text_vision",
-        }
-    }
-
-    fn of(self, batch: &Batch) -> Option<&Ragged> {
-        match self {
-            Self::Audio => batch.audio.as_ref(),
-            Self::Vision => batch.vision.as_ref(),
-        }
-    }
-}
+use streams::together;
+pub use streams::{Modality, Stream, Streams, Target};
 
 /// The model's graph. Its tensors are the leaves that [`crate::params::Params`] holds.
 pub struct Model {
     pub config: ModelConfig,
     text: Option<TextEncoder>,
-    branches: Vec<Branch>,
-    head: Option<Head>,
-}
-
-/// One supplementary modality: encoder, its two streams layer by layer, head.
-struct Branch {
-    modality: Modality,
-    width: i64,
-    encoder: SequenceEncoder,
+    encoders: BTreeMap<Modality, SequenceEncoder>,
     layers: Vec<FusionLayer>,
-    head: Head,
+    heads: BTreeMap<Target, Head>,
 }
 
 /// How much of a forward pass is wanted.
@@ -85,69 +47,74 @@ pub enum Wanted {
 
 /// What a forward pass computes.
 pub struct Forward {
-    /// y_m and F_m; `None` in the control of one modality alone.
-    pub multimodal: Option<HeadOutput>,
-    /// Empty where the score alone was wanted and does not come from one of them.
-    pub branches: Vec<BranchOutput>,
-}
-
-pub struct BranchOutput {
-    pub modality: Modality,
-    pub head: HeadOutput,
-    pub layers: Vec<LayerOutput>,
+    /// y_u and F_u; of the multimodal head alone where the score was wanted and comes from that.
+    pub heads: BTreeMap<Target, HeadOutput>,
+    /// What each layer computes of each stream, from the first on.
+    pub layers: Vec<Streams<StreamOutput>>,
 }
 
 impl Forward {
-    /// The model's score of each utterance, `(B,)`.
+    /// The model's score of each utterance, `(B,)`: y_m, or that of the control of one modality alone.
+    ///
+    /// # Panics
+    /// Never: a model has a head.
     pub fn score(&self) -> &Tensor {
-        let head = self.multimodal.as_ref().unwrap_or_else(|| &self.branches[0].head);
-        &head.score
+        &self.heads.values().next().expect("a model has a head").score
     }
-}
 
-impl BranchOutput {
-    /// Control vectors of the last layer, (the modality's own, the text-led stream's), `(B, d)` each.
-    pub fn controls(&self) -> (Option<&Tensor>, Option<&Tensor>) {
-        fn control(stream: &StreamOutput) -> Option<&Tensor> {
-            stream.gates.as_ref().map(|g| &g.control)
-        }
-        let last = self.layers.last();
-        (
-            last.and_then(|layer| layer.alone.as_ref()).and_then(control),
-            last.and_then(|layer| layer.text_led.as_ref()).and_then(control),
-        )
+    /// F_u, `(B, features)` each: what ULGM reads.
+    pub fn features(&self) -> BTreeMap<Target, &Tensor> {
+        self.heads.iter().map(|(u, head)| (*u, &head.features)).collect()
+    }
+
+    /// Control vectors of the last layer, `(B, d)` each; none in the variant without gates.
+    pub fn controls(&self) -> Streams<&Tensor> {
+        let last = self.layers.last().into_iter().flatten();
+        last.filter_map(|(f, stream)| Some((*f, &stream.gates.as_ref()?.control))).collect()
     }
 }
 
 impl Model {
-    /// Declares all parameters, names as in section 10.
+    /// Declares all parameters.
     pub fn new(builder: &Builder, config: ModelConfig, bert: Option<BertConfig>) -> Self {
         let root = builder.root();
-        let branches: Vec<Branch> = Modality::ALL
-            .into_iter()
-            .filter(|m| modality_width(*m, &config) > 0)
-            .map(|modality| Branch::new(&root, modality, &config))
-            .collect();
-        let text = config.has_text().then(|| TextEncoder::new(&root.at("text"), &config, bert));
-        let head = config.has_text().then(|| {
-            // Concatenated: one text-led stream a branch; or X_t^0 and each branch's own stream.
-            let pooled = if config.has_gate_fusion() { branches.len().max(1) } else { 1 + branches.len() };
+        let (mut encoders, mut heads) = (BTreeMap::new(), BTreeMap::new());
+        let mut layers: Vec<FusionLayer> = (0..config.num_layers).map(|_| FusionLayer::default()).collect();
+        for modality in Modality::ALL {
+            let (shape, features, dropout) = sizes(modality, &config);
+            if shape.input == 0 {
+                continue;
+            }
+            let scope = root.at(modality.name());
+            encoders.insert(modality, SequenceEncoder::new(&scope, &shape, config.embed_dropout));
+            for (i, layer) in layers.iter_mut().enumerate() {
+                layer.add(modality, &root.at("fusion").at(i), &config);
+            }
+            let scope = root.at("heads").at(modality.name());
+            let head = Head::new(&scope, config.d_model, features, dropout);
+            heads.insert(Target::Unimodal(modality), head);
+        }
+        let text = config.has_text().then(|| {
+            // z_m has the width of its pooled streams, see `pool`.
+            let pooled = if config.has_gate_fusion() { encoders.len().max(1) } else { 1 + encoders.len() };
             let width = config.d_model * i64::try_from(pooled).unwrap_or(i64::MAX);
-            let scope = root.at("heads").at("multimodal");
-            Head::new(&scope, width, config.multimodal_features, config.multimodal_dropout)
+            let text = TextEncoder::new(&root.at("text"), &config, bert);
+            let scope = root.at("heads").at(Target::Multimodal.name());
+            let head = Head::new(&scope, width, config.multimodal_features, config.multimodal_dropout);
+            heads.insert(Target::Multimodal, head);
+            text
         });
-        Self { config, text, branches, head }
+        Self { config, text, encoders, layers, heads }
     }
 
-    /// The supplementary modalities that this model has, with the width of their head's features.
-    pub fn modalities(&self) -> impl Iterator<Item = (Modality, i64)> {
-        self.branches.iter().map(|branch| {
-            let features = match branch.modality {
-                Modality::Audio => self.config.audio_features,
-                Modality::Vision => self.config.vision_features,
-            };
-            (branch.modality, features)
-        })
+    /// The supplementary modalities that this model has.
+    pub fn modalities(&self) -> impl Iterator<Item = Modality> {
+        self.encoders.keys().copied()
+    }
+
+    /// Width of F_u of each head.
+    pub fn feature_widths(&self) -> BTreeMap<Target, i64> {
+        self.heads.iter().map(|(u, head)| (*u, head.features())).collect()
     }
 
     /// Whether the model can read this batch.
@@ -161,15 +128,15 @@ impl Model {
             };
             encoder.check(text)?;
         }
-        for Branch { modality, width, .. } in &self.branches {
-            let name = modality.name();
-            match modality.of(batch) {
+        for &modality in self.encoders.keys() {
+            let (name, Shape { input: width, .. }) = (modality.name(), sizes(modality, &self.config).0);
+            match frames(batch, modality) {
                 None => {
                     return Err(Error::Batch(format!(
                         "the batch has no {name}, the model was built for {name} {width} wide ({name}_dim)"
                     )));
                 }
-                Some(frames) if frames.frames.size()[1] != *width => {
+                Some(frames) if frames.frames.size()[1] != width => {
                     return Err(Error::Batch(format!(
                         "{name} must be {width} wide ({name}_dim), got {}",
                         frames.frames.size()[1]
@@ -195,119 +162,102 @@ impl Model {
 
     /// Scores, features and every stream of a batch that [`Model::check`] admits.
     pub fn forward(&self, batch: &Batch, wanted: Wanted, noise: &Noise) -> Forward {
-        let text = self.text.as_ref().zip(batch.text.as_ref()).map(|(e, text)| e.forward(text, noise)); // X_t^0
-        // The score is the multimodal head's, which with a SAG stack reads the text-led streams alone.
-        let own = wanted == Wanted::Everything || !self.config.has_gate_fusion();
-        let layers = self.fuse(batch, text.as_ref(), own, noise);
-        let outputs: Vec<&LayerOutput> = layers.iter().filter_map(|layers| layers.last()).collect();
-        let (pooled, unimodal) = self.pool(text.as_ref(), &outputs);
+        // The score is y_m, which with a SAG stack reads the text-led streams alone.
+        let unimodal = wanted == Wanted::Everything || !self.config.has_gate_fusion();
+        let last = self.layers.len() - 1;
 
-        let multimodal = self.head.iter().map(|head| (head, Tensor::cat(&pooled, 1))); // (27)
-        let branches = self.branches.iter().map(|branch| &branch.head).zip(unimodal); // (28)
-        let mut heads = Head::forward(&multimodal.chain(branches).collect::<Vec<_>>(), noise).into_iter();
-        let multimodal = self.head.as_ref().and_then(|_| heads.next());
-        let branches = self.branches.iter().zip(layers).zip(heads);
-        let branches =
-            branches.map(|((b, layers), head)| BranchOutput { modality: b.modality, head, layers }).collect();
-        Forward { multimodal, branches }
+        let text = self.encode_text(batch, noise); // X_t^0: (3) (4)
+        let mut x = self.encode(batch, text.as_ref(), noise); // X_n^0 and X_f^0 = X_t^0: (1) (2) (4)
+        let mut layers = vec![];
+        for (i, layer) in self.layers.iter().enumerate() {
+            let outputs = layer.forward(&x, unimodal || i < last, noise); // X^i from X^{i-1}: (7) to (23)
+            x = outputs.iter().map(|(f, stream)| (*f, stream.output.clone())).collect();
+            layers.push(outputs);
+        }
+        let z = self.pool(text.as_ref(), &x); // z_u
+        let calls = z.into_iter().map(|(u, z)| (u, (&self.heads[&u], z)));
+        let heads = together(calls, |calls| Head::forward(calls, noise)); // F_u, y_u: (27) (28)
+        Forward { heads, layers }
     }
 
-    /// Probabilities of the cross attention (21) without dropout, by layer and modality, one
+    /// Probabilities of the cross-attention (21) without dropout, by layer and text-led stream: one
     /// `(heads, T_t, T_n)` an utterance of a batch that [`Model::check`] admits; none without a SAG stack.
-    pub fn attention_maps(&self, batch: &Batch) -> Vec<(usize, Modality, Vec<Tensor>)> {
+    pub fn attention_maps(&self, batch: &Batch) -> Vec<Streams<Vec<Tensor>>> {
         let noise = Noise::off();
-        let Some((encoder, text)) = self.text.as_ref().zip(batch.text.as_ref()) else { return vec![] };
-        let x = encoder.forward(text, &noise); // X_t^0
-        let mut maps = vec![];
-        for (branch, outputs) in self.branches.iter().zip(self.fuse(batch, Some(&x), true, &noise)) {
-            let mut x = &x;
-            for (i, (layer, output)) in branch.layers.iter().zip(&outputs).enumerate() {
-                let (Some(alone), Some(text_led)) = (&output.alone, &output.text_led) else { continue };
-                let a = alone.output.with(alone.attention.shallow_clone());
-                maps.extend(layer.attention_maps(x, &a).map(|maps| (i, branch.modality, maps)));
-                x = &text_led.output; // X_f^i
-            }
-        }
-        maps
+        let mut x = self.encode(batch, self.encode_text(batch, &noise).as_ref(), &noise);
+        let maps = self.layers.iter().map(|layer| {
+            let outputs = layer.forward(&x, true, &noise);
+            let before = std::mem::replace(&mut x, outputs.into_iter().map(|(f, s)| (f, s.output)).collect());
+            layer.attention_maps(&before)
+        });
+        maps.collect()
     }
 
-    /// The outputs of all layers, by branch.
-    fn fuse(&self, batch: &Batch, text: Option<&Ragged>, own: bool, noise: &Noise) -> Vec<Vec<LayerOutput>> {
-        if self.branches.is_empty() {
-            return vec![];
-        }
-        let input = |b: &Branch| b.modality.of(batch).expect("check() admits no batch without it");
-        let inputs: Vec<_> = self.branches.iter().map(|b| (&b.encoder, input(b))).collect();
-        let text_led = text.filter(|_| self.config.has_gate_fusion()); // X_f^0 = X_t^0
-        let mut streams: Vec<Streams> = SequenceEncoder::forward(&inputs, noise)
-            .into_iter()
-            .map(|alone| Streams { alone, text_led: text_led.cloned() }) // X_n^0
-            .collect();
-        let mut all: Vec<Vec<LayerOutput>> = self.branches.iter().map(|_| vec![]).collect();
-        let last = self.config.num_layers as usize - 1;
-        for i in 0..=last {
-            let layers: Vec<&FusionLayer> = self.branches.iter().map(|b| &b.layers[i]).collect();
-            let outputs = FusionLayer::forward(&layers, &streams, own || i < last, noise);
-            if i < last {
-                streams = outputs.iter().map(LayerOutput::streams).collect();
-            }
-            all.iter_mut().zip(outputs).for_each(|(all, output)| all.push(output));
-        }
-        all
+    /// X_t^0, where the model reads text.
+    fn encode_text(&self, batch: &Batch, noise: &Noise) -> Option<Ragged> {
+        Some(self.text.as_ref()?.forward(batch.text.as_ref()?, noise))
     }
 
-    /// What the multimodal head reads, to be put side by side, and what each branch's head reads, all `(B, d)`.
-    fn pool(&self, text: Option<&Ragged>, outputs: &[&LayerOutput]) -> (Vec<Tensor>, Vec<Tensor>) {
-        let own = outputs.iter().filter_map(|output| output.alone.as_ref());
-        let own: Vec<_> = own.map(|stream| (&stream.output, Pooling::Mean)).collect();
-        let text_led = outputs.iter().filter_map(|output| output.text_led.as_ref()).map(|s| &s.output);
-        let mut text_led: Vec<_> = text_led.map(|stream| (stream, self.config.pooling)).collect();
-        if text_led.is_empty() {
-            // Without a SAG stack: the encoded text itself, beside each branch's own stream.
-            text_led.extend(text.map(|text| (text, self.config.pooling)));
-            let mut pooled = pools(&[text_led, own].concat());
-            let unimodal = pooled[pooled.len() - outputs.len()..].iter().map(Tensor::shallow_clone).collect();
-            if text.is_none() {
-                pooled.clear();
-            }
-            return (pooled, unimodal);
+    /// X_n^0 of audio and vision, and X_f^0 = X_t^0 of each text-led stream.
+    fn encode(&self, batch: &Batch, text: Option<&Ragged>, noise: &Noise) -> Streams<Ragged> {
+        let input = |n| frames(batch, n).expect("check() admits no batch without it");
+        let calls = self.encoders.iter().map(|(n, encoder)| (Stream::Unimodal(*n), (encoder, input(*n))));
+        let mut x = together(calls, |calls| SequenceEncoder::forward(calls, noise));
+        if let (Some(text), true) = (text, self.config.has_gate_fusion()) {
+            x.extend(self.modalities().map(|n| (Stream::TextLed(n), text.clone())));
         }
-        let count = text_led.len();
-        let mut pooled = pools(&[text_led, own].concat());
-        let unimodal = pooled.split_off(count);
-        (pooled, unimodal)
+        x
+    }
+
+    /// z_u, what each head reads, `(B, width)`: z_n = pool(X_n^L), and z_m = concat(pool(X_ta^L), pool(X_tv^L)), or
+    /// concat(pool(X_t^0), z_a, z_v) without a SAG stack.
+    fn pool(&self, text: Option<&Ragged>, x: &Streams<Ragged>) -> BTreeMap<Target, Tensor> {
+        let how = |f: Stream| if f.is_text_led() { self.config.pooling } else { Pooling::Mean };
+        let pooled = together(x.iter().map(|(f, x)| (*f, (x, how(*f)))), pools);
+        let (mut z, mut z_m) = (BTreeMap::new(), vec![]);
+        for (f, pooled) in pooled {
+            match f {
+                Stream::Unimodal(n) => _ = z.insert(Target::Unimodal(n), pooled),
+                Stream::TextLed(_) => z_m.push(pooled),
+            }
+        }
+        if let (Some(text), true) = (text, z_m.is_empty()) {
+            z_m = std::iter::once(pool(text, self.config.pooling))
+                .chain(z.values().map(Tensor::shallow_clone))
+                .collect();
+        }
+        if text.is_some() {
+            z.insert(Target::Multimodal, Tensor::cat(&z_m, 1));
+        }
+        z
     }
 }
 
-fn modality_width(modality: Modality, config: &ModelConfig) -> i64 {
+/// The frames of a modality.
+fn frames(batch: &Batch, modality: Modality) -> Option<&Ragged> {
     match modality {
-        Modality::Audio => config.audio_dim,
-        Modality::Vision => config.vision_dim,
+        Modality::Audio => batch.audio.as_ref(),
+        Modality::Vision => batch.vision.as_ref(),
     }
 }
 
-impl Branch {
-    fn new(root: &Scope, modality: Modality, config: &ModelConfig) -> Self {
-        let (hidden, kernel, features, dropout) = match modality {
-            Modality::Audio => {
-                (config.audio_hidden, config.audio_kernel, config.audio_features, config.audio_dropout)
-            }
-            Modality::Vision => {
-                (config.vision_hidden, config.vision_kernel, config.vision_features, config.vision_dropout)
-            }
-        };
-        let width = modality_width(modality, config);
-        let shape = Shape { input: width, hidden, d_model: config.d_model, kernel };
-        let layer = |i| {
-            let scope = root.at("fusion").at(i);
-            FusionLayer::new(&scope.at(modality.name()), &scope.at(modality.text_led()), config)
-        };
-        Self {
-            modality,
-            width,
-            encoder: SequenceEncoder::new(&root.at(modality.name()), &shape, config.embed_dropout),
-            layers: (0..config.num_layers).map(layer).collect(),
-            head: Head::new(&root.at("heads").at(modality.name()), config.d_model, features, dropout),
-        }
-    }
+/// Widths of a modality's encoder, width of its head's features, and that head's dropout.
+fn sizes(modality: Modality, config: &ModelConfig) -> (Shape, i64, f64) {
+    let (input, hidden, kernel, features, dropout) = match modality {
+        Modality::Audio => (
+            config.audio_dim,
+            config.audio_hidden,
+            config.audio_kernel,
+            config.audio_features,
+            config.audio_dropout,
+        ),
+        Modality::Vision => (
+            config.vision_dim,
+            config.vision_hidden,
+            config.vision_kernel,
+            config.vision_features,
+            config.vision_dropout,
+        ),
+    };
+    (Shape { input, hidden, d_model: config.d_model, kernel }, features, dropout)
 }

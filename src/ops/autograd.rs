@@ -19,7 +19,7 @@ use super::parallel;
 use super::profile::Record;
 use crate::device::{self, GradientTo};
 use crate::error::{Fault, message_of};
-use crate::numeric::Real;
+use crate::numeric::{Number, Real};
 
 /// What an operation returns and what it keeps for backward.
 pub struct Shapes {
@@ -272,7 +272,7 @@ fn backward<O: Op, T: Real + Element>(done: &[Done<O>], dy: &[Option<Tensor>], d
             // A gradient that is returned is new memory; a parameter's is added to.
             for (dx, fresh) in dx.iter_mut().zip(fresh.iter()) {
                 if let (Some(dx), true) = (dx, *fresh) {
-                    dx.fill(<T as Real>::ZERO);
+                    dx.fill(<T as Number>::ZERO);
                 }
             }
             op.backward::<T>(&Io { x, y, saved }, dy, dx);

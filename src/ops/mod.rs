@@ -20,15 +20,12 @@ pub mod gated_norm;
 pub mod linear;
 pub mod lstm;
 pub mod memory;
-pub mod orthogonality;
 pub mod parallel;
 mod pieces;
 pub mod pooling;
 pub mod profile;
 pub mod recurrent;
 pub mod source_gate;
-pub mod task_loss;
-pub mod total_loss;
 pub mod ulgm;
 mod weights;
 
@@ -51,10 +48,7 @@ pub const SOURCES: &[Source] = &[
     gated_norm::cuda::SOURCE,
     linear::cuda::SOURCE,
     lstm::cuda::SOURCE,
-    orthogonality::cuda::SOURCE,
     pooling::cuda::SOURCE,
     source_gate::cuda::SOURCE,
-    task_loss::cuda::SOURCE,
-    total_loss::cuda::SOURCE,
     ulgm::cuda::SOURCE,
 ];

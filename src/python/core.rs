@@ -16,7 +16,7 @@ use super::entry;
 use crate::config::Precision;
 use crate::error::{Error, Result};
 use crate::loss::NAMES;
-use crate::model::transformer::StreamOutput;
+use crate::model::fusion::StreamOutput;
 use crate::model::{Forward, Wanted};
 use crate::train::Trainer;
 use crate::train::round::Others;
@@ -72,7 +72,7 @@ impl Core {
         })
     }
 
-    /// Everything a forward pass computes, by the names of section 11.
+    /// Everything a forward pass computes, by name.
     fn forward<'py>(
         &self,
         py: Python<'py>,
@@ -96,8 +96,10 @@ impl Core {
     fn attention_maps<'py>(&self, py: Python<'py>, batch: &PyBatch) -> PyResult<Bound<'py, PyDict>> {
         let maps = entry::run(py, || self.lock()?.attention_maps(&batch.0))?;
         let dict = PyDict::new(py);
-        for (i, modality, list) in maps {
-            dict.set_item(format!("fusion.{i}.{}", modality.text_led()), tensor_list(py, list)?)?;
+        for (i, maps) in maps.into_iter().enumerate() {
+            for (stream, list) in maps {
+                dict.set_item(format!("fusion.{i}.{}", stream.name()), tensor_list(py, list)?)?;
+            }
         }
         Ok(dict)
     }
@@ -327,36 +329,21 @@ fn tensor_dict(
     Ok(dict)
 }
 
-/// The results of a forward pass under the names of section 11.
+/// The results of a forward pass by name, as `Model.forward` in Python documents them.
 fn named(forward: &Forward, intermediates: bool) -> Vec<(String, Value)> {
     let mut out = Vec::new();
     let mut dense = |name: String, tensor: &Tensor| out.push((name, Value::Dense(tensor.shallow_clone())));
-    if let Some(head) = &forward.multimodal {
-        dense("y_multimodal".into(), &head.score);
-        dense("F_multimodal".into(), &head.features);
-    }
-    for branch in &forward.branches {
-        let name = branch.modality.name();
-        dense(format!("y_{name}"), &branch.head.score);
-        dense(format!("F_{name}"), &branch.head.features);
-        if intermediates {
-            let (own, text_led) = branch.controls();
-            for (stream, control) in [(name, own), (branch.modality.text_led(), text_led)] {
-                if let Some(control) = control {
-                    dense(format!("control.{stream}"), control);
-                }
-            }
-        }
+    for (target, head) in &forward.heads {
+        dense(format!("y_{}", target.name()), &head.score);
+        dense(format!("F_{}", target.name()), &head.features);
     }
     if intermediates {
-        for branch in &forward.branches {
-            for (i, layer) in branch.layers.iter().enumerate() {
-                let alone = (branch.modality.name(), layer.alone.as_ref());
-                for (stream, output) in [alone, (branch.modality.text_led(), layer.text_led.as_ref())] {
-                    if let Some(output) = output {
-                        name_stream(&mut out, &format!("fusion.{i}.{stream}"), output);
-                    }
-                }
+        for (stream, control) in forward.controls() {
+            dense(format!("control.{}", stream.name()), control);
+        }
+        for (i, layer) in forward.layers.iter().enumerate() {
+            for (stream, output) in layer {
+                name_stream(&mut out, &format!("fusion.{i}.{}", stream.name()), output);
             }
         }
     }
@@ -364,9 +351,8 @@ fn named(forward: &Forward, intermediates: bool) -> Vec<(String, Value)> {
 }
 
 fn name_stream(out: &mut Vec<(String, Value)>, path: &str, stream: &StreamOutput) {
-    let attention = stream.output.with(stream.attention.shallow_clone());
     out.push((format!("{path}.output"), Value::Ragged(stream.output.split())));
-    out.push((format!("{path}.attention"), Value::Ragged(attention.split())));
+    out.push((format!("{path}.attention"), Value::Ragged(stream.attention.split())));
     if let Some(gates) = &stream.gates {
         out.push((format!("{path}.retain"), Value::Dense(gates.retain.shallow_clone())));
         out.push((format!("{path}.compound"), Value::Dense(gates.compound.shallow_clone())));

@@ -12,6 +12,7 @@ use super::entry;
 use crate::config::Pooling;
 use crate::device::{Pointer, takes};
 use crate::error::{Error, Result};
+use crate::loss;
 use crate::numeric::Real;
 use crate::ops::adam::{After, Decay, Settings, Slice, adam};
 use crate::ops::attention::{Attention, Qkv};
@@ -20,7 +21,7 @@ use crate::ops::bigru_control::Bigru;
 use crate::ops::feed_forward::FeedForwardNorm;
 use crate::ops::gated_norm::{GatedNorm, Gates};
 use crate::ops::linear::Activation;
-use crate::ops::task_loss::Unimodal;
+use crate::ops::parallel::kernels_alone;
 use crate::ops::ulgm::cuda as ulgm;
 use crate::ops::ulgm::{Relabel, Space, relabel};
 use crate::ops::{self, LayerNorm, Linear, Recurrent, Weight};
@@ -422,7 +423,7 @@ fn cmd(py: Python<'_>, p: PyTensor, q: PyTensor) -> PyResult<PyTensor> {
 fn orthogonality(py: Python<'_>, p: PyTensor, q: PyTensor, normalize: bool) -> PyResult<PyTensor> {
     entry::run_as_is(py, move || {
         check_pair(&p, &q)?;
-        Ok(PyTensor(ops::orthogonality::orthogonality(&p, &q, normalize)))
+        Ok(PyTensor(kernels_alone(|| loss::orthogonality(&p, &q, normalize))))
     })
 }
 
@@ -456,9 +457,8 @@ fn task_loss(
         for (name, tensor) in &named[1..] {
             check_shape(name, tensor, &score.size(), "(B,)")?;
         }
-        let unimodal = scores.iter().zip(&pseudo_labels);
-        let unimodal = unimodal.map(|(score, pseudo_label)| Unimodal { score, pseudo_label });
-        Ok(PyTensor(ops::task_loss::task_loss(&score, &label, &unimodal.collect::<Vec<_>>())))
+        let unimodal = scores.iter().map(|t| &t.0).zip(pseudo_labels.iter().map(|t| &t.0));
+        Ok(PyTensor(kernels_alone(|| loss::task(&score, &label, unimodal))))
     })
 }
 

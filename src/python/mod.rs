@@ -46,7 +46,7 @@ fn check_config(py: Python<'_>, model: &str, train: &str) -> PyResult<()> {
     })
 }
 
-/// Section 9's measures by name, of two arrays of one length, not empty.
+/// The measures of [`metrics`] by name, of two arrays of one length, not empty.
 #[pyfunction]
 fn metrics_of(
     truth: PyReadonlyArray1<f64>,

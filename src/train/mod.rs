@@ -16,7 +16,7 @@ use crate::device::runs_on;
 use crate::error::{Error, Result};
 use crate::loss::Losses;
 use crate::model::encoder::bert::BertConfig;
-use crate::model::{Forward, Modality, Model, Wanted};
+use crate::model::{Forward, Modality, Model, Streams, Wanted};
 use crate::params::{Builder, Params};
 use crate::rng::Noise;
 use crate::ulgm::{Shape, Ulgm};
@@ -59,7 +59,7 @@ struct Share {
     forward: Forward,
     /// True labels, and pseudo-labels by modality, `(B,)`.
     y_m: Tensor,
-    pseudo: Vec<(Modality, Tensor)>,
+    pseudo: BTreeMap<Modality, Tensor>,
 }
 
 impl Trainer {
@@ -109,7 +109,7 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Batch`] where the batch does not fit the model.
-    pub fn attention_maps(&self, batch: &Batch) -> Result<Vec<(usize, Modality, Vec<Tensor>)>> {
+    pub fn attention_maps(&self, batch: &Batch) -> Result<Vec<Streams<Vec<Tensor>>>> {
         self.model.check(batch)?;
         let _no_grad = tch::no_grad_guard();
         Ok(self.model.attention_maps(batch))
@@ -149,14 +149,9 @@ impl Trainer {
             let samples = samples.filter(|n| *n > 0).ok_or_else(|| {
                 Error::State("pseudo-labels need the number of training utterances, at least 1".into())
             })?;
-            let ModelConfig { label_bound, exclude_zero, multimodal_features, .. } = self.model.config;
-            let shape = Shape {
-                samples,
-                multimodal: multimodal_features,
-                unimodal: self.model.modalities().collect(),
-                kind: self.kind,
-                device: self.device,
-            };
+            let ModelConfig { label_bound, exclude_zero, .. } = self.model.config;
+            let widths = self.model.feature_widths();
+            let shape = Shape { samples, widths, kind: self.kind, device: self.device };
             Some(Ulgm::new(&shape, label_bound, exclude_zero))
         } else {
             None
@@ -183,7 +178,7 @@ impl Trainer {
     }
 
     /// Pseudo-labels of the current or last run by dataset index.
-    pub fn pseudo_labels(&self) -> Option<Vec<(Modality, Tensor)>> {
+    pub fn pseudo_labels(&self) -> Option<BTreeMap<Modality, Tensor>> {
         Some(self.run.as_ref()?.ulgm.as_ref()?.all_pseudo_labels())
     }
 
@@ -231,7 +226,7 @@ impl Trainer {
 
     /// Labels of a batch and the pseudo-labels that go with them: those of the run for samples that it has
     /// seen, else the labels themselves.
-    fn targets(&self, batch: &Batch) -> Result<(Tensor, Vec<(Modality, Tensor)>)> {
+    fn targets(&self, batch: &Batch) -> Result<(Tensor, BTreeMap<Modality, Tensor>)> {
         let y_m = self.check_labels(batch)?.values.shallow_clone();
         let ulgm = self.run.as_ref().and_then(|run| run.ulgm.as_ref());
         let pseudo = match (&batch.index, ulgm) {
@@ -239,7 +234,7 @@ impl Trainer {
                 check_range(&index.values, ulgm.samples)?;
                 ulgm.pseudo_labels(index, &y_m)
             }
-            _ => self.model.modalities().map(|(modality, _)| (modality, y_m.shallow_clone())).collect(),
+            _ => self.model.modalities().map(|modality| (modality, y_m.shallow_clone())).collect(),
         };
         Ok((y_m, pseudo))
     }

@@ -1,4 +1,4 @@
-//! Adam or `AdamW` over flat storage in its groups, section 7.
+//! Adam or `AdamW` over flat storage, with a rate and a decay for each group; `ops/adam` has the arithmetic.
 
 use tch::Tensor;
 

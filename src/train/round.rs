@@ -2,13 +2,15 @@
 //! has one of them, or none at the end of an epoch. What goes from one to the others is handed out and taken in
 //! here; `mmiln/training/parallel.py` carries it. All of them hold the same weights, moments and pseudo-labels.
 
+use std::collections::BTreeMap;
+
 use tch::Tensor;
 
 use super::{Run, Share, Trainer, check_range, no_run};
 use crate::batch::{Batch, Index};
 use crate::error::{Error, Result};
 use crate::loss::{Controls, Losses};
-use crate::model::Wanted;
+use crate::model::{Target, Wanted};
 use crate::rng::Noise;
 use crate::ulgm::Step;
 
@@ -68,9 +70,8 @@ impl Trainer {
         self.heed_the_device()?;
         let _no_grad = tch::no_grad_guard();
         let rows = self.keeps_pseudo_labels().then(|| {
-            let own = forward.multimodal.iter().map(|head| &head.features);
-            let others = forward.branches.iter().map(|branch| &branch.head.features);
-            let columns = std::iter::once(y_m.unsqueeze(1)).chain(own.chain(others).map(Tensor::detach));
+            let features = forward.features().into_values().map(Tensor::detach);
+            let columns = std::iter::once(y_m.unsqueeze(1)).chain(features);
             Tensor::cat(&columns.collect::<Vec<_>>(), 1)
         });
         Ok((values, rows))
@@ -97,21 +98,18 @@ impl Trainer {
         check_range(&index.values, ulgm.samples)?;
         let _no_grad = tch::no_grad_guard();
         let mut column = 1;
-        let mut features = ulgm.widths().into_iter().map(|width| {
+        let features = ulgm.widths().map(|(u, width)| {
             column += width;
-            rows.narrow(1, column - width, width).contiguous()
+            (u, rows.narrow(1, column - width, width).contiguous())
         });
-        let multimodal = features.next().expect("the multimodal space is always there");
-        let unimodal: Vec<Tensor> = features.collect();
+        let features: BTreeMap<Target, Tensor> = features.collect();
         let y_m = rows.select(1, 0).contiguous();
         let pseudo = ulgm.pseudo_labels(&index, &y_m);
-        let unimodal: Vec<&Tensor> = unimodal.iter().collect();
         ulgm.step(&Step {
             index: &index,
             y_m: &y_m,
             pseudo: &pseudo,
-            multimodal: &multimodal,
-            unimodal: &unimodal,
+            features: features.iter().map(|(u, features)| (*u, features)).collect(),
             epoch: *epoch,
             epoch_at: clock.epoch(),
             unless: clock.fault(),

@@ -72,14 +72,13 @@ impl Trainer {
 
         let _no_grad = tch::no_grad_guard();
         let run = self.run.as_mut().expect("checked above");
-        if let (Some(ulgm), Some(index), Some(head)) = (&mut run.ulgm, &batch.index, &forward.multimodal) {
-            let unimodal: Vec<&Tensor> = forward.branches.iter().map(|b| &b.head.features).collect();
+        if let (Some(ulgm), Some(index)) = (&mut run.ulgm, &batch.index) {
+            // (29) to (34)
             ulgm.step(&Step {
                 index,
                 y_m: &y_m,
                 pseudo: &pseudo,
-                multimodal: &head.features,
-                unimodal: &unimodal,
+                features: forward.features(),
                 epoch: run.epoch,
                 epoch_at: run.clock.epoch(),
                 unless: run.clock.fault(),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cuda import shim
 from mmiln import _core
 from mmiln import functional as F
-from support.functional_cases import HEADS, OPS, Case, Op, assert_near, gradients
+from support.functional_cases import HEADS, OPS, WITH_KERNELS, Case, Op, assert_near, gradients
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def both(folder: object, op: Op, case: Case) -> None:
 lengths = st.lists(st.integers(1, 40), min_size=1, max_size=70)
 
 
-@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("name", WITH_KERNELS)
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(width=st.sampled_from(sorted(HEADS)), lengths=lengths, noisy=st.booleans())
 @example(width=50, lengths=[700], noisy=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cuda import shim
-from support.functional_cases import OPS
+from support.functional_cases import WITH_KERNELS
 
 FLAGS = ("-DSHIM_THREADS", "-fsanitize=thread", "-g", "-O1")
 HERE = Path(__file__).parent
@@ -48,7 +48,7 @@ def test_a_barrier_is_understood(planted: Path):
     assert done.stdout.strip() == "True"
 
 
-@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("name", WITH_KERNELS)
 def test_no_kernel_has_a_race(name: str):
     done = sanitized(shim.build(FLAGS), "op", name)
     assert done.returncode == 0, done.stderr

@@ -218,6 +218,10 @@ OPS: dict[str, Op] = {
 }  # fmt: skip
 
 
+# Those with kernels of their own; the others are made of torch's operations.
+WITH_KERNELS = [name for name in OPS if not name.startswith("task_loss")]
+
+
 def asking(inputs: Inputs, names: list[str]) -> dict[str, Tensor]:
     """New leaves of the same memory layout, those of these names require a gradient."""
     return {name: x.detach().requires_grad_(name in names) for name, x in inputs.items()}

@@ -1,4 +1,4 @@
-//! The encoder of audio and vision: LSTM (1)(2), then convolution (4).
+//! The encoder of audio and vision: X_n^0 = Conv1d(LSTM(x_n)), (1) (2) (4).
 
 use crate::model::layers::{convolution, recurrent};
 use crate::ops::conv1d::conv1ds;
@@ -34,10 +34,11 @@ impl SequenceEncoder {
 
     /// `(sum T, input)` to X_n^0, `(sum T, d)`, all modalities together.
     pub fn forward(encoders: &[(&Self, &Ragged)], noise: &Noise) -> Vec<Ragged> {
-        let inputs: Vec<_> = encoders.iter().map(|(encoder, x)| (*x, &encoder.lstm)).collect();
-        let m: Vec<Ragged> = encoders.iter().zip(lstm(&inputs)).map(|((_, x), m)| x.with(m)).collect(); // (1) (2)
-        let inputs: Vec<_> = encoders.iter().zip(&m).map(|((encoder, _), m)| (m, &encoder.conv)).collect();
-        let x0 = conv1ds(&inputs).into_iter().zip(encoders); // (4)
+        let sequences: Vec<_> = encoders.iter().map(|(encoder, x)| (*x, &encoder.lstm)).collect();
+        let m = lstm(&sequences); // M_n = LSTM(x_n): (1) (2)
+        let m: Vec<Ragged> = encoders.iter().zip(m).map(|((_, x), m)| x.with(m)).collect();
+        let sequences: Vec<_> = encoders.iter().zip(&m).map(|((encoder, _), m)| (m, &encoder.conv)).collect();
+        let x0 = conv1ds(&sequences).into_iter().zip(encoders); // X_n^0 = Conv1d(M_n): (4)
         x0.map(|(x0, (encoder, x))| x.with(dropout(x0, noise.dropout(encoder.dropout)))).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! BERT on packed tokens, equation (3); Devlin et al. 2019, Hugging Face's names, no pooler.
+//! M_t = BERT(words), (3), on packed tokens; Devlin et al. 2019, Hugging Face's names, no pooler.
 //!
 //! Linear layers see true tokens only, attention stays within an utterance, positions count from an
 //! utterance's first true token.

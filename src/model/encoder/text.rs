@@ -1,4 +1,4 @@
-//! The encoder of text: BERT (3) or the file's frozen features, then convolution (4).
+//! The encoder of text: X_t^0 = Conv1d(M_t) (4), M_t = BERT(words) (3) or the features that a file holds.
 
 use super::bert::{Bert, BertConfig};
 use crate::batch::Text;
@@ -63,10 +63,11 @@ impl TextEncoder {
     /// To X_t^0, `(sum T, d)`.
     pub fn forward(&self, text: &Text, noise: &Noise) -> Ragged {
         let m = match (&self.bert, text) {
-            (Some(bert), Text::Tokens { tokens, layout, .. }) => bert.forward(tokens, layout, noise),
+            (Some(bert), Text::Tokens { tokens, layout, .. }) => bert.forward(tokens, layout, noise), // (3)
             (None, Text::Features(frames)) => frames.clone(),
             _ => unreachable!("check() admits neither"),
         };
-        m.with(dropout(conv1d(&m, &self.conv), noise.dropout(self.dropout)))
+        let x0 = conv1d(&m, &self.conv); // X_t^0 = Conv1d(M_t): (4)
+        m.with(dropout(x0, noise.dropout(self.dropout)))
     }
 }

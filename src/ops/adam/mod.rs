@@ -1,4 +1,10 @@
-//! One optimiser step over flat storage, in one pass, with `PyTorch`'s arithmetic.
+//! One optimiser step over flat storage, in one pass, with `PyTorch`'s arithmetic:
+//!
+//! ```text
+//! g  = scale g + decay w  (Adam), scale g  (AdamW, which first shrinks w by 1 - rate decay)
+//! m <- m + (1 - beta1) (g - m),  v <- v + (1 - beta2) (g^2 - v)
+//! w <- w - rate / (1 - beta1^t) m / (sqrt(v / (1 - beta2^t)) + eps)
+//! ```
 
 pub mod cuda;
 

@@ -45,7 +45,7 @@ pub struct Attention<'a> {
     pub dropout: Dropout,
 }
 
-/// softmax(Q K^T / sqrt(d / heads)) V. Several at once.
+/// dropout(softmax(Q K^T / sqrt(d / heads))) V in each head's channels, (10) (15) (21). Several at once.
 ///
 /// # Shapes
 /// To `(sum Tq, d)`.

@@ -35,7 +35,7 @@ pub struct Bigru<'a> {
     pub backward: &'a Recurrent,
 }
 
-/// c(X): the mean over time of a bidirectional GRU, the two directions' halves averaged; gates r, z, n;
+/// c(X) = mean_t (forward GRU(X) + backward GRU(X)) / 2, (7) (16): the control vector, gates r, z, n;
 /// both scans start from zero at the true ends. Each entry lies in (-1, 1). Several streams at once.
 ///
 /// # Shapes

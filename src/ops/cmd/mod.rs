@@ -19,7 +19,9 @@ struct Cmd {
     width: usize,
 }
 
-/// CMD of order 5 between two samples of vectors in [-1, 1], a scalar; its gradient at equal inputs is 0.
+/// ||E(P) - E(Q)||_2 / |b - a| + sum_{k=2..5} ||C_k(P) - C_k(Q)||_2 / |b - a|^k, (24), a scalar: how far two samples
+/// of vectors in [a, b] = [-1, 1] lie apart, by their means E and central moments C_k. Its gradient at equal inputs
+/// is 0.
 ///
 /// # Shapes
 /// `p` and `q` `(B, d)`.
@@ -62,7 +64,7 @@ impl Cmd {
     }
 }
 
-/// What order `k` (from 1) counts: 1 / |b - a|^k.
+/// The weight of order `k` (from 1): 1 / |b - a|^k.
 fn weight<T: Real>(k: usize) -> T {
     T::of(RANGE.powi(-(k as i32)))
 }

@@ -21,7 +21,7 @@ struct Conv1d {
     kernel: usize,
 }
 
-/// Conv1d of odd kernel and "same" length with bias; beyond both true ends of an utterance lie zeros.
+/// X_m^0 = Conv1d(M_m), (4), of odd kernel and "same" length with bias; beyond both true ends of an utterance lie zeros.
 ///
 /// # Shapes
 /// `x` `(sum T, in)`, `weights.weight` `(out, in, kernel)` to `(sum T, out)`.

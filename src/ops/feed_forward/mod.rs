@@ -12,6 +12,7 @@ use super::linear::{Activation, activate};
 use super::parallel;
 use super::pieces::add_parts;
 use super::weights::{LayerNorm, Linear, shape2};
+use crate::numeric::gemm::add_rows;
 use crate::numeric::norm::{affine, normalize, normalize_backward};
 use crate::numeric::{LaidOut, Matrix, Real, Scratch, Shared, Start, add, kernel, multiply, windows};
 use crate::ragged::{Layout, Ragged};
@@ -23,7 +24,7 @@ const BLOCK: usize = 64;
 /// Sums of gradients at most, each over the blocks of a part of the frames.
 const PARTS: usize = 8;
 
-/// LN(Y + dropout(W2 relu(W1 Y + b1) + b2)).
+/// X^i = LN(Y + FFN(Y)), (12) (23), FFN(Y) = dropout(W_2 relu(W_1 Y + b_1) + b_2).
 pub struct FeedForwardNorm<'a> {
     /// Y, `(sum T, d)`.
     pub y: &'a Ragged,

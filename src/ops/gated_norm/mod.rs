@@ -22,7 +22,7 @@ pub struct Gates<'a> {
     pub retain: &'a Tensor,
 }
 
-/// LN(g_c * dropout(R) + g_r * X); without gates, where every gate is 1, LN(dropout(R) + X).
+/// Y = LN(g_c * dropout(R) + g_r * X), (11) (22); without gates, where every gate is 1, LN(dropout(R) + X).
 pub struct GatedNorm<'a> {
     /// R, `(sum T, d)`.
     pub r: &'a Tensor,

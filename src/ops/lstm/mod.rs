@@ -25,7 +25,7 @@ struct Lstm {
     hidden: usize,
 }
 
-/// The hidden sequence of a 1-layer LSTM, gates i, f, g, o, started from zero at each utterance's
+/// M_n = LSTM(x_n), (1) (2): the hidden sequence of a 1-layer LSTM, gates i, f, g, o, started from zero at each utterance's
 /// first true frame. Several sequences at once.
 ///
 /// # Shapes

@@ -12,6 +12,7 @@ use super::linear::{Activation, activate};
 use super::parallel;
 use super::pieces::chunked;
 use super::weights::{Linear, shape2};
+use crate::numeric::gemm::{column_sums, multiply_then, parallel_multiply};
 use crate::numeric::{Matrix, Real, Scratch, Shared, Start};
 use crate::ragged::{Layout, Ragged};
 
@@ -28,7 +29,7 @@ struct SourceGate {
     width: usize,
 }
 
-/// g_s = sigmoid(W_s A + b_s) per frame and channel, and g_s * A. Several at once.
+/// g_s = sigmoid(W_s A + b_s) per frame and channel, (17), and S = g_s * A, (18). Several at once.
 ///
 /// # Shapes
 /// `a` `(sum T, d)`.

@@ -18,7 +18,7 @@ extern "C" __global__ void ulgm_current(const Many<Current> calls) {
   c.y[i] = c.stored[row] ? c.labels[row] : c.y_m[i];
 }
 
-// alpha = (D^n - D^p) / (D^p + eps) of a sample, D the distance to a centre over sqrt(dim), (31), in every lane.
+// alpha of a sample, in every lane.
 __device__ real polarity(const real* x, const real* positive, const real* negative, int dim, int lane) {
   real squares[2] = {};
   for (int j = lane; j < dim; j += WARP) {
@@ -27,13 +27,16 @@ __device__ real polarity(const real* x, const real* positive, const real* negati
     squares[1] += n * n;
   }
   const real root = (real)sqrt((double)dim);
-  const real to_positive = sqrt(warp_sum(squares[0])) / root, to_negative = sqrt(warp_sum(squares[1])) / root;
-  return (to_negative - to_positive) / (to_positive + (real)1e-8);
+  const real to_positive = sqrt(warp_sum(squares[0])) / root;       // D^p = ||F - C^p||_2 / sqrt(dim): (29)
+  const real to_negative = sqrt(warp_sum(squares[1])) / root;       // D^n = ||F - C^n||_2 / sqrt(dim): (30)
+  return (to_negative - to_positive) / (to_positive + (real)1e-8);  // (D^n - D^p) / (D^p + eps): (31)
 }
 
-// The label that follows an old one in epoch n, (33) and (34).
+// The label that follows an old one in epoch n.
 __device__ real relabel(real old, real y_m, real alpha_s, real alpha_m, long long n, real bound) {
-  real label = y_m * alpha_s / (2 * (alpha_m + (real)1e-8)) + (y_m + alpha_s - alpha_m) / 2;
+  const real by_ratio = y_m * alpha_s / (alpha_m + (real)1e-8);  // y_m alpha_s / alpha_m: (32)
+  const real by_difference = y_m + alpha_s - alpha_m;            // (33)
+  real label = by_ratio / 2 + by_difference / 2;                 // (34)
   label = label > bound ? bound : label < -bound ? -bound : label;
   return old * (real)((double)(n - 1) / (double)(n + 1)) + label * (real)(2.0 / (double)(n + 1));
 }
@@ -104,7 +107,7 @@ __device__ void update(double& sum, int own, int move, real before, real after) 
   if (move / 4 == own) sum += (double)after;
 }
 
-// One block: first the centres as they are (29) (30), then the labels, a warp a sample, then the sums, a thread a
+// One block: first the centres as they are, then the labels, a warp a sample, then the sums, a thread a
 // column, through the batch in its order.
 extern "C" __global__ void ulgm_step(const Many<Step> calls) {
   const Step& c = calls.at[blockIdx.z];
