@@ -9,6 +9,7 @@ import pytest
 
 from cuda import shim
 from support.functional_cases import OPS
+from support.waiting import HANG_S
 
 FLAGS = ("-DSHIM_THREADS", "-fsanitize=thread", "-g", "-O1")
 HERE = Path(__file__).parent
@@ -27,7 +28,7 @@ def sanitized(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
         env=os.environ | options,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=HANG_S,
     )
 
 

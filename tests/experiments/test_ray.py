@@ -4,7 +4,6 @@ import contextlib
 import secrets
 import socket
 import sys
-import time
 
 import psutil
 import pytest
@@ -18,6 +17,7 @@ from mmiln.experiments.progress import Display
 from mmiln.experiments.ray_pool import Events, RayPool
 from mmiln.experiments.worker import attempt
 from mmiln.runs import RECORD, Record
+from support.waiting import HANG_S, until
 
 DESCRIPTION = {
     "name": "small",
@@ -131,7 +131,7 @@ def cluster():
             yield cluster.address
         finally:
             cluster.shutdown()
-        assert psutil.wait_procs(started, timeout=10)[1] == []
+        assert psutil.wait_procs(started, timeout=HANG_S)[1] == []
 
 
 def performing():
@@ -216,10 +216,7 @@ def test_stopped_runs_are_cancelled_and_what_is_finished_stays(cluster, tmp_path
     assert isinstance(first, Job)
     assert (first.folder, "epoch") in said
     runs.close()
-    deadline = time.monotonic() + 20
-    while performing() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert performing() == []
+    until(lambda: not performing(), "no process performs a run")
     assert [path.parent for path in tmp_path.rglob(RECORD)] == [first.folder]
 
 
