@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import mmiln
-from mmiln.baselines import NETWORKS, Baseline
+from mmiln.baselines import NETWORKS, Baseline, Network
 from mmiln.data import Dataset, Split
 
 # MAG-BERT reads tokens alone, the mean nothing at all: both have tests of their own.
@@ -60,7 +60,22 @@ def test_a_score_depends_on_its_utterance_alone(name, data):
     assert np.ptp(together) > 1e-4
 
 
-@pytest.mark.parametrize("name", LEARNING)
+def keeps(network: type[Network]) -> bool:
+    """Whether anything of it goes from step to step but weights and their moments."""
+    events = ("begin_training", "begin_epoch", "after_step")
+    return len(network.STAGES) > 1 or any(getattr(network, e) is not getattr(Network, e) for e in events)
+
+
+# The engine keeps weights, moments and where the run is, the same for all. Two stand for those that keep no
+# more: one draws numbers for its dropout alone, one for its losses as well.
+RESUMED = [name for name in LEARNING if keeps(NETWORKS[name]) or name in ("lf_lstm", "mfm")]
+
+
+def test_both_kinds_are_resumed():
+    assert {"mmim", "self_mm", "lf_lstm", "mfm"} <= set(RESUMED)
+
+
+@pytest.mark.parametrize("name", RESUMED)
 def test_seed_and_resuming_give_the_same_bits(name, data, tmp_path):
     class Cut(mmiln.Callback):
         def on_batch_end(self, model, epoch, batch):
