@@ -22,7 +22,7 @@ import numpy as np
 
 import mmiln
 from benchmarks import mosei
-from mmiln.provenance import peak_memory
+from mmiln.experiments.provenance import peak_memory
 
 EPOCH = {"epochs": 1, "progress": False}
 

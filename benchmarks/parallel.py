@@ -27,7 +27,7 @@ import torch.distributed as dist
 import mmiln
 from benchmarks.common import BATCH, VOCABULARY, duration, matmul_rate, mosi_like, table
 from benchmarks.cost import Lengths, gradient_bytes, label_bytes, multiply_adds, optimiser_bytes
-from mmiln.ranks import Ranks
+from mmiln.training.ranks import Ranks
 
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 ACCUMULATE = 4

@@ -41,7 +41,7 @@ from benchmarks.common import (
 from benchmarks.gpu import card
 from benchmarks.peer import Trainer
 from benchmarks.step import Batch, Ours, new_model, new_peer, write_bert
-from mmiln._steps import Steps, cuda_capture, packed_ahead
+from mmiln.training.graphs import Steps, cuda_capture, packed_ahead
 
 MMILN, EAGER, COMPILED = "mmiln", "PyTorch", "PyTorch, compiled"
 DATA = {"mosi": mosi_like, "mosei": mosei_like}

@@ -22,10 +22,12 @@ _torch.check()
 from . import baselines, callbacks, data, functional  # noqa: E402
 from .auto import load_pretrained  # noqa: E402
 from .callbacks import Callback  # noqa: E402
-from .history import History  # noqa: E402
-from .metrics import Metrics  # noqa: E402
 from .model import Model  # noqa: E402
-from .predictions import Predictions  # noqa: E402
+from .results.history import History  # noqa: E402
+from .results.metrics import Metrics  # noqa: E402
+from .results.predictions import Predictions  # noqa: E402
+from .results.summary import Summary  # noqa: E402
+from .training.estimator import Estimator  # noqa: E402
 
 __version__ = _version("mmiln")
 
@@ -34,10 +36,12 @@ if _TYPE_CHECKING:
 
 __all__ = [
     "Callback",
+    "Estimator",
     "History",
     "Metrics",
     "Model",
     "Predictions",
+    "Summary",
     "baselines",
     "callbacks",
     "data",

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from . import pretrained
 from .baselines import Baseline
-from .estimator import Estimator
+from .files import read_json
 from .model import Model
-from .reading import read_json
+from .training.estimator import Estimator
 
 
 def load_pretrained(directory: str | Path, *, device: str = "cpu") -> Estimator:

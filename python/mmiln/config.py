@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from . import _core
 from .errors import ConfigError
-from .sizes import least_weights
 
 MAX_WEIGHTS = 10**9  # beside a text encoder's
 
@@ -80,3 +80,30 @@ def _plain(name: str, value: Any) -> Any:
     ):
         raise ConfigError(f"{name} must be a number, a truth value or a name, got {value!r}")
     return value
+
+
+def least_weights(model: Mapping[str, Any]) -> int:
+    """So many weights at least, and at most three times as many, has a model of these fields.
+
+    >>> least_weights({
+    ...     "text_dim": 7, "audio_dim": 5, "vision_dim": 0, "d_model": 4, "num_layers": 2, "text_kernel": 1,
+    ...     "audio_kernel": 1, "audio_hidden": 3, "multimodal_features": 6, "audio_features": 3,
+    ... })
+    985
+    """
+    width = model["d_model"]
+    branches = [name for name in ("audio", "vision") if model[f"{name}_dim"] > 0]
+    count: int = 0
+    if model["text_dim"] > 0:
+        count += width * model["text_dim"] * model["text_kernel"] + _head(width, model["multimodal_features"])
+    for name in branches:
+        hidden = model[f"{name}_hidden"]
+        count += 4 * hidden * (model[f"{name}_dim"] + hidden) + width * hidden * model[f"{name}_kernel"]
+        count += _head(width, model[f"{name}_features"])
+        # A layer's attention and feed-forward network, of the modality's own stream and of the text-led one.
+        count += model["num_layers"] * 12 * width**2 * (2 if model["text_dim"] > 0 else 1)
+    return count
+
+
+def _head(width: int, features: int) -> int:
+    return features * (width + features)

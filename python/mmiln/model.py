@@ -9,19 +9,20 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from . import batches, diagnosis, explain, pretrained
+from . import pretrained
 from ._core import Batch, Core
-from ._device import check_device
-from ._steps import Steps, cuda_capture, packed_ahead
-from .config import Config
+from .config import Config, least_weights
 from .data import Dataset, Split
 from .errors import BatchError, ConfigError, StateError, WeightsError
-from .estimator import Estimator
-from .explanation import Explanation
-from .ranks import own_card
-from .sizes import least_encoder_weights, least_weights
-from .summary import Summary
-from .text_encoder import find_text_encoder, read_safetensors
+from .explain import Explanation, explain
+from .files import read_safetensors
+from .results.summary import Summary
+from .text_encoder import find_text_encoder, least_encoder_weights
+from .training import batches, nonfinite
+from .training.device import check_device
+from .training.estimator import Estimator
+from .training.graphs import Steps, cuda_capture, packed_ahead
+from .training.ranks import own_card
 
 WIDTHS = ("text_dim", "audio_dim", "vision_dim")
 ARGUMENTS = ("preset", "text_encoder", *WIDTHS, "device", "dtype", "precision", "seed")
@@ -216,7 +217,7 @@ class Model(Estimator):
         """Why an utterance has its score: words, voice and face, gates, attention, similar utterances.
 
         Weights of words and contributions of modalities are differences of predicted scores: see
-        :class:`mmiln.explanation.Explanation`, which prints as text and shows as HTML in a notebook.
+        :class:`mmiln.explain.Explanation`, which prints as text and shows as HTML in a notebook.
 
         Args:
             dataset: Where the utterance is; all parts of a :class:`mmiln.data.Dataset` are searched.
@@ -236,7 +237,7 @@ class Model(Estimator):
         >>> [word.text for word in explanation.words] == data.test.raw_text[0].split()
         True
         """
-        return explain.explain(self, dataset, id, train)
+        return explain(self, dataset, id, train)
 
     def losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """``task``, ``sim``, ``diff`` and ``total`` of a batch without dropout, scalars off the graph.
@@ -367,7 +368,7 @@ class Model(Estimator):
         return Steps(self._core, cuda_capture(self.device))
 
     def _explain(self, batch: Mapping[str, Any]) -> str:
-        return diagnosis.explain(self, batch)
+        return nonfinite.explain(self, batch)
 
     def _pack(self, batch: object) -> Batch:
         widths = self._final_widths or self._widths_with(batch)

@@ -6,16 +6,14 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from ._signals import ctrl_c_waits
 from .errors import ConfigError, MissingFileError
-from .reading import read_json
+from .files import ctrl_c_waits, read_json, write
 
 # What config.json holds beside model_type, and of which kind.
 FIELDS: dict[str, tuple[type, ...]] = {
@@ -59,28 +57,6 @@ def card(model: str, modalities: list[str], config: dict[str, Any], weights: dic
         parameters=sum(tensor.numel() for tensor in weights.values()),
         version=version("mmiln"),
     )
-
-
-def write(path: Path, fill: Callable[[Path], object]) -> None:
-    """Writes a file whole or not at all: ``fill`` gets a temporary path beside it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    with ctrl_c_waits():
-        try:
-            fill(temporary)
-            sync(temporary)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
-def sync(path: Path) -> None:
-    """Brings a file, or what a directory says of its files, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def save(

@@ -12,9 +12,9 @@ from sklearn.model_selection import GroupShuffleSplit
 from sklearn.utils.validation import check_is_fitted
 
 from .data import Split
-from .data.misa import video_of
+from .data.formats.misa import video_of
 from .errors import ConfigError, DataError
-from .estimator import Estimator
+from .training.estimator import Estimator
 
 Utterances = Iterable[Mapping[str, Any]]  # a Split is one
 

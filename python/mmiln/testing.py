@@ -17,10 +17,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from .history import History
-from .metrics import Metrics
 from .model import Model
-from .predictions import Predictions
+from .results.history import History
+from .results.metrics import Metrics
+from .results.predictions import Predictions
 
 Tolerance = Mapping[str, float]
 Named = dict[str, Tensor]

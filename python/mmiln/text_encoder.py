@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import bisect
-import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._signals import ctrl_c_waits
 from .errors import ConfigError, MissingFileError, MmilnError, WeightsError
-from .reading import read_json
+from .files import read_json, read_safetensors, sha256
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
 # Defaults of Hugging Face's BertConfig, for fields that older files leave out.
@@ -201,8 +199,7 @@ class TextEncoder:
 
 @cache
 def _digest(path: Path, _changed: int, _size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)
 
 
 def find_text_encoder(name: str | Path) -> TextEncoder:
@@ -238,20 +235,13 @@ def find_text_encoder(name: str | Path) -> TextEncoder:
         ) from error
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a file by name.
-
-    Raises:
-        WeightsError: The file is damaged or no safetensors file.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        with ctrl_c_waits():  # safetensors would say that the file is damaged
-            return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} can't be read as safetensors: {error}") from error
+def least_encoder_weights(encoder: Mapping[str, Any]) -> int:
+    """So many weights at least has a text encoder of this configuration."""
+    width = encoder["hidden_size"]
+    embedded = encoder["vocab_size"] + encoder["max_position_embeddings"] + encoder["type_vocab_size"]
+    layer = 4 * width**2 + 2 * width * encoder["intermediate_size"]
+    count: int = width * embedded + encoder["num_hidden_layers"] * layer
+    return count
 
 
 def _bare(name: str) -> str:

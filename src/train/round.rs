@@ -1,6 +1,6 @@
 //! A step that several processes share. The micro-batches that they work on at a time are a round; each process
 //! has one of them, or none at the end of an epoch. What goes from one to the others is handed out and taken in
-//! here; `mmiln/parallel.py` carries it. All of them hold the same weights, moments and pseudo-labels.
+//! here; `mmiln/training/parallel.py` carries it. All of them hold the same weights, moments and pseudo-labels.
 
 use tch::Tensor;
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmiln import Predictions
-from mmiln.prediction_report import PredictionReport
+from mmiln.pages.prediction_report import PredictionReport
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

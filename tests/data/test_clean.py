@@ -131,6 +131,21 @@ def test_a_standardizer_survives_saving(tmp_path: Path) -> None:
         Standardizer.load(tmp_path)
 
 
+def test_saving_that_fails_leaves_the_standardizer_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Standardizer.fit(_split("a", 10, 0)).save(tmp_path).read_bytes()
+
+    def half(arrays: object, path: Path) -> None:
+        path.write_bytes(before[:40])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("mmiln.data.standardizer.save_file", half)
+    with pytest.raises(OSError, match="No space left"):
+        Standardizer.fit(_split("b", 10, 1)).save(tmp_path)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
+
+
 def test_foreign_widths_and_overflow_are_refused() -> None:
     scaler = Standardizer.fit(_split("a", 10, 0))
     with pytest.raises(DataError, match="expected vision 3 wide, as fitted, got 0"):

@@ -19,9 +19,10 @@ from typer.testing import CliRunner
 
 import mmiln
 from mmiln import cli
-from mmiln.data import Split, collate, convert, converted, fold, load, sequences, standardized, verify
+from mmiln.data import Split, collate, convert, fold, load, sequences, standardized, verify
+from mmiln.data.formats import converted
+from mmiln.data.formats.staging import Staging
 from mmiln.data.sequences import Ragged
-from mmiln.data.staging import Staging
 from mmiln.errors import ConfigError, DataError, MissingFileError
 from support import small_file
 
@@ -402,7 +403,7 @@ def test_converting_and_reading_take_little_memory_whatever_the_size(tmp_path: P
     source, target = tmp_path / "mosei.pkl", tmp_path / "mosei.mmiln"
     mosei.write(source, 0.05)
     code = (
-        "import sys, mmiln; from mmiln.provenance import peak_memory\n"
+        "import sys, mmiln; from mmiln.experiments.provenance import peak_memory\n"
         "before = peak_memory()\n"
         "{}\n"
         "print(peak_memory() - before)"

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmiln.data import unpickle
-from mmiln.data.unpickle import load_pickle
+from mmiln.data.formats import unpickle
+from mmiln.data.formats.unpickle import load_pickle
 from mmiln.errors import DataError, MissingFileError, UnsafePickleError
 
 PLAIN = {
@@ -232,7 +232,7 @@ BOMBS = {
 
 _JUDGE = """
 import resource, sys
-from mmiln.data import unpickle
+from mmiln.data.formats import unpickle
 unpickle.MAX_OBJECTS = 250_000  # lower than in use, to be reached quickly
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * resource.getpagesize() + (1 << 30)

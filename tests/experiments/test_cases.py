@@ -8,9 +8,9 @@ import pytest
 
 import mmiln
 from mmiln import experiments
-from mmiln.attribution import contributions
 from mmiln.data import Split, collate
 from mmiln.errors import ConfigError, DataError, MissingFileError
+from mmiln.explain.attribution import contributions
 
 TINY = {"d_model": 8, "num_heads": 2, "num_layers": 2}
 

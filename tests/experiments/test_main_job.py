@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mmiln
-from mmiln import runs
+from mmiln.experiments import runs
 
 DATA = Path(os.environ.get("MMILN_DATA", Path(__file__).parents[3] / "shared" / "data"))
 

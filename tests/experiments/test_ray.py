@@ -15,8 +15,8 @@ from mmiln.experiments import ray_pool
 from mmiln.experiments.pool import Failure, Job
 from mmiln.experiments.progress import Display
 from mmiln.experiments.ray_pool import Events, RayPool
+from mmiln.experiments.runs import RECORD, Record
 from mmiln.experiments.worker import attempt
-from mmiln.runs import RECORD, Record
 from support.waiting import HANG_S, until
 
 DESCRIPTION = {

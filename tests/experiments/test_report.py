@@ -11,8 +11,8 @@ import pytest
 from mmiln.errors import ConfigError, DataError, MissingFileError, ProtocolError
 from mmiln.experiments import Experiment, Report
 from mmiln.experiments.published import citation, published
-from mmiln.metrics import Metrics
-from mmiln.runs import Protocol, Record, Row
+from mmiln.experiments.runs import Protocol, Record, Row
+from mmiln.results.metrics import Metrics
 
 N = 40
 TRUTH = np.round(np.random.default_rng(0).uniform(-3, 3, N) * 5) / 5

@@ -14,7 +14,7 @@ import mmiln
 from mmiln import experiments
 from mmiln.errors import ExperimentError, StateError
 from mmiln.experiments.runner import FileLock
-from mmiln.runs import Record
+from mmiln.experiments.runs import Record
 from support import small_file
 from support.waiting import HANG_S, until
 

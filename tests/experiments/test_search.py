@@ -6,7 +6,7 @@ import pytest
 from mmiln import experiments
 from mmiln.errors import ConfigError, ExperimentError, MissingFileError, MmilnError, StateError
 from mmiln.experiments import Search
-from mmiln.runs import Record
+from mmiln.experiments.runs import Record
 from support import small_file
 
 optuna = pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mmiln[search]'")

@@ -56,7 +56,7 @@ def test_what_is_said_of_an_utterance_is_what_the_model_does(data, model):
         assert e.weights[i] == word.weight
     assert e.weights[0] == e.weights[-1] == 0
     assert np.abs(e.weights).max() > 1e-4
-    moved = mmiln.attribution.contributions(model, one, data.train)
+    moved = mmiln.explain.attribution.contributions(model, one, data.train)
     assert e.contributions == {name: pytest.approx(float(v[0])) for name, v in moved.items()}
     retain = inside["fusion.1.text_audio.retain"][0]
     assert e.gates[1]["text_audio"]["retain"] == pytest.approx(float(retain.mean()))

@@ -163,7 +163,7 @@ PICKLE = Format(
         _name("numpy._core.numeric", "_frombuffer"), _name("_codecs", "encode"),
         _name("collections", "OrderedDict"), _name("collections", "defaultdict"), _name("builtins", "set"),
         _name("builtins", "frozenset"), _name("builtins", "bytes"), _name("__builtin__", "int"),
-        _name("numpy", "fromfile"), _name("mmiln.data.unpickle", "Path"),
+        _name("numpy", "fromfile"), _name("mmiln.data.formats.unpickle", "Path"),
         b"cos\nsystem\n(X\x04\x00\x00\x00truetR",
     ),
     mend=_mend_pickle,

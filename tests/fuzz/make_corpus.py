@@ -200,7 +200,7 @@ def checkpoint(folder: Path) -> None:
 
 def results(folder: Path) -> None:
     """A finished run."""
-    from mmiln import runs
+    from mmiln.experiments import runs
 
     rng = np.random.default_rng(0)
 

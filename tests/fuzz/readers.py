@@ -17,7 +17,7 @@ import numpy as np
 
 import mmiln
 from mmiln.data import Split, Standardizer
-from mmiln.data.sentences import Sentences
+from mmiln.data.formats.sentences import Sentences
 from mmiln.experiments import Experiment, Report, Search
 from mmiln.text_encoder import TextEncoder
 

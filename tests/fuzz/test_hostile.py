@@ -17,8 +17,6 @@ import torch
 from safetensors.numpy import save_file
 
 import mmiln
-from mmiln import runs
-from mmiln.checkpoints import Checkpoints
 from mmiln.data import Split, Standardizer
 from mmiln.errors import (
     CheckpointError,
@@ -29,9 +27,10 @@ from mmiln.errors import (
     StateError,
     WeightsError,
 )
-from mmiln.experiments import Experiment, Report, Search
-from mmiln.reading import read_json, read_toml
-from mmiln.text_encoder import TextEncoder, read_safetensors
+from mmiln.experiments import Experiment, Report, Search, runs
+from mmiln.files import read_json, read_safetensors, read_toml
+from mmiln.text_encoder import TextEncoder
+from mmiln.training.checkpoints import Checkpoints
 
 from . import make_corpus
 from .guard import bounded_memory
@@ -92,14 +91,14 @@ def test_a_model_of_a_trillion_is_refused(name: str, size: int) -> None:
 def test_the_least_number_of_weights_is_one() -> None:
     for variant in ("full", "no_mfm", "no_gate_fusion"):
         model = mmiln.Model("mosi", variant=variant, text_dim=50, audio_dim=40, vision_dim=30)
-        least, whole = mmiln.sizes.least_weights(model.config.model), model.summary().total
+        least, whole = mmiln.config.least_weights(model.config.model), model.summary().total
         assert least <= whole <= 3 * least
 
 
 def test_the_weights_of_a_text_encoder_are_counted() -> None:
     encoder = TextEncoder(CORPUS / "encoder")
     held = sum(tensor.numel() for tensor in encoder.weights().values())
-    assert held / 2 < mmiln.sizes.least_encoder_weights(encoder.config) < held
+    assert held / 2 < mmiln.text_encoder.least_encoder_weights(encoder.config) < held
 
 
 def _changed(path: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 import mmiln
-from mmiln._steps import Steps, cuda_capture, packed_ahead
 from mmiln.errors import BatchError
+from mmiln.training.graphs import Steps, cuda_capture, packed_ahead
 from reference import configs
 from support import kernels
 from support.device_runs import Batch, Counted, Run, begin, eager, graphed, new_model, train

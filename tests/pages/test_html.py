@@ -11,9 +11,10 @@ import pytest
 from sklearn.base import BaseEstimator
 
 import mmiln
-from mmiln import History, Metrics, Predictions, html
+from mmiln import History, Metrics, Predictions
 from mmiln.baselines import Baseline
 from mmiln.data import Dataset, Split
+from mmiln.pages import html
 from mmiln.sklearn import Regressor
 
 HOSTILE = "<script>alert('&')</script>\x00\u202e"
@@ -162,7 +163,7 @@ def test_models_say_what_they_are(build, data):
 
 
 def test_a_summary_says_what_is_frozen():
-    summary = mmiln.summary.Summary(
+    summary = mmiln.Summary(
         {"text.bert": 10, "text.conv": 4, "heads.audio": 6}, {"text.bert": 10, "text.conv": 1}
     )
     assert [row[2] for row in cells(parsed(summary))[1:]] == ["frozen", "3 trainable", "trainable", ""]

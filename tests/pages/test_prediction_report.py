@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmiln import Metrics, Predictions
-from mmiln.prediction_report import WORST, PredictionReport
+from mmiln.pages.prediction_report import WORST, PredictionReport
 from support.page import Page
 
 

@@ -13,7 +13,7 @@ import torch
 
 import mmiln
 from mmiln.data import synthetic
-from mmiln.ranks import is_first
+from mmiln.training.ranks import is_first
 from support.waiting import until
 
 

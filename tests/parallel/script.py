@@ -17,7 +17,7 @@ from torch import Tensor
 import mmiln
 from mmiln.baselines import Baseline
 from mmiln.data import Split, synthetic
-from mmiln.ranks import Ranks
+from mmiln.training.ranks import Ranks
 
 # 24 optimiser steps in four epochs, each of which ends in a batch of one and a window that is not full.
 TINY = {

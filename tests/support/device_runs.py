@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import mmiln
-from mmiln._steps import Capture, Steps, cuda_capture, packed_ahead
+from mmiln.training.graphs import Capture, Steps, cuda_capture, packed_ahead
 from reference import params
 
 Batch = dict[str, Any]

@@ -16,10 +16,11 @@ import torch
 from typer.testing import CliRunner
 
 import mmiln
-from mmiln import cli, runs
+from mmiln import cli
 from mmiln.callbacks import Callback
-from mmiln.checkpoints import Checkpoints
 from mmiln.errors import CheckpointError, ConfigError, StateError
+from mmiln.experiments import runs
+from mmiln.training.checkpoints import Checkpoints
 from support import small_file
 from support.small_runs import EPOCHS, Cut, CutAt, build, keep_and_save, result, run
 
@@ -384,7 +385,7 @@ def test_the_command_goes_on_when_told_to(tmp_path, monkeypatch):
 def test_a_slow_disk_does_not_eat_the_time(tmp_path, monkeypatch):
     """Ten times as long as a checkpoint took passes before the next one."""
     now = 0.0
-    monkeypatch.setattr("mmiln.checkpoints.time.monotonic", lambda: now)
+    monkeypatch.setattr("mmiln.training.checkpoints.time.monotonic", lambda: now)
 
     def write(self, tensors, position):
         nonlocal now

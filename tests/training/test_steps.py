@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmiln import _steps
-from mmiln._steps import Steps, packed_ahead
+from mmiln.training import graphs
+from mmiln.training.graphs import Steps, packed_ahead
 
 
 class Batch:
@@ -98,7 +98,7 @@ def test_a_step_of_the_optimiser_has_a_graph_of_its_own():
 
 
 def test_the_number_of_graphs_is_bounded(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_steps, "MOST_GRAPHS", 2)
+    monkeypatch.setattr(graphs, "MOST_GRAPHS", 2)
     batches, losses = given(*[1, 2, 3] * 3)
     capture = Recorder()
     assert run(Core(), capture, batches) == losses

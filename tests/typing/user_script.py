@@ -11,12 +11,12 @@ import pandas as pd
 import torch
 
 import mmiln
+from mmiln import Estimator
 from mmiln import functional as F
 from mmiln.baselines import Baseline
 from mmiln.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping, ProgressBar, PseudoLabels
 from mmiln.data import Dataset, Split
 from mmiln.errors import MmilnError
-from mmiln.estimator import Estimator
 from mmiln.sklearn import Regressor
 
 

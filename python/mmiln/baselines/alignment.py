@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import batches
 from ..errors import BatchError
 from ..text_encoder import TextEncoder
+from ..training import batches
 from .inputs import Inputs
 
 

@@ -11,15 +11,17 @@ import pydantic
 import torch
 from torch import Tensor
 
-from .. import batches, pretrained
-from .._device import check_device
+from .. import pretrained
 from ..config import Config
 from ..data.split import MODALITIES
 from ..errors import BatchError, ConfigError, StateError
-from ..estimator import Estimator
-from ..summary import Summary
-from ..text_encoder import find_text_encoder, read_safetensors
-from . import diagnosis
+from ..files import read_safetensors
+from ..results.summary import Summary
+from ..text_encoder import find_text_encoder
+from ..training import batches
+from ..training.device import check_device
+from ..training.estimator import Estimator
+from . import nonfinite
 from .alignment import check_aligned, to_pieces
 from .building import build
 from .engine import Engine
@@ -284,7 +286,7 @@ class Baseline(Estimator):
         return widths | ({} if self._encoder is None else {"text": self._encoder.width})
 
     def _explain(self, batch: Mapping[str, Any]) -> str:
-        return diagnosis.explain(self._core, self._pack(batch), batch)
+        return nonfinite.explain(self._core, self._pack(batch), batch)
 
     def _pack(self, batch: object) -> Inputs:
         batch = batches.check_keys(batch)

@@ -9,7 +9,7 @@ import pydantic
 from pydantic import Field
 
 from ..errors import ConfigError
-from ..reading import read_json
+from ..files import read_json
 
 CARD = """---
 library_name: mmiln

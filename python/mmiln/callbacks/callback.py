@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
-    from ..estimator import Estimator
+    from ..training.estimator import Estimator
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from .callback import Callback
 from .stopping import Mode, Monitor
 
 if TYPE_CHECKING:
-    from ..estimator import Estimator
+    from ..training.estimator import Estimator
 
 
 class Checkpoint(Callback):

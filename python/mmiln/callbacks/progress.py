@@ -14,7 +14,7 @@ with warnings.catch_warnings(action="ignore", category=TqdmWarning):
     from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
-    from ..estimator import Estimator
+    from ..training.estimator import Estimator
 
 
 class ProgressBar(Callback):

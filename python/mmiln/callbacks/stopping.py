@@ -6,11 +6,11 @@ import math
 from typing import TYPE_CHECKING, Final, Literal
 
 from ..errors import ConfigError
-from ..history import History
+from ..results.history import History
 from .callback import Callback
 
 if TYPE_CHECKING:
-    from ..estimator import Estimator
+    from ..training.estimator import Estimator
 
 Mode = Literal["min", "max"]
 

@@ -11,15 +11,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .. import demo as demonstration
-from .. import runs, training
 from ..auto import load_pretrained
 from ..data import Dataset, verify
 from ..errors import MmilnError
-from ..metrics import Metrics, spread
+from ..experiments import runs
 from ..model import Model
-from ..ranks import is_first, restarted
-from . import experiment
+from ..results.metrics import Metrics, spread
+from ..training.loop import Resume
+from ..training.ranks import is_first, restarted
+from . import demonstration, experiment
 from .convert import convert
 from .options import Data, Json, Saved, load_data, out, prepared
 from .predict import predict
@@ -118,7 +118,7 @@ def train(
     for one in seed or [1111]:
         model = Model(preset, text_encoder=text_encoder, device=device, seed=one, **fields)
         folder = output / f"seed-{one}"
-        how: training.Resume = "auto" if resume or restarted() else False
+        how: Resume = "auto" if resume or restarted() else False
         run = runs.train(dataset, model, folder, epochs=epochs, progress=not json_, resume=how)
         finished.append(run)
         if not json_:

@@ -10,7 +10,7 @@ import typer
 from rich.filesize import decimal
 
 from .. import data as datasets
-from ..data.converted import Manifest
+from ..data.formats.converted import Manifest
 from .options import Json, out
 
 

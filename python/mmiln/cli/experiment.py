@@ -11,8 +11,8 @@ import typer
 from rich.markdown import Markdown
 
 from ..errors import ConfigError, MissingFileError
-from ..pretrained import write
-from ..runs import overrides
+from ..experiments.runs import overrides
+from ..files import write_text
 from .options import Json, out
 
 app = typer.Typer(
@@ -111,7 +111,7 @@ def cases(
         print(json.dumps(study.to_dict()))
         return
     text = study.to_markdown()
-    write(folder / "cases.md", lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(folder / "cases.md", text)
     out.print(Markdown(text))
     out.print(f"written: {folder / 'cases.md'}", highlight=False)
 

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from .. import runs
 from ..auto import load_pretrained
 from ..data import Dataset, Split, Standardizer, load, synthetic
 from ..data.standardizer import FILE as STANDARDIZER_FILE
-from ..estimator import Estimator
+from ..experiments import runs
+from ..training.estimator import Estimator
 
 out = Console(soft_wrap=True)
 

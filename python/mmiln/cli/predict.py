@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from .. import pretrained
+from .. import files
 from ..auto import load_pretrained
 from ..data import Split
-from ..data.sentences import Sentences
+from ..data.formats.sentences import Sentences
 from ..data.split import MODALITIES
 from ..errors import ConfigError, DataError
-from ..estimator import Estimator
-from ..prediction_report import PredictionReport
+from ..pages.prediction_report import PredictionReport
+from ..training.estimator import Estimator
 from .options import Json, Saved, out, prepared
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def predict(
         frame, report = _dataset(model, data, split or "test")
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        pretrained.write(output, lambda path: frame.to_csv(path, index=False))
+        files.write(output, lambda path: frame.to_csv(path, index=False))
     if html is not None:
         report.save(html)
     if json_:
@@ -128,8 +127,7 @@ def _facts(model: Estimator, folder: Path, data: str, read: str) -> dict[str, st
     config = model.config.model
     kind = f"MMILN, {config['variant']}" if "variant" in config else config["network"]
     reads = ", ".join(name for name in MODALITIES if config[f"{name}_dim"])
-    with (folder / "model.safetensors").open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = files.sha256(folder / "model.safetensors")
     size = model.summary().total
     return {
         "model": f"{folder}: {kind}; reads {reads}; {size:,} parameters; SHA-256 {digest[:12]}",

@@ -9,8 +9,8 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from mmiln.data.arrays import Floats
 from mmiln.data.dataset import Dataset
-from mmiln.data.ragged import Floats
 from mmiln.data.sequences import Mapped, Ragged
 from mmiln.data.split import MODALITIES
 from mmiln.errors import ConfigError, DataError

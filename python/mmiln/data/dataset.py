@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from mmiln import html
 from mmiln.data.known import Known
 from mmiln.data.report import Report
 from mmiln.data.split import Split
 from mmiln.errors import DataError
+from mmiln.pages import html
 
 if TYPE_CHECKING:
     from mmiln.data.describe import Description

@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from mmiln import html
+from mmiln.pages import html
 
 if TYPE_CHECKING:
     from mmiln.data.dataset import Dataset

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmiln.data.dataset import Dataset
-from mmiln.data.misa import video_of
+from mmiln.data.formats.misa import video_of
 from mmiln.data.sequences import Joined, Ragged
 from mmiln.data.split import Split
 from mmiln.errors import DataError

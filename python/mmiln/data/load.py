@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from mmiln.data.clean import Nonfinite, check, clean_nonfinite
-from mmiln.data.converted import is_converted, open_converted
 from mmiln.data.dataset import Dataset
-from mmiln.data.misa import read_misa
-from mmiln.data.mmsa import SPLITS, read_mmsa
+from mmiln.data.formats.converted import is_converted, open_converted
+from mmiln.data.formats.misa import read_misa
+from mmiln.data.formats.mmsa import SPLITS, read_mmsa
+from mmiln.data.formats.unpickle import load_pickle
 from mmiln.data.sequences import Padded
 from mmiln.data.standardizer import standardized
-from mmiln.data.unpickle import load_pickle
 from mmiln.errors import DataError, MissingFileError
 
 _FORMATS: Final = (
@@ -32,8 +32,8 @@ def load(
     """Read a data set: a pickle of MMSA's or MISA's format, a folder of MISA's parts, or what
     :func:`convert` made of one of them.
 
-    No code of a pickle is run (see :func:`mmiln.data.unpickle.load_pickle`). True frames are read into
-    memory; those of a converted data set stay in its files, and are read when they are asked for.
+    No code of a pickle is run (see :func:`mmiln.data.formats.unpickle.load_pickle`). True frames are read
+    into memory; those of a converted data set stay in its files, and are read when they are asked for.
 
     Args:
         path: a file, or a folder: with ``train.pkl``, ``dev.pkl`` (or ``valid.pkl``), ``test.pkl``, or a

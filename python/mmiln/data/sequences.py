@@ -10,9 +10,9 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from mmiln.data.npy import open_rows
-from mmiln.data.pages import Pages
-from mmiln.data.ragged import Floats, Ints, single, take
+from mmiln.data.arrays import Floats, Ints, single, take
+from mmiln.data.formats.npy import open_rows
+from mmiln.data.paging import Pages
 
 Array = npt.NDArray[Any]
 

@@ -13,12 +13,12 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from mmiln import html
+from mmiln.data.arrays import Floats, Ints, single
 from mmiln.data.known import Known
 from mmiln.data.order import LengthAware, Order
-from mmiln.data.ragged import Floats, Ints, single
 from mmiln.data.sequences import Ragged
 from mmiln.errors import ConfigError, DataError
+from mmiln.pages import html
 
 if TYPE_CHECKING:
     import pandas as pd

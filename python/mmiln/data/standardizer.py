@@ -14,9 +14,10 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from mmiln import files
+from mmiln.data.arrays import Floats
 from mmiln.data.dataset import Dataset
 from mmiln.data.known import Known
-from mmiln.data.ragged import Floats
 from mmiln.data.sequences import Mapped, Ragged
 from mmiln.data.split import Split
 from mmiln.errors import DataError, MissingFileError
@@ -110,12 +111,13 @@ class Standardizer:
         return scaled
 
     def save(self, directory: str | Path) -> Path:
-        """Write ``standardizer.safetensors`` into an existing directory; returns its path."""
+        """Write ``standardizer.safetensors``, whole or not at all, into a directory; returns its path."""
         path = Path(directory) / FILE
         if not path.parent.is_dir():
             raise MissingFileError(f"expected an existing directory, got {str(directory)!r}")
         arrays = {f"{name}.mean": value for name, value in self.mean.items()}
-        save_file(arrays | {f"{name}.std": value for name, value in self.std.items()}, path)
+        arrays |= {f"{name}.std": value for name, value in self.std.items()}
+        files.write(path, lambda temporary: save_file(arrays, temporary))
         return path
 
     @classmethod

@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mmiln.data.arrays import Floats, Ints
 from mmiln.data.dataset import Dataset
-from mmiln.data.ragged import Floats, Ints
 from mmiln.data.report import Report
 from mmiln.data.split import Split
 from mmiln.data.words import POLARITIES, embedding, sentence

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from mmiln.data.ragged import Floats
+from mmiln.data.arrays import Floats
 
 POLARITIES: Final = tuple(step / 2 for step in range(-6, 7))
 

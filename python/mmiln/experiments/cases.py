@@ -10,15 +10,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .. import runs
-from ..attribution import BACKGROUND, Gates, contributions, mean_gates
 from ..data import Split, collate
 from ..data.split import MODALITIES
 from ..errors import ConfigError, MissingFileError
+from ..explain.attribution import BACKGROUND, Gates, contributions, mean_gates
 from ..model import Model
+from ..pages.tables import Table
+from . import runs
 from .experiment import Experiment
 from .results import Finished, read
-from .tables import Table
 
 Pick = Literal["disagreement", "flips"]
 

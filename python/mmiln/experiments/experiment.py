@@ -14,15 +14,15 @@ from typing import Annotated, Any, Final, Literal, Self, TypeVar
 import pydantic
 from pydantic import Field, field_validator, model_validator
 
-from .. import reading
+from .. import files
 from ..baselines import Baseline
 from ..config import Config
 from ..data import Dataset, fold, load, standardized, synthetic
 from ..errors import ConfigError, DataError, MissingFileError
-from ..estimator import Estimator
 from ..model import ARGUMENTS, Model
-from ..runs import Plain, Protocol, Row
+from ..training.estimator import Estimator
 from .models import MODELS, SHARED, Entry
+from .runs import Plain, Protocol, Row
 
 DESCRIPTION: Final = "experiment.json"  # within an experiment's folder
 SEEDS: Final = (1111, 1112, 1113, 1114, 1115)
@@ -218,7 +218,7 @@ class Experiment(Described):
         path = folder / DESCRIPTION
         if not path.is_file():
             raise MissingFileError(f"no experiment was run in {folder}: it has no {DESCRIPTION}")
-        return validated(cls, reading.read_json(path), str(path))
+        return validated(cls, files.read_json(path), str(path))
 
     def tasks(self) -> Iterator[Task]:
         """Every run, seeds outermost within a dataset, so that all rows fill at the same pace."""
@@ -310,7 +310,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         ConfigError: It is no TOML.
     """
     path = Path(path)
-    return {"name": path.stem, **reading.read_toml(path)}
+    return {"name": path.stem, **files.read_toml(path)}
 
 
 def validated(kind: type[T], description: Mapping[str, Any], what: str) -> T:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
+
+from ..files import read_toml
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Published:
 
 @cache
 def _file() -> dict[str, Any]:
-    return tomllib.loads(resources.files(__package__).joinpath("published.toml").read_text(encoding="utf-8"))
+    return read_toml(Path(__file__).with_name("published.toml"))
 
 
 def published(dataset: str) -> dict[str, Published]:

@@ -14,9 +14,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from ..errors import ConfigError, DeviceError, StateError
-from ..pretrained import write
-from ..runs import RECORD
+from ..files import write
 from .pool import LOG, Failure, Job, OnEvent, check_jobs
+from .runs import RECORD
 from .worker import attempt
 
 RETRIES: Final = 3  # of a run whose process or machine died

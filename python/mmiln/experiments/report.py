@@ -12,16 +12,16 @@ import numpy as np
 
 from .. import plotting
 from ..errors import ConfigError
-from ..metrics import spread
-from ..pretrained import write
-from ..runs import Row
+from ..files import write, write_text
+from ..pages.tables import Table, page
+from ..results.metrics import spread
 from . import published as literature
 from . import results
 from .compare import CONFIDENCE, RESAMPLES, Comparison, compare
 from .experiment import DESCRIPTION, Experiment
 from .models import MODELS
 from .results import Group
-from .tables import Table, page
+from .runs import Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -252,7 +252,7 @@ class Report:
             "report.csv": self.to_pandas().to_csv(index=False),
         }
         for name, text in texts.items():
-            _write_text(folder / name, text)
+            write_text(folder / name, text)
         written = [folder / name for name in texts]
         for dataset, figure in self.figures().items():
             for kind in ("png", "pdf"):
@@ -430,10 +430,6 @@ def _lines(depths: dict[Row, Group]) -> dict[str, dict[int, dict[str, list[float
 def _figure_name(dataset: str) -> str:
     # The name comes from files, and figures stay in their folder.
     return "figure4-" + re.sub(r"[^\w.+ -]", "_", dataset)[:50]
-
-
-def _write_text(path: Path, text: str) -> None:
-    write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def _write_figure(path: Path, figure: Figure, kind: str) -> None:

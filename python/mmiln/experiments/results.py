@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, MissingFileError, ProtocolError
-from ..runs import PREDICTIONS, RECORD, Record, Row
 from .compare import Scores
+from .runs import PREDICTIONS, RECORD, Record, Row
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -10,17 +9,17 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .. import provenance
 from ..errors import ExperimentError, StateError
+from ..files import write_json
 from ..model import WIDTHS
-from ..pretrained import write
-from ..runs import RECORD, Record
+from . import provenance
 from .backends import pool_of
 from .experiment import DESCRIPTION, Experiment, Task
 from .pool import Failure, Job, Pool
 from .progress import Display
 from .ray_pool import RayPool
 from .report import Report
+from .runs import RECORD, Record
 
 Description = Experiment | Mapping[str, Any] | str | Path
 
@@ -86,8 +85,7 @@ def described(experiment: Description) -> Experiment:
 
 def _run(experiment: Experiment, folder: Path, pool: Pool | RayPool, progress: bool) -> list[Failure]:
     missing = _missing(experiment, folder)
-    text = json.dumps(experiment.model_dump(mode="json"), indent=1)
-    write(folder / DESCRIPTION, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+    write_json(folder / DESCRIPTION, experiment.model_dump(mode="json"))
     failures = []
     with Display(len(missing), show=progress) as display:
         work = (Job(experiment, task, folder / task.folder) for task in missing)

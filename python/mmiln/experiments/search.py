@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +14,14 @@ from pydantic import Field, model_validator
 from ..baselines import Baseline
 from ..config import Config
 from ..errors import ConfigError, ExperimentError, MissingFileError, StateError
-from ..pretrained import write
-from ..reading import read_json
-from ..runs import Plain, Record
+from ..files import read_json, write, write_json
 from .backends import pool_of
 from .experiment import Described, Experiment, Name, Seed, Source
 from .models import MODELS
 from .pool import Failure, Job, Pool
 from .progress import Display
 from .ray_pool import RayPool
+from .runs import Plain, Record
 
 if TYPE_CHECKING:
     import optuna
@@ -215,8 +213,7 @@ def _same_search(search: Search, folder: Path) -> None:
                 f"{folder} holds trials of another search, which differs in {', '.join(differing)}: "
                 "name another folder"
             )
-    text = json.dumps(now, indent=1) + "\n"
-    write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_json(path, now)
 
 
 class _Trials:

@@ -19,7 +19,7 @@ from ..callbacks import Callback
 from ..errors import MmilnError
 
 if TYPE_CHECKING:
-    from ..estimator import Estimator
+    from ..training.estimator import Estimator
 
 Say = Callable[[dict[str, Any]], object]  # takes an event
 
@@ -66,7 +66,7 @@ def perform(job: dict[str, Any], report: Report) -> None:
     """Trains and measures one task of an experiment."""
     import torch
 
-    from .. import runs
+    from . import runs
     from .experiment import Experiment, Task
 
     torch.set_num_threads(job["threads"])

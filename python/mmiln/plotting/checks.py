@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ..errors import DataError
 
 if TYPE_CHECKING:
-    from ..predictions import Predictions
+    from ..results.predictions import Predictions
 
 Floats = npt.NDArray[np.float64]
 

@@ -15,7 +15,7 @@ from .style import BLUE, BOUND, GREEN, GREY, ORANGE, POINTS, axes_or_new, heat_m
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..predictions import Predictions
+    from ..results.predictions import Predictions
 
 CLASSES: Final = ("−3", "−2", "−1", "0", "+1", "+2", "+3")
 BARS: Final = 0.15  # height of a marginal histogram, in ranges of the scores

@@ -28,7 +28,7 @@ from .style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..history import History
+    from ..results.history import History
 
 TICKS: Final = 8  # epochs that are numbered, at most
 # Points of the right axis: what lies under them stays visible.

@@ -1,0 +1,222 @@
+"""From a data set of any format to a directory that opens in a moment, see `converted.py`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from mmiln.data.arrays import Ints
+from mmiln.data.clean import Nonfinite, check, clean_nonfinite
+from mmiln.data.dataset import Dataset
+from mmiln.data.formats.converted import (
+    FORMAT,
+    LABELS,
+    MANIFEST,
+    UTTERANCES,
+    File,
+    Fingerprints,
+    Manifest,
+    Part,
+    is_converted,
+    layout,
+    open_split,
+)
+from mmiln.data.formats.mmsa import SPLITS
+from mmiln.data.formats.npy import write_rows
+from mmiln.data.formats.staging import Staging, staging
+from mmiln.data.load import load, read
+from mmiln.data.split import Split, lengths_of
+from mmiln.data.standardizer import FILE as STANDARDIZER
+from mmiln.data.standardizer import Standardizer
+from mmiln.errors import DataError, MissingFileError
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    nonfinite: Nonfinite = "zero",
+    seed: int = 0,
+    progress: bool = True,
+) -> Dataset:
+    """Write a data set as a directory that :func:`load` opens in a moment, without a copy.
+
+    It holds the true frames alone, as float32, in ``.npy`` files with checksums. Large pickles are streamed.
+    What was written is read again and compared with the source. The directory appears when it is whole; a
+    conversion that was interrupted, or killed, goes on when it is called again for the same source.
+
+    Args:
+        source: whatever :func:`load` reads.
+        target: the directory, such as ``mosei.mmiln``; it must not exist.
+        nonfinite: what becomes of NaN and infinities in true frames, as in :func:`load`.
+        seed: for the split by video of a single part in MISA's format.
+        progress: show bars, where the output is a terminal.
+
+    Returns:
+        The converted data set, opened.
+
+    Raises:
+        MissingFileError: there is no source, or no directory to put the target into.
+        UnsafePickleError: a pickle asks for more than arrays and plain containers.
+        DataError: the source's content is not as its format demands, the target exists, it can't be
+            written, or what was written is not what was read.
+        ConfigError: ``nonfinite`` is unknown.
+
+    >>> import pickle, tempfile
+    >>> part = {"id": ["a"], "audio": np.ones((1, 9, 2)), "audio_lengths": [4], "regression_labels": [1.0]}
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "small.pkl").write_bytes(pickle.dumps({"train": part}))
+    >>> convert(folder / "small.pkl", folder / "small.mmiln").train.audio[0].shape
+    (4, 2)
+    """
+    check(nonfinite)
+    source, target = Path(source), Path(target)
+    if target.exists():
+        raise DataError(f"{target} exists: name another directory, or delete that")
+    if not target.parent.is_dir():
+        raise MissingFileError(f"expected an existing directory for {target.name}, got {target.parent}")
+    if is_converted(source):
+        raise DataError(f"{source} is a converted data set already")
+    dataset = read(source, seed=seed, test=True)
+    clean_nonfinite(dataset, nonfinite)
+    files = _source_files(source)
+    how = {"format": FORMAT, "mmiln": version("mmiln"), "nonfinite": nonfinite, "seed": seed}
+    made_of = how | {"source": {name: file.model_dump() for name, file in files.items()}}
+    bar = partial(tqdm, disable=None if progress else True, dynamic_ncols=True)
+    try:
+        with staging(target, made_of) as stage:
+            _write_splits(dataset, stage, bar)
+            written = _compared(dataset, stage, bar)
+            scaler = Standardizer.fit(written.train)
+            stage.write(STANDARDIZER, lambda path: scaler.save(path.parent))
+            manifest = Manifest(
+                mmiln=version("mmiln"),
+                name=dataset.name,
+                source=files,
+                nonfinite=nonfinite,
+                fields=written.train.fields,  # type: ignore[arg-type]
+                widths=written.dims,
+                parts=_parts(written, scaler),
+                notes=dataset.report.notes,
+                counts=dataset.report.counts,
+                files=dict(sorted(stage.files.items())),
+            )
+            stage.finish(MANIFEST, manifest.model_dump(mode="json"))
+    except OSError as error:
+        raise DataError(
+            f"{target} can't be written: {error}; once that is mended, the same call goes on where it stopped"
+        ) from None
+    return load(target)
+
+
+def _source_files(source: Path) -> dict[str, File]:
+    if source.is_file():
+        return {source.name: File.of(source)}
+    names = (f"{stem}.pkl" for stem in SPLITS)
+    return {name: File.of(source / name) for name in names if (source / name).is_file()}
+
+
+def _write_splits(dataset: Dataset, stage: Staging, bar: Any) -> None:
+    """Writes what isn't whole yet."""
+    todo = {
+        f"{part}/{name}": (split, name)
+        for part, split in dataset.splits.items()
+        for name in layout(split.fields)
+        if f"{part}/{name}" not in stage.files
+    }
+    needed = sum(_size(split, name) for split, name in todo.values())
+    if (free := shutil.disk_usage(stage.folder).free) < needed:
+        raise DataError(
+            f"{needed / 1e9:.2f} GB are needed in {stage.folder.parent}, where {free / 1e9:.2f} GB are free"
+        )
+    for path, (split, name) in bar(todo.items(), "writing", unit=" files"):
+        stage.write(path, partial(_write, split, name))
+
+
+def _size(split: Split, name: str) -> int:
+    """Bytes of a file of sequences, beside which all others are small."""
+    field = name.removesuffix(".npy")
+    if field not in split.fields:
+        return 0
+    rows, width, dtype = _shape(split, field)
+    return rows * width * np.dtype(dtype).itemsize
+
+
+def _shape(split: Split, field: str) -> tuple[int, int, str]:
+    """Rows, columns and type of a sequence's file."""
+    rows = int(_lengths(split, field).sum())
+    return (rows, 3, "<i8") if field == "text_bert" else (rows, split.dims[field], "<f4")
+
+
+def _lengths(split: Split, field: str) -> Ints:
+    return lengths_of(getattr(split, field), axis=1 if field == "text_bert" else 0)
+
+
+def _write(split: Split, name: str, path: Path) -> None:
+    """Writes a file of a split."""
+    field = name.removesuffix(".npy").removesuffix("_offsets")
+    if name == UTTERANCES:
+        texts = {"id": split.id} | ({} if split.raw_text is None else {"raw_text": split.raw_text})
+        path.write_text(json.dumps(texts, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+    elif name == LABELS:
+        np.save(path, split.labels)
+    elif name.endswith("_offsets.npy"):
+        np.save(path, np.concatenate([[0], np.cumsum(_lengths(split, field))]))
+    else:
+        arrays = getattr(split, field)
+        tokens = field == "text_bert"
+        write_rows(path, *_shape(split, field), (array.T for array in arrays) if tokens else arrays)
+
+
+def _compared(dataset: Dataset, stage: Staging, bar: Any) -> Dataset:
+    """The data set as it was written, every utterance compared with the source.
+
+    Raises:
+        DataError: One differs; it is written anew by the next call.
+    """
+    splits = {name: open_split(stage.folder / name, dataset.train.fields) for name in dataset.splits}
+    todo = [(part, name) for part, split in splits.items() for name in ("id", "labels", *split.fields)]
+    for part, name in bar(todo, "comparing", unit=" fields"):
+        read_again, written = dataset.splits[part], splits[part]
+        pairs = zip(getattr(read_again, name), getattr(written, name), strict=True)
+        for utterance, (expected, got) in zip(read_again.id, pairs, strict=True):
+            if not np.array_equal(expected, got):
+                stage.strike(f"{part}/{UTTERANCES if isinstance(got, str) else f'{name}.npy'}")
+                raise DataError(
+                    f"{part} {name} of {utterance!r} was written otherwise than it is read: the source was "
+                    "changed meanwhile, or memory or a disk fails; convert it again"
+                )
+    return Dataset(splits["train"], splits.get("valid"), splits.get("test"), name=dataset.name)
+
+
+def _parts(dataset: Dataset, scaler: Standardizer) -> dict[Any, Part]:
+    """Fingerprints of each split, as it is and standardized."""
+    scaled = {name: scaler.transform(split) for name, split in dataset.splits.items()}
+    plain = _fingerprints(dataset)
+    try:
+        standardized: dict[str, Any] = _fingerprints(
+            Dataset(scaled["train"], scaled.get("valid"), scaled.get("test"), name=dataset.name)
+        )
+    except DataError:  # a value is too far from the others: said to who asks for them
+        standardized = dict.fromkeys(plain, (None, None))
+    return {
+        name: Part(
+            utterances=len(split),
+            split=Fingerprints(plain=plain[name][0], standardized=standardized[name][0]),
+            dataset=Fingerprints(plain=plain[name][1], standardized=standardized[name][1]),
+        )
+        for name, split in dataset.splits.items()
+    }
+
+
+def _fingerprints(dataset: Dataset) -> dict[str, tuple[str, str]]:
+    """Of each split, and of the data set that ends with it."""
+    up_to = dataset.fingerprints_up_to()
+    return {name: (split.fingerprint(), up_to[name]) for name, split in dataset.splits.items()}

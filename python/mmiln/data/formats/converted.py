@@ -1,0 +1,225 @@
+"""A converted data set: a directory of plain ``.npy`` files that is opened without being read.
+
+Beside ``manifest.json`` and ``standardizer.safetensors`` there is a folder a split, with ``utterances.json``
+(ids, sentences), ``labels.npy`` (N,) and for each sequence of arrays ``audio.npy`` (sum T, w) with
+``audio_offsets.npy`` (N + 1,): utterance i has the rows from offset i up to offset i + 1. Tokens
+(``text_bert.npy``) are rows of three: id, mask, segment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pydantic
+
+from mmiln.data.arrays import Ints
+from mmiln.data.clean import Nonfinite
+from mmiln.data.dataset import Dataset
+from mmiln.data.formats.npy import open_rows
+from mmiln.data.known import Known
+from mmiln.data.report import Report
+from mmiln.data.sequences import Ragged, Stored, StoredTokens
+from mmiln.data.split import Split
+from mmiln.data.standardizer import FILE as STANDARDIZER
+from mmiln.data.standardizer import Standardizer
+from mmiln.errors import ConfigError, DataError, MissingFileError
+from mmiln.files import read_json, sha256
+
+FORMAT: Final = 1
+MANIFEST: Final = "manifest.json"
+UTTERANCES: Final = "utterances.json"
+LABELS: Final = "labels.npy"
+
+_Count = Annotated[int, pydantic.Field(ge=0)]
+
+
+class Plain(pydantic.BaseModel):
+    """Plain data of known fields, to and from JSON."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class File(Plain):
+    """A file as it was when the data set was converted: its bytes and their SHA-256 (hex)."""
+
+    size: _Count
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> File:
+        """Reads it through."""
+        return cls(size=path.stat().st_size, sha256=sha256(path))
+
+
+class Fingerprints(Plain):
+    """Of a split, or of a data set up to it; None where it can't be standardized."""
+
+    plain: str
+    standardized: str | None
+
+
+class Part(Plain):
+    """A split: its fingerprints, and those of the data set that ends with it."""
+
+    utterances: Annotated[int, pydantic.Field(ge=1)]
+    split: Fingerprints
+    dataset: Fingerprints
+
+
+class Manifest(Plain):
+    """``manifest.json``: what was converted, how, and what came of it."""
+
+    format: Literal[1] = FORMAT
+    mmiln: str
+    name: str
+    source: dict[str, File]
+    nonfinite: Nonfinite
+    fields: list[Literal["text", "text_bert", "raw_text", "audio", "vision"]]
+    widths: dict[str, _Count]
+    parts: dict[Literal["train", "valid", "test"], Part]
+    notes: list[str]
+    counts: dict[str, int]
+    files: dict[str, File]
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """That of a converted data set, whose files are there and as large as it says.
+
+        Raises:
+            MissingFileError: A file is not there.
+            DataError: A file or the manifest is damaged, or of a later format.
+        """
+        path = folder / MANIFEST
+        try:
+            content = read_json(path)
+            if isinstance(content, dict) and type(found := content.get("format")) is int and found > FORMAT:
+                raise DataError(
+                    f"{path} is of format {found}, this mmiln reads format {FORMAT}: it was written by a "
+                    "later mmiln, install that, or convert the source again"
+                )
+            manifest = cls.model_validate(content)
+        except ConfigError as error:
+            raise DataError(str(error)) from None
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise DataError(f"{path} is damaged: {where}: {first['msg']}") from None
+        expected = {STANDARDIZER} | {f"{part}/{name}" for part in manifest.parts for name in manifest.layout}
+        if "train" not in manifest.parts or manifest.files.keys() != expected:
+            raise DataError(f"{path} is damaged: its parts and fields are not those of its files")
+        for name, file in manifest.files.items():
+            if not (folder / name).is_file():
+                raise MissingFileError(f"{folder} lacks {name}: copy it again, or convert the source again")
+            if (size := (folder / name).stat().st_size) != file.size:
+                raise DataError(
+                    f"{folder / name} has {size} bytes, expected {file.size}: it is cut short or was "
+                    "changed; copy it again, or convert the source again"
+                )
+        return manifest
+
+    @property
+    def layout(self) -> list[str]:
+        """The names of the files of a split."""
+        return layout(self.fields)
+
+
+def layout(fields: list[Any]) -> list[str]:
+    """The names of the files of a split with these fields, in the order in which they are written."""
+    ragged = [name for name in fields if name != "raw_text"]
+    return [UTTERANCES, LABELS, *(f"{name}{end}.npy" for name in ragged for end in ("_offsets", ""))]
+
+
+def is_converted(path: Path) -> bool:
+    """Whether there is a converted data set."""
+    try:
+        return (path / MANIFEST).is_file()
+    except OSError:  # a name that is too long
+        return False
+
+
+def verify(path: str | Path) -> None:
+    """Reads all files of a converted data set and compares them with their checksums.
+
+    Raises:
+        MissingFileError: There is no converted data set, or a file of it is not there.
+        DataError: Files are not as they were written.
+    """
+    folder = Path(path)
+    if not is_converted(folder):
+        raise MissingFileError(f"expected a converted data set, a folder with {MANIFEST}, got {str(path)!r}")
+    files = Manifest.read(folder).files
+    if damaged := [name for name, file in files.items() if File.of(folder / name) != file]:
+        raise DataError(
+            f"{folder}: {', '.join(damaged)} {'is' if len(damaged) == 1 else 'are'} not as written, by the "
+            "checksum: copy the data set again, or convert the source again"
+        )
+
+
+def open_converted(folder: Path, *, nonfinite: Nonfinite | None, test: bool) -> Dataset:
+    """The data set in a folder; its arrays are views of the files.
+
+    Raises:
+        MissingFileError: A file is not there.
+        DataError: A file is damaged, or values that are not finite were replaced in another way than asked.
+    """
+    manifest = Manifest.read(folder)
+    replaced = sum(count for name, count in manifest.counts.items() if name.endswith(".nonfinite"))
+    if replaced and nonfinite not in (None, manifest.nonfinite):
+        raise DataError(
+            f"{folder} was converted with nonfinite={manifest.nonfinite!r}, by which {replaced} NaN or "
+            f"infinite values were replaced; for {nonfinite!r} convert the source again"
+        )
+    parts = {name: part for name, part in manifest.parts.items() if test or name != "test"}
+    splits = {name: open_split(folder / name, manifest.fields) for name in parts}
+    dataset = Dataset(splits["train"], splits.get("valid"), splits.get("test"), name=manifest.name)
+    if dataset.dims != manifest.widths or any(len(splits[n]) != part.utterances for n, part in parts.items()):
+        raise DataError(f"{folder / MANIFEST} is damaged: its widths and sizes are not those of the files")
+    dataset.report = Report(manifest.notes.copy(), manifest.counts.copy())
+    for name, split in dataset.splits.items():
+        known = parts[name].split  # type: ignore[index]
+        split.known = Known(split.contents(), known.plain, known.standardized)
+    up_to = parts[list(dataset.splits)[-1]].dataset  # type: ignore[index]
+    dataset.known = Known(dataset.contents(), up_to.plain, up_to.standardized, Standardizer.load(folder))
+    return dataset
+
+
+def open_split(folder: Path, fields: list[Any]) -> Split:
+    """A split from its folder.
+
+    Raises:
+        DataError: A file is damaged.
+    """
+    try:
+        said = read_json(folder / UTTERANCES)
+    except ConfigError as error:
+        raise DataError(str(error)) from None
+    texts = ["id", *(name for name in fields if name == "raw_text")]
+    lists = isinstance(said, dict) and all(isinstance(values, list) for values in said.values())
+    if not lists or sorted(said) != texts:
+        raise DataError(f"{folder / UTTERANCES} is damaged: expected lists of {' and '.join(texts)}")
+    values: dict[str, Any] = {name: _sequence(folder, name) for name in fields if name != "raw_text"}
+    labels = np.array(_array(folder / LABELS, np.float32, 1))
+    try:
+        return Split(said["id"], labels, raw_text=said.get("raw_text"), **values)
+    except DataError as error:
+        raise DataError(f"{folder} is damaged: {error}") from None
+
+
+def _sequence(folder: Path, name: str) -> Ragged:
+    offsets: Ints = np.array(_array(folder / f"{name}_offsets.npy", np.int64, 1))
+    path = folder / f"{name}.npy"
+    rows = _array(path, np.int64 if name == "text_bert" else np.float32, 2)
+    fits = len(offsets) and offsets[0] == 0 and offsets[-1] == len(rows) and (np.diff(offsets) >= 1).all()
+    if not fits or (name == "text_bert" and rows.shape[1] != 3):
+        raise DataError(f"{path} is damaged: its {len(rows)} rows are not those of the offsets beside it")
+    return (StoredTokens if name == "text_bert" else Stored)(path, offsets)
+
+
+def _array(path: Path, dtype: npt.DTypeLike, axes: int) -> npt.NDArray[Any]:
+    array = open_rows(path)
+    if array.dtype != dtype or array.ndim != axes:
+        raise DataError(f"{path}: expected {axes} axes of {np.dtype(dtype)}, got {array.shape} {array.dtype}")
+    return array

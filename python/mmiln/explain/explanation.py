@@ -1,0 +1,166 @@
+"""What a model says of one utterance, as text and as HTML for notebooks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..pages import render
+from .attribution import Gates
+
+BLOCKS: Final = "▁▂▃▄▅▆▇█"
+COLUMNS: Final = 60  # of a timeline in text
+SHOWN: Final = 8  # words in text, those that moved the score most
+STRONGEST: Final = 0.55  # opacity behind the word that moved the score most
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word, or a token where words are not known.
+
+    Attributes:
+        text: As the tokenizer has it.
+        weight: The score minus the score without the word.
+        tokens: Places of its tokens in :attr:`Explanation.tokens`.
+    """
+
+    text: str
+    weight: float
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Similar:
+    """A training utterance that is like the one explained.
+
+    Attributes:
+        id, text, truth: Of the utterance; ``text`` is ``None`` where sentences are not known.
+        score: What the model predicts.
+        cosine: Between the features that the scores of both are made of (``F_multimodal``), at most 1.
+    """
+
+    id: str
+    text: str | None
+    truth: float
+    score: float
+    cosine: float
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation:
+    """Why an utterance has its score. Print it, or let a notebook show it.
+
+    All weights and contributions are differences of predicted scores, in sentiment points: a word is really
+    left out, a modality really replaced, and the model asked again. They do not add up to the score.
+
+    Attributes:
+        id, text, truth: Of the utterance; ``text`` is ``None`` where sentences are not known.
+        tokens: What the text-led streams read, T_t names; empty without text.
+        words: Its words with their weights. A word's weight is the score minus the score of the utterance
+            without it: without all its word pieces, or its frame of text features; audio and vision stay.
+            Where one token is all the text there is, its weight is the contribution of text.
+        weights: ``(T_t,)``: of each token, that of its word; 0 for [CLS] and [SEP], which are not left out.
+        score: What the model predicts.
+        unimodal: Scores of the heads of audio and vision alone.
+        contributions: By modality, the score minus its mean with this modality taken from 32 training
+            utterances, so with all that it gives to other modalities.
+        gates: By layer, stream and gate (``retain``, ``compound``, ``source``) the mean over channels and
+            time, 0 shut, 1 open. Empty in the variant without gates.
+        attention: By ``audio`` and ``vision`` the probabilities of the cross attention (21),
+            ``(L, h, T_t, T_n)``. Empty without SAG-Transformers.
+        similar: Training utterances, the nearest first.
+    """
+
+    id: str
+    text: str | None
+    tokens: list[str]
+    words: tuple[Word, ...]
+    weights: npt.NDArray[np.float64]
+    truth: float
+    score: float
+    unimodal: dict[str, float]
+    contributions: dict[str, float]
+    gates: list[Gates]
+    attention: dict[str, Floats]
+    similar: tuple[Similar, ...]
+
+    @property
+    def timeline(self) -> dict[str, Floats]:
+        """How much of the last layer's attention each frame gets ``(T_n,)``, by modality.
+
+        It is the mean over heads and text positions, sums to 1, and says where the text-led stream looks, not
+        what moves the score.
+        """
+        return {name: maps[-1].mean(axis=(0, 1)) for name, maps in self.attention.items()}
+
+    def __repr__(self) -> str:
+        return f"Explanation({self.id!r}, score={self.score:+.2f}, truth={self.truth:+.2f})"
+
+    def __str__(self) -> str:
+        heads = "".join(f", {name} alone {score:+.2f}" for name, score in self.unimodal.items())
+        lines = [f"{self.id}: score {self.score:+.2f}, truth {self.truth:+.2f}{heads}"]
+        if self.text is not None:
+            lines.append(f"  {self.text}")
+        if self.words:
+            most = sorted(self.words, key=lambda word: -abs(word.weight))[:SHOWN]
+            told = ", ".join(f"{word.text} {word.weight:+.2f}" for word in most)
+            lines += ["words that moved it most (score minus score without the word)", f"  {told}"]
+        told = ", ".join(f"{name} {value:+.2f}" for name, value in self.contributions.items())
+        lines += ["modalities (score minus mean score with that of other utterances)", f"  {told}"]
+        if self.attention:
+            lines.append("attention of the text over frames, last layer")
+            lines += [
+                f"  {name:<6} {_bars(shares)} {_extent(shares)}" for name, shares in self.timeline.items()
+            ]
+        if self.gates:
+            lines.append("gates, 0 shut, 1 open")
+        for i, streams in enumerate(self.gates, 1):
+            for stream, gates in streams.items():
+                told = ", ".join(f"{gate} {value:.2f}" for gate, value in gates.items())
+                lines.append(f"  layer {i} {stream:<11} {told}")
+        lines.append("similar training utterances")
+        for like in self.similar:
+            lines.append(
+                f"  cosine {like.cosine:.3f}, score {like.score:+.2f}, truth {like.truth:+.2f}: "
+                f"{like.id}{'' if like.text is None else f'  {like.text}'}"
+            )
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return render(
+            "explanation.html", e=self, shade=self._shade, path=_path, extent=_extent, gates=self._gate_rows()
+        )
+
+    def _shade(self, weight: float) -> str:
+        """A colour behind a word that text can be read on, light or dark."""
+        red, green, blue = (0, 114, 178) if weight > 0 else (213, 94, 0)  # Okabe and Ito 2008
+        most = max((abs(word.weight) for word in self.words), default=0.0)
+        return f"rgba({red}, {green}, {blue}, {STRONGEST * abs(weight) / most if most else 0:.3f})"
+
+    def _gate_rows(self) -> list[tuple[int, str, dict[str, float]]]:
+        return [(i, stream, g) for i, layer in enumerate(self.gates, 1) for stream, g in layer.items()]
+
+
+def _extent(shares: Floats) -> str:
+    """How many frames, and how far from even the attention is."""
+    if len(shares) == 1:
+        return "1 frame"
+    return f"{len(shares)} frames, at most {shares.max():.1%} on one, evenly {1 / len(shares):.1%}"
+
+
+def _bars(shares: Floats) -> str:
+    """A timeline in one line: the mean of each of at most 60 pieces, as a share of the largest."""
+    pieces = np.array_split(shares, min(COLUMNS, len(shares)))
+    means = np.array([piece.mean() for piece in pieces])
+    return "".join(BLOCKS[round(height * (len(BLOCKS) - 1))] for height in means / means.max())
+
+
+def _path(shares: Floats) -> str:
+    """A timeline as the path of an area, a frame one unit wide and the largest share one unit high."""
+    steps = " ".join(f"V{1 - share:.3f} h1" for share in shares / shares.max())
+    return f"M0 1 {steps} V1 Z"

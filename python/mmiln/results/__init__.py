@@ -1,0 +1,1 @@
+"""What training, measuring and predicting give back."""

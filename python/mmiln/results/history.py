@@ -1,0 +1,114 @@
+"""What training measured, epoch by epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import StateError
+from ..pages import html
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+
+class History(dict[str, list[float]]):
+    """A dictionary of lists, one value an epoch: ``train_total``, ``valid_mae``, ``seconds`` and so on.
+
+    Attributes:
+        best_epoch: The epoch (from 1) whose weights are the result; ``None`` without a validation set.
+
+    >>> history = History({"train_total": [2.0, 1.5], "valid_mae": [1.2, 1.1]})
+    >>> history.to_frame().loc[2].to_dict()
+    {'train_total': 1.5, 'valid_mae': 1.1}
+    """
+
+    best_epoch: int | None = None
+
+    def append(self, logs: dict[str, float]) -> None:
+        """Adds one epoch; NaN stands for what was not measured in it, or in those before."""
+        before = self.epochs
+        for name in [*self, *(name for name in logs if name not in self)]:
+            self.setdefault(name, [math.nan] * before).append(logs.get(name, math.nan))
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs were trained."""
+        return len(next(iter(self.values()), []))
+
+    def to_frame(self) -> pd.DataFrame:
+        """The same as a pandas frame, indexed by epoch from 1."""
+        import pandas as pd
+
+        return pd.DataFrame(dict(self), index=pd.RangeIndex(1, self.epochs + 1, name="epoch"))
+
+    def plot(self, axes: Axes | Sequence[Axes] | None = None) -> list[Axes]:
+        """Draws the parts of the loss, the measures on validation and the shift of pseudo-labels.
+
+        What was not measured has no panel.
+
+        Args:
+            axes: As many as there are panels to draw; a new figure by default.
+
+        Returns:
+            The axes, one a panel.
+
+        Raises:
+            StateError: The history holds no epoch, or the number of ``axes`` is not that of the panels.
+        """
+        from .. import plotting
+
+        panels = {
+            "train_": plotting.loss_parts,
+            "valid_": plotting.validation_metrics,
+            "pseudo_shift_": plotting.pseudo_label_shift,
+        }
+        drawn = [draw for prefix, draw in panels.items() if any(name.startswith(prefix) for name in self)]
+        if not drawn:
+            raise StateError("there is no epoch to draw: fit the model first")
+        new: Any = plotting.new_figure(5.2 * len(drawn)).subplots(1, len(drawn)) if axes is None else axes
+        panel_axes: list[Axes] = np.ravel(new).tolist()
+        if len(panel_axes) != len(drawn):
+            names = ", ".join(draw.__name__ for draw in drawn)
+            raise StateError(
+                f"this history has {len(drawn)} panels to draw ({names}), got {len(panel_axes)} axes"
+            )
+        panels_drawn = [draw(self, ax) for draw, ax in zip(drawn, panel_axes, strict=True)]
+        return _Shown(panels_drawn) if axes is None else panels_drawn
+
+    def __repr__(self) -> str:
+        if not self.epochs:
+            return "History(no epoch)"
+        best = "" if self.best_epoch is None else f", best epoch {self.best_epoch}"
+        last = ", ".join(f"{name} {values[-1]:.4g}" for name, values in self.items())
+        return f"History({self.epochs} epochs{best}; last: {last})"
+
+    def _repr_html_(self) -> str:
+        """Loss and validation MAE as curves; the values of the best epoch and of the last."""
+        if not self.epochs:
+            return html.code(self)
+        shown = {"training loss": "train_total", "validation MAE": "valid_mae"}
+        curves = {label: self[name] for label, name in shown.items() if name in self}
+        columns = {f"last epoch, {self.epochs}": self.epochs}
+        if self.best_epoch == self.epochs:
+            columns = {f"best and last epoch, {self.epochs}": self.epochs}
+        elif self.best_epoch is not None:
+            columns = {f"best epoch, {self.best_epoch}": self.best_epoch} | columns
+        rows = [
+            (name, *(html.number(values[epoch - 1]) for epoch in columns.values()))
+            for name, values in self.items()
+        ]
+        drawn = html.chart(curves, self.best_epoch) if curves else ""
+        return f"<div>{drawn}{html.table(['', *columns], rows)}</div>"
+
+
+class _Shown(list["Axes"]):
+    """Axes of one new figure, which is what a notebook shows of them."""
+
+    def _repr_png_(self) -> bytes:
+        png: bytes = self[0].figure._repr_png_()  # type: ignore[union-attr]
+        return png

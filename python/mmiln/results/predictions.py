@@ -1,0 +1,75 @@
+"""Scores of a dataset's utterances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..pages import html
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WORST: Final = 5  # shown in notebooks
+
+
+@dataclass(frozen=True, repr=False)
+class Predictions:
+    """Scores in dataset order where the batches carry indices, else in the order of the loader.
+
+    Attributes:
+        score: Predicted sentiment, float32 ``(N,)``.
+        id: Names of the utterances, or ``None``.
+        index: Positions in the dataset, or ``None``.
+        label: True scores, or ``None``.
+    """
+
+    score: npt.NDArray[np.float32]
+    id: list[str] | None = None
+    index: npt.NDArray[np.int64] | None = None
+    label: npt.NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return np.array(self.score, dtype=dtype, copy=True if copy is None else copy)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A frame with the columns that are known, of ``id``, ``index``, ``label``, ``score``."""
+        import pandas as pd
+
+        columns = {"id": self.id, "index": self.index, "label": self.label, "score": self.score}
+        return pd.DataFrame({name: values for name, values in columns.items() if values is not None})
+
+    def __repr__(self) -> str:
+        known = ", ".join(name for name in ("id", "index", "label") if getattr(self, name) is not None)
+        told = f"Predictions({len(self)} scores, mean {self.score.mean():.4g}"
+        if self.label is not None:
+            told += f", MAE {np.abs(self._errors()).mean():.4g}"
+        return f"{told}; {known or 'scores alone'})"
+
+    def _errors(self) -> npt.NDArray[np.float64]:
+        return self.score.astype(np.float64) - np.asarray(self.label, np.float64)
+
+    def _repr_html_(self) -> str:
+        """The utterances with the largest errors; without labels, the first."""
+        columns = {"id": self.id, "index": self.index}
+        names = {name: values for name, values in columns.items() if values is not None}
+        if self.label is None:
+            shown = np.arange(min(WORST, len(self)))
+            numbers: dict[str, npt.NDArray[Any]] = {"score": self.score}
+            caption = f"The first {len(shown)} of {len(self)} utterances"
+        else:
+            errors = self._errors()
+            shown = np.argsort(-np.abs(errors), kind="stable")[:WORST]
+            numbers = {"label": self.label, "score": self.score, "error": errors}
+            caption = f"The {len(shown)} largest errors of {len(self)} utterances"
+        rows = [
+            [*(values[i] for values in names.values()), *(html.number(v[i], 2) for v in numbers.values())]
+            for i in shown
+        ]
+        return html.code(self) + html.table([*names, *numbers], rows, caption)

@@ -1,0 +1,239 @@
+"""From the batches that users have to the packed batches of the core."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import _core
+from ..errors import BatchError
+
+if TYPE_CHECKING:
+    from ..text_encoder import TextEncoder
+
+KEYS = (
+    "text", "text_bert", "raw_text", "audio", "vision",
+    "text_lengths", "audio_lengths", "vision_lengths", "padding_side", "labels", "index", "id",
+)  # fmt: skip
+# What MMSA's loader adds for its experiments with missing modalities; MMILN has no use for it.
+MMSA_EXTRAS = {
+    f"{m}{suffix}" for m in ("text", "audio", "vision") for suffix in ("_m", "_mask", "_missing_mask")
+}
+
+
+def check_keys(batch: object) -> Mapping[str, Any]:
+    """Refuses what is not a batch: a mapping with known keys."""
+    if not isinstance(batch, Mapping):
+        raise BatchError(
+            f"a batch must be a mapping with keys such as text, audio, vision, labels; "
+            f"got {type(batch).__name__}"
+        )
+    for key in batch:
+        if key not in KEYS and key not in MMSA_EXTRAS:
+            near = difflib.get_close_matches(str(key), KEYS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise BatchError(f"unknown key {key!r} in the batch{hint} Known keys: {', '.join(KEYS)}")
+    return batch
+
+
+def widths(batch: Mapping[str, Any]) -> dict[str, int]:
+    """Width of text features, audio and vision in a batch; 0 where it has none.
+
+    Raises:
+        BatchError: A part has not the axes of frames.
+    """
+
+    def width(name: str) -> int:
+        value = batch.get(name)
+        if value is None:
+            return 0
+        axes = 3
+        if isinstance(value, (list, tuple)):
+            if not value:
+                raise BatchError(f"a batch needs at least one utterance, {name} has none")
+            value, axes = value[0], 2
+        shape = tensor(name, value).shape
+        if len(shape) != axes:
+            raise BatchError(
+                f"{name} must be a padded array (batch, time, width) or a list of (time, width) arrays, "
+                f"got {'a list of arrays ' if axes == 2 else ''}of shape {tuple(shape)}"
+            )
+        return shape[-1]
+
+    return {name: width(name) for name in ("text", "audio", "vision")}
+
+
+def pack(
+    batch: object,
+    *,
+    encoder: TextEncoder | None,
+    uses: Sequence[str],
+    device: str,
+    dtype: str,
+) -> _core.Batch:
+    """The packed batch of the parts that a model ``uses``, of ``text``, ``audio`` and ``vision``.
+
+    Raises:
+        BatchError: A part is missing, or can't be what its key says.
+    """
+    batch = check_keys(batch)
+    side = batch.get("padding_side", "right")
+    if not isinstance(side, str) or side not in ("right", "left"):
+        raise BatchError(f'padding_side must be "right" or "left", got {side!r}')
+    parts: dict[str, Any] = {"padding_side": side}
+    pieces = tokens(batch, encoder) if "text" in uses and encoder is not None else None
+    mask = _token_mask(batch, encoder)
+    if pieces is not None:
+        parts["text_bert"] = pieces
+    elif "text" in uses and batch.get("text") is None:
+        given = ", ".join(k for k in ("text_bert", "raw_text") if batch.get(k) is not None)
+        raise BatchError(
+            "the batch has no 'text' (features), which a model without text_encoder reads"
+            + (f"; to use its {given}, build the model with text_encoder=" if given else "")
+        )
+    for name in uses:
+        if name == "text" and pieces is not None:
+            continue
+        if batch.get(name) is None:
+            raise BatchError(f"the batch has no {name!r}, which this model was built with")
+        frames = _frames(name, batch[name])
+        lengths = batch.get(f"{name}_lengths")
+        if lengths is not None:
+            parts[f"{name}_lengths"] = whole_numbers(f"{name}_lengths", lengths).tolist()
+        elif isinstance(frames, Tensor) and mask is not None and frames.shape[:2] == mask.shape:
+            # Word-aligned arrays, as wide as the tokens: true where the tokens are.
+            frames = [frame[true] for frame, true in zip(frames, mask, strict=True)]
+        parts[name] = frames
+    if (labels := labels_of(batch)) is not None:
+        parts["labels"] = tensor("labels", labels)
+    if batch.get("index") is not None:
+        parts["index"] = whole_numbers("index", batch["index"])
+    packed = _core.Batch(device=device, dtype=dtype, **parts)
+    names(batch, len(packed))
+    return packed
+
+
+def labels_of(batch: Mapping[str, Any]) -> Any:
+    """The multimodal labels of a batch as they were given, ``None`` without any.
+
+    Raises:
+        BatchError: There are labels, and they are none of these.
+    """
+    labels = batch.get("labels")
+    if not isinstance(labels, Mapping):
+        return labels
+    if "M" not in labels:
+        raise BatchError(f"labels must hold 'M', the multimodal label; got {sorted(labels)}")
+    return labels["M"]
+
+
+def names(batch: Mapping[str, Any], size: int) -> list[str] | None:
+    """What the utterances of a batch of this size are called, if anything.
+
+    Raises:
+        BatchError: It is not one name an utterance.
+    """
+    given = batch.get("id")
+    if given is None:
+        return None
+    if isinstance(given, (np.ndarray, Tensor)) and given.ndim == 1:
+        given = given.tolist()
+    if not isinstance(given, (list, tuple)) or len(given) != size:
+        raise BatchError(f"id must be a list of {size} names, one an utterance; got {reprlib.repr(given)}")
+    return [str(name) for name in given]
+
+
+def tensor(name: str, value: Any) -> Tensor:
+    """A CPU tensor of numbers that shares memory where it can."""
+    if isinstance(value, Tensor):
+        if value.is_complex() or value.dtype == torch.bool or value.is_quantized:
+            raise BatchError(f"{name} must hold real numbers, got {value.dtype}")
+        if value.layout != torch.strided or value.is_meta or value.is_nested:
+            raise BatchError(f"{name} must be a dense tensor, got one of {value.layout} on {value.device}")
+        return value.detach().cpu()
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise BatchError(f"{name} must be an array of numbers, got a ragged list") from None
+    if array.dtype.kind not in "fiu":
+        raise BatchError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    if array.dtype.kind == "f" and array.dtype not in (np.float16, np.float32, np.float64):
+        array = array.astype(np.float64)
+    elif array.dtype.kind == "u":
+        array = array.astype(np.int64)
+    elif not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    # torch can't share negative strides or memory that must not be written.
+    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
+        array = array.copy()
+    return torch.from_numpy(array)
+
+
+def whole_numbers(name: str, value: Any) -> Tensor:
+    """A flat int64 tensor of lengths or indices."""
+    numbers = tensor(name, value).reshape(-1)
+    if numbers.is_floating_point() and not bool(
+        ((numbers == numbers.round()) & (numbers.abs() < 2**53)).all()
+    ):
+        raise BatchError(f"{name} must hold whole numbers, got {numbers.tolist()}")
+    return numbers.long()
+
+
+def _frames(name: str, value: Any) -> Tensor | list[Tensor]:
+    if isinstance(value, (list, tuple)):
+        return [tensor(f"{name}: utterance {b} of the batch", u) for b, u in enumerate(value)]
+    return tensor(name, value)
+
+
+def reads_sentences(batch: Mapping[str, Any], encoder: TextEncoder) -> bool:
+    """Whether a text encoder reads a batch's ``raw_text``: where there are no tokens."""
+    return _bert_arrays(batch, encoder) is None and batch.get("raw_text") is not None
+
+
+def _bert_arrays(batch: Mapping[str, Any], encoder: TextEncoder | None) -> Any:
+    """``text_bert``; for a text encoder also a ``text`` that holds the same, as MMSA's loader has it."""
+    if batch.get("text_bert") is not None:
+        return batch["text_bert"]
+    text = batch.get("text") if encoder is not None else None
+    if isinstance(text, (Tensor, np.ndarray)) and text.ndim == 3 and text.shape[1] == 3:
+        return text
+    return None
+
+
+def _token_mask(batch: Mapping[str, Any], encoder: TextEncoder | None) -> Tensor | None:
+    arrays = _bert_arrays(batch, encoder)
+    if arrays is None or isinstance(arrays, (list, tuple)):
+        return None
+    arrays = tensor("text_bert", arrays)
+    return arrays[:, 1] != 0 if arrays.ndim == 3 and arrays.shape[1] == 3 else None
+
+
+def tokens(batch: Mapping[str, Any], encoder: TextEncoder) -> list[Tensor]:
+    """One (3, T) tensor an utterance: ids, mask, segments.
+
+    Raises:
+        BatchError: There is nothing that the encoder reads, or not in its form.
+    """
+    arrays = _bert_arrays(batch, encoder)
+    if arrays is not None:
+        if isinstance(arrays, (list, tuple)):
+            return [tensor(f"text_bert: utterance {b} of the batch", u) for b, u in enumerate(arrays)]
+        arrays = tensor("text_bert", arrays)
+        if arrays.ndim != 3 or arrays.shape[1] != 3:
+            raise BatchError(
+                "text_bert must have shape (batch, 3, tokens): ids, mask, segments; "
+                f"got {tuple(arrays.shape)}"
+            )
+        return list(arrays.unbind(0))
+    sentences = batch.get("raw_text")
+    if sentences is None:
+        raise BatchError("the batch has no text_bert or raw_text, which the text encoder reads")
+    if not isinstance(sentences, (list, tuple)) or not all(isinstance(s, str) for s in sentences):
+        raise BatchError("raw_text must be a list of sentences, one string an utterance")
+    return encoder.tokenize(list(sentences))

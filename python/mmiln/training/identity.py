@@ -1,0 +1,71 @@
+"""By what a training run is known: what must be the same for a checkpoint to go on to the same result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sized
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch.utils.data import Subset
+
+from ..data import Split
+from ..errors import StateError
+from .loaders import Loader
+
+if TYPE_CHECKING:
+    from .estimator import Estimator
+
+# What may change within a run, on request: the path from there on is another, but a sound one.
+ADOPTABLE: Final = ("train.lr", "train.decay", "train.patience", "device", "mmiln", "torch")
+
+
+def identity(model: Estimator, loader: Iterable[Any], valid: Loader, samples: int | None) -> dict[str, Any]:
+    """Config, data and versions of a run, flat, by name."""
+    return {
+        **{f"model.{name}": value for name, value in model.config.model.items()},
+        **{f"train.{name}": value for name, value in model.config.train.items()},
+        "dtype": model.dtype,
+        "precision": model.precision,
+        "device": model.device.partition(":")[0],
+        "text_encoder": model.text_encoder_fingerprint(),
+        "data.fingerprint": _fingerprint(loader),
+        "valid.fingerprint of the validation part": _fingerprint(valid),
+        "data.samples": samples,
+        "data.batches": len(loader) if isinstance(loader, Sized) else None,
+        "mmiln": version("mmiln"),
+        "torch": torch.__version__.partition("+")[0],
+    }
+
+
+def _fingerprint(loader: Loader) -> str | None:
+    """That of the split that a loader reads, where it is one of ours."""
+    dataset = loader if isinstance(loader, Split) else getattr(loader, "dataset", None)
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return dataset.fingerprint() if isinstance(dataset, Split) else None
+
+
+def check_same(was: dict[str, Any], now: dict[str, Any], folder: Path, *, adopt: bool) -> None:
+    """Refuses to go on with another run's checkpoint; with ``adopt``, with what can't soundly change in one.
+
+    Raises:
+        StateError: Lists what differs.
+    """
+    differing = {
+        name: f"{name.partition('.')[2] or name} {was.get(name)!r} (now {now.get(name)!r})"
+        for name in sorted({*was, *now})
+        if was.get(name) != now.get(name)
+    }
+    fixed = {name: text for name, text in differing.items() if not name.startswith(ADOPTABLE)}
+    if fixed:
+        raise StateError(
+            f"the checkpoints in {folder} are of another run, with {', '.join(differing.values())}: "
+            "name another folder, or delete them to begin anew"
+        )
+    if differing and not adopt:
+        raise StateError(
+            f'the checkpoints in {folder} are of a run with {", ".join(differing.values())}: resume="adopt" '
+            "goes on with what is given now; or name another folder, or delete them to begin anew"
+        )

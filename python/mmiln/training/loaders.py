@@ -1,0 +1,93 @@
+"""Loaders: any iterable of batches, and what training must know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Subset
+
+from ..data import Split
+from ..errors import BatchError, StateError
+from . import batches
+
+Loader = Any  # an iterable of batches, a Split, or one batch
+
+
+def for_training(data: Loader, train: Mapping[str, Any]) -> Iterable[Any]:
+    """An iterable that can be read once an epoch; a :class:`Split` is shuffled as the config ``train`` says.
+
+    Raises:
+        BatchError: It is no iterable of batches, or can be read only once.
+    """
+    if isinstance(data, Split):
+        how = {"seed": train["seed"], "order": train.get("order", "faithful"), "window": train["accumulate"]}
+        return data.loader(train["batch_size"], shuffle=True, **how)
+    loader = _iterable(data)
+    if isinstance(loader, Iterator):
+        raise BatchError(
+            "training reads the loader once an epoch, an iterator can be read only once: "
+            "give a list of batches or a torch DataLoader"
+        )
+    return loader
+
+
+def for_reading(data: Loader, batch_size: int) -> Iterable[Any]:
+    """An iterable in dataset order; one batch alone is an iterable of one.
+
+    Raises:
+        BatchError: It is no iterable of batches.
+    """
+    if isinstance(data, Split):
+        return data.loader(batch_size)
+    return _iterable([data] if isinstance(data, Mapping) else data)
+
+
+def _iterable(data: Loader) -> Iterable[Any]:
+    if isinstance(data, (str, bytes, Mapping, np.ndarray, Tensor)) or not isinstance(data, Iterable):
+        raise BatchError(
+            "a loader must be an iterable of batches: a mmiln.data.Split, a torch DataLoader, MMSA's "
+            f"loader or a list of batches; got {type(data).__name__}"
+        )
+    return data
+
+
+def each(loader: Iterable[Any]) -> Iterator[Any]:
+    """The batches of a loader.
+
+    Raises:
+        BatchError: There is none.
+    """
+    empty = True
+    for batch in loader:
+        empty = False
+        yield batch
+    if empty:
+        raise BatchError("the loader yields no batch")
+
+
+def training_size(loader: Iterable[Any]) -> int:
+    """How many training utterances a loader's indices count: the size of its dataset.
+
+    Raises:
+        StateError: It can't be known.
+    """
+    dataset = getattr(loader, "dataset", None)
+    while isinstance(dataset, Subset):  # a subset's items keep the indices of the whole
+        dataset = dataset.dataset
+    if dataset is not None and hasattr(dataset, "__len__"):
+        return len(dataset)
+    if isinstance(loader, Sequence):
+        indices = [batch.get("index") for batch in map(batches.check_keys, loader)]
+        if all(index is not None for index in indices):
+            largest = max(batches.whole_numbers("index", index).max().item() for index in indices)
+            return 1 + max(0, int(largest))
+        raise StateError(
+            "pseudo-labels are kept by position in the training set: every batch needs an 'index'"
+        )
+    raise StateError(
+        "pseudo-labels are kept by position in the training set, whose size this loader does not tell: "
+        "give a list of batches, or a loader with a .dataset that has a length"
+    )

@@ -1,0 +1,365 @@
+"""The loop around the core's training step: epochs, validation, early stopping, callbacks."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..callbacks import Callback, EarlyStopping, Plan, ProgressBar
+from ..callbacks.callback import Callbacks, checked
+from ..callbacks.stopping import Monitor
+from ..errors import CheckpointError, ConfigError, NonFiniteError, StateError
+from ..results.history import History
+from ..results.metrics import Metrics
+from . import loaders
+from .checkpoints import Checkpoints, Position, Streams
+from .identity import check_same, identity
+from .pseudo_shift import PseudoShift
+from .ranks import Ranks
+
+if TYPE_CHECKING:
+    from .estimator import Estimator
+
+Resume = bool | Literal["auto", "adopt"]
+NonFinite = Literal["raise", "skip"]
+BEST_BY: Final = "valid_mae"
+LOOK_EVERY: Final = 16  # micro-batches
+RESUME: Final = ("auto", "adopt", True, False)
+
+
+def fit(
+    model: Estimator,
+    loader: Iterable[Any],
+    valid: loaders.Loader,
+    *,
+    epochs: int,
+    patience: int,
+    callbacks: Sequence[Callback],
+    progress: bool,
+    checkpoints: Checkpoints | None = None,
+    resume: Resume = "auto",
+    nonfinite: NonFinite = "raise",
+) -> History:
+    """Trains ``model`` in place; see :meth:`mmiln.Model.fit`."""
+    for name, number in (("epochs", epochs), ("patience", patience)):
+        if not isinstance(number, int) or number < 1:
+            raise ConfigError(f"{name} must be at least 1, got {number!r}")
+    if nonfinite not in ("raise", "skip"):
+        raise ConfigError(f'nonfinite must be "raise" or "skip", got {nonfinite!r}')
+    callbacks = checked(callbacks)
+    plan = Plan(epochs, len(loader) if isinstance(loader, Sized) else None)
+    hooks = Callbacks([*_own(valid, patience, callbacks, progress), *callbacks], plan)
+    arguments = (model, loader, valid, epochs, hooks, checkpoints, nonfinite)
+    if (ranks := Ranks.here(model.device)) is None:
+        run = Run(*arguments)
+    else:
+        from .parallel import ParallelRun
+
+        run = ParallelRun(*arguments, ranks)
+    with run.checkpoints or nullcontext():
+        run.begin(resume)
+        try:
+            run.stopped = run.hooks.call("on_train_begin", model)
+            while not run.over:
+                run.train_epoch()
+            run.end()
+            run.hooks.call("on_train_end", model)
+        except BaseException as error:
+            run.hooks.call("on_exception", model, error)
+            raise
+    return run.history
+
+
+def _own(
+    valid: loaders.Loader, patience: int, callbacks: Sequence[Callback], progress: bool
+) -> Iterator[Callback]:
+    """The callbacks that every run has."""
+    if valid is not None:
+        yield EarlyStopping(BEST_BY, patience=patience)
+    if progress and not any(isinstance(callback, ProgressBar) for callback in callbacks):
+        yield ProgressBar()
+
+
+class Run:
+    """A run under way: what it has measured, and where it is."""
+
+    def __init__(
+        self,
+        model: Estimator,
+        loader: Iterable[Any],
+        valid: loaders.Loader,
+        epochs: int,
+        hooks: Callbacks,
+        checkpoints: Checkpoints | None,
+        nonfinite: NonFinite,
+    ) -> None:
+        self.model = model
+        self.loader = loader
+        self.valid = valid
+        self.epochs = epochs
+        self.hooks = hooks
+        self.best = Monitor(BEST_BY)
+        self.checkpoints = checkpoints
+        self.nonfinite = nonfinite
+        # On a card no step waits for its numbers; what is to be skipped must be known before the next.
+        self.look_every = 1 if nonfinite == "skip" else LOOK_EVERY
+        self._recent: deque[Any] = deque(maxlen=self.look_every)
+        self.history = History()
+        self.stopped = False  # by a callback
+        self.shift: PseudoShift | None = None  # of the epoch under way
+        self.epoch = 1  # the one under way
+        self.batch = 0  # how many of its micro-batches are done
+        self.losses: list[Tensor] = []  # of those that were not skipped; on the device
+        self.sizes: list[int] = []
+        self._raw: deque[Any] = deque()  # batches that are packed and not done
+        self.seconds = 0.0
+        self._source: Iterator[Any] | None = None  # of the first epoch, begun
+
+    def begin(self, resume: Resume) -> None:
+        """Starts the run in the core, or goes on where the last checkpoint is."""
+        kept = self._kept(resume)
+        self._note_streams()
+        # Widths may have to be read off the first batch.
+        source = loaders.each(self.loader)
+        head = next(source)
+        model = self.model
+        model._pack(head)
+        samples = loaders.training_size(self.loader) if model._core.keeps_pseudo_labels() else None
+        model._core.begin_training(samples, json.dumps(model.config.train))
+        if self.checkpoints is not None:
+            self._identity = identity(model, self.loader, self.valid, samples)
+        if kept is None:
+            self._source = itertools.chain([head], source)
+        else:
+            tensors, position = kept
+            self._check(position, adopt=resume == "adopt")
+            self._go_on(tensors, position)
+        self.step: Callable[[Any], Tensor] = model._step()
+        model.history_ = self.history
+
+    @property
+    def over(self) -> bool:
+        """Whether no epoch is left, or a callback wants none."""
+        return self.stopped or self.epoch > self.epochs
+
+    def train_epoch(self) -> None:
+        """One pass, from where the run is in it, and validation."""
+        started = time.perf_counter() - self.seconds
+        epoch, model, history = self.epoch, self.model, self.history
+        self.hooks.call("on_epoch_begin", model, epoch)
+        model._core.begin_epoch(epoch)
+        for _ in self._steps():
+            self.hooks.call("on_batch_end", model, epoch, self.batch)
+            if self._is_due():
+                self.seconds = time.perf_counter() - started
+                self._save()
+        self._look()
+        self._end_window()
+        losses, sizes = self._measured()
+        logs = self._mean_losses(losses, sizes)
+        if self.shift is not None:
+            logs |= self.shift.measure(model.pseudo_labels)
+        if self.nonfinite == "skip":
+            logs["skipped_batches"] = self.batch - len(sizes)
+        if self.valid is not None:
+            measures = self._evaluate(self.valid).to_dict()
+            logs |= {f"valid_{name}": value for name, value in measures.items() if name != "n"}
+        logs["seconds"] = time.perf_counter() - started
+        history.append(logs)
+        if self.valid is not None and self.best.best_epoch(history) == epoch:
+            history.best_epoch = epoch
+            model._core.keep_best()
+        self.stopped = self.hooks.call("on_epoch_end", model, epoch, logs)
+        self.epoch, self.batch, self.losses, self.sizes, self.seconds = epoch + 1, 0, [], [], 0.0
+        self._note_streams()
+        if self._is_due(epoch_over=True):
+            self._save()
+
+    def _steps(self) -> Iterator[None]:
+        """Steps through what is left of the epoch."""
+        for packed in self.model._packed(map(self._note, self._batches())):
+            raw = self._raw.popleft()
+            self._train_batch(packed, raw)
+            if self.shift is not None:
+                self.shift.note(raw)
+            if self.batch % self.look_every == 0:
+                self._look()
+            yield
+
+    def _end_window(self) -> None:
+        """Steps on what the last window of the epoch has gathered."""
+        self.model._core.end_epoch()
+
+    def _evaluate(self, part: loaders.Loader) -> Metrics:
+        return self.model.evaluate(part)
+
+    def _note(self, batch: Any) -> Any:
+        self._raw.append(batch)
+        return batch
+
+    def _train_batch(self, packed: Any, batch: Any) -> None:
+        """One step; on the CPU, whether it was finite."""
+        self.batch += 1
+        self._recent.append(batch)
+        try:
+            losses = self.step(packed)
+        except NonFiniteError as error:
+            self._refuse(str(error), 1)
+            return
+        self.losses.append(losses)
+        self.sizes.append(len(packed))
+
+    def _look(self) -> None:
+        """On a card: whether the steps since the last look were finite, and so applied."""
+        if undone := self.model._core.undone_steps():
+            del self.losses[-undone:], self.sizes[-undone:]
+            self._refuse(
+                "the loss or a gradient of this batch is not finite; the step was not applied.", undone
+            )
+
+    def _refuse(self, what: str, undone: int) -> None:
+        """Says which batch could not be trained on, the first of the last ``undone``."""
+        number = self.batch - undone + 1
+        text = (
+            f"epoch {self.epoch}, micro-batch {number}: {what} {self.model._explain(self._recent[-undone])}"
+        )
+        self._tell(text)
+
+    def _tell(self, fault: str) -> None:
+        if self.nonfinite == "raise":
+            raise NonFiniteError(fault) from None
+        warnings.warn(f"skipped: {fault}", RuntimeWarning, stacklevel=2)
+
+    def end(self) -> None:
+        """Goes back to the best weights."""
+        self.model._core.restore_best()
+
+    def _batches(self) -> Any:
+        """What is left of the epoch under way."""
+        if self._source is not None:
+            source, self._source = self._source, None
+        else:
+            source = loaders.each(self.loader)
+        self.shift = PseudoShift() if self.model._core.pseudo_labels() else None
+        for batch in itertools.islice(source, self.batch):  # done before the run was cut off
+            if self.shift is not None:
+                self.shift.note(batch)
+        return source
+
+    def _measured(self) -> tuple[list[list[float]], list[int]]:
+        """The losses of the epoch's micro-batches so far that were not skipped, and their utterances."""
+        losses = torch.stack(self.losses).double().tolist() if self.losses else []
+        return losses, self.sizes
+
+    def _mean_losses(self, losses: list[list[float]], sizes: list[int]) -> dict[str, float]:
+        """The mean of each loss over the utterances of the epoch."""
+        if not losses:
+            raise NonFiniteError(f"every micro-batch of epoch {self.epoch} was skipped")
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused in a sentence
+            means = np.average(np.array(losses), axis=0, weights=sizes)
+        if not np.isfinite(means).all():
+            raise NonFiniteError(f"the training loss of epoch {self.epoch} is not finite: {means.tolist()}")
+        names = self.model.LOSSES
+        return {f"train_{name}": float(value) for name, value in zip(names, means, strict=True)}
+
+    # Checkpoints
+
+    def _is_due(self, *, epoch_over: bool = False) -> bool:
+        """Whether it is time for a checkpoint: the last one is old enough, or the run is over."""
+        return self.checkpoints is not None and (self.checkpoints.due or (epoch_over and self.over))
+
+    def _note_streams(self) -> None:
+        """Remembers the random streams as the coming epoch finds them."""
+        if self.checkpoints is not None:
+            self._streams = Streams.now(self.loader)
+
+    def _kept(self, resume: Resume) -> tuple[dict[str, Tensor], Position] | None:
+        """The checkpoint to go on from, if any."""
+        if resume not in RESUME:
+            raise ConfigError(f"resume must be one of {', '.join(map(repr, RESUME))}; got {resume!r}")
+        if self.checkpoints is None:
+            if resume != "auto":
+                raise ConfigError(
+                    f"resume={resume!r} needs the folder of the checkpoints: give checkpoint_dir="
+                )
+            return None
+        folder = self.checkpoints.folder
+        if resume is False:
+            if self.checkpoints.all():
+                raise StateError(
+                    f'{folder} holds checkpoints of an earlier run: go on with it (resume="auto"; on the '
+                    "command line --resume), delete them, or name another folder"
+                )
+            return None
+        kept = self.checkpoints.latest()
+        if kept is None and resume is True:
+            raise CheckpointError(f"there is no checkpoint in {folder} to resume from")
+        return kept
+
+    def _check(self, position: Position, *, adopt: bool) -> None:
+        """Refuses a checkpoint that is not of this run."""
+        assert self.checkpoints is not None
+        check_same(position.identity, self._identity, self.checkpoints.folder, adopt=adopt)
+        if any(len(losses) != len(self.model.LOSSES) for losses in position.losses):
+            raise CheckpointError(
+                f"the checkpoints in {self.checkpoints.folder} do not hold the losses "
+                f"{', '.join(self.model.LOSSES)} of each micro-batch"
+            )
+        measured = len(position.history.get("valid_mae", ()))
+        if measured != (0 if self.valid is None else position.epoch - 1):
+            raise StateError(
+                f"the checkpoints in {self.checkpoints.folder} are of a run that measured {measured} of its "
+                f"{position.epoch - 1} epochs on a validation part: give valid as it was, or another folder"
+            )
+
+    def _go_on(self, tensors: dict[str, Tensor], position: Position) -> None:
+        """Puts core, measures and random streams where a checkpoint was taken."""
+        random = {name: tensors.pop(name) for name in list(tensors) if name.startswith("random.")}
+        self.model._core.load_training_state(tensors, position.counters)
+        self._streams = Streams(random, position.random)
+        self._streams.put_back(self.loader)
+        for name, values in position.history.items():
+            self.history[name] = [math.nan if value is None else value for value in values]
+        self.history.best_epoch = position.best_epoch
+        self.epoch = position.epoch
+        losses = torch.tensor(position.losses, dtype=torch.float64, device=self.model.device)
+        self.losses = list(losses.reshape(-1, len(self.model.LOSSES)))
+        self.sizes = list(position.sizes)
+        self.batch = position.batch
+        self.seconds = position.seconds
+
+    def _save(self) -> None:
+        self._look()
+        losses, sizes = self._measured()
+        if self.checkpoints is None:
+            return
+        tensors, counters = self.model._core.training_state()
+        self.checkpoints.save(
+            tensors | self._streams.tensors,
+            Position(
+                identity=self._identity,
+                counters=counters,
+                epoch=self.epoch,
+                batch=self.batch,
+                losses=losses,
+                sizes=sizes,
+                seconds=self.seconds,
+                history={
+                    name: [value if math.isfinite(value) else None for value in values]
+                    for name, values in self.history.items()
+                },
+                best_epoch=self.history.best_epoch,
+                random=self._streams.random,
+            ),
+        )

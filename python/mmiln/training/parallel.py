@@ -1,0 +1,256 @@
+"""Data parallel training: what :mod:`mmiln.training.loop` does, by several processes.
+
+The micro-batches of an epoch are dealt out in turn. Those that the processes work on at a time are a round,
+and a window of ``accumulate`` micro-batches ends in one step of the optimiser, on the gradients of all
+processes added up. So the result is that of one process, whatever their number, but for the rounding of sums.
+Weights, moments and pseudo-labels are the same in every process: after a round each moves the labels by the
+features of all of its micro-batches, in their order.
+
+With ``gather_losses`` the losses of similarity and difference are of the round as one batch, and so are the
+moves of labels: the result is that of one process with batches as large as a round, dropout aside.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._core import Core
+from ..callbacks.callback import Callbacks
+from ..errors import BatchError, ConfigError, DistributedError, NonFiniteError
+from ..results.metrics import Metrics
+from ..results.predictions import Predictions
+from . import batches, loaders
+from .checkpoints import Checkpoints, Position, Streams
+from .estimator import Estimator, Scored, joined, measured
+from .loop import NonFinite, Resume, Run
+from .ranks import Ranks
+
+
+class ParallelRun(Run):
+    """A run, in one of the processes that share it.
+
+    Raises:
+        ConfigError: The model can't be trained so, or ``accumulate`` is no multiple of the processes.
+        DistributedError: Another process has ended, or reads other batches.
+    """
+
+    def __init__(
+        self,
+        model: Estimator,
+        loader: Iterable[Any],
+        valid: loaders.Loader,
+        epochs: int,
+        hooks: Callbacks,
+        checkpoints: Checkpoints | None,
+        nonfinite: NonFinite,
+        ranks: Ranks,
+    ) -> None:
+        train = model.config.train
+        accumulate, size = train["accumulate"], train["batch_size"]
+        if "gather_losses" not in train:
+            raise ConfigError(
+                f"a {type(model).__name__} trains in one process: start it without torchrun, or with "
+                "--nproc-per-node 1"
+            )
+        if accumulate % ranks.size:
+            raise ConfigError(
+                f"accumulate={accumulate} micro-batches an optimiser step can't be shared by {ranks.size} "
+                f"processes: set it to a multiple of {ranks.size}; a step sees accumulate times "
+                f"batch_size={size} utterances"
+            )
+        hooks = _OfTheFirst(hooks, ranks)
+        super().__init__(model, loader, valid, epochs, hooks, checkpoints if ranks.first else None, nonfinite)
+        self.ranks = ranks
+        self.gathers: bool = train["gather_losses"]
+        #: What ends a window: micro-batches, or rounds where each counts as one batch.
+        self.window = accumulate // ranks.size if self.gathers else accumulate
+        self._keeps = checkpoints is not None
+        self._due = False  # says the first process
+        self._window_begins = True
+        # What a checkpoint in mid-epoch knows of its epoch: losses and sizes, for all processes.
+        self._earlier: tuple[int, list[list[float]], list[int]] = (0, [], [])
+
+    @property
+    def core(self) -> Core:
+        """The weights and what trains them."""
+        core = self.model._core
+        assert isinstance(core, Core)
+        return core
+
+    def begin(self, resume: Resume) -> None:
+        """All begin with the weights of the first."""
+        super().begin(resume)
+        self.ranks.fill_from_first(self.core.flat()[0])
+        self.core.weights_changed()
+
+    # An epoch
+
+    def _steps(self) -> Iterator[None]:
+        supply = self._batches()
+        while round_ := list(islice(supply, self.ranks.size)):
+            self._train_round([batches.check_keys(batch) for batch in round_])
+            if self.shift is not None:
+                for batch in round_:
+                    self.shift.note(batch)
+            yield
+
+    def _train_round(self, round_: list[Any]) -> None:
+        """One micro-batch in each process, in the last round of an epoch perhaps not in all."""
+        core, place = self.core, self.ranks.rank
+        own = round_[place] if place < len(round_) else None
+        sizes = [len(_labels(batch)) for batch in round_] + [0] * (self.ranks.size - len(round_))
+        self.batch += len(round_)
+        losses = rows = None
+        fault = ""
+        try:
+            losses, rows = self._descend(own, sizes)
+        except NonFiniteError as error:
+            fault = f"epoch {self.epoch}, micro-batch {self.batch - len(round_) + place + 1}: {error} "
+            fault += self.model._explain(round_[place])
+        if not self._all_went_well(fault, _checksum(round_)):
+            core.drop_window()
+            core.count_round(len(round_), 0, self.window)
+            self._window_begins = True
+            return
+        if losses is not None:
+            self.losses.append(losses)
+            self.sizes.append(sizes[place])
+        if core.keeps_pseudo_labels():
+            self._relabel(round_, rows, sizes)
+        self._window_begins = False
+        if core.count_round(len(round_), 1 if self.gathers else len(round_), self.window):
+            self._end_window()
+
+    def _descend(self, own: Any, sizes: list[int]) -> tuple[Tensor | None, Tensor | None]:
+        """Losses of this process's micro-batch, and its labels and features, where it has one."""
+        core, place = self.core, self.ranks.rank
+        controls = None if own is None else core.round_forward(self.model._pack(own), place)
+        gathered = None
+        if self.gathers and self.ranks.numbers_of_all(int(controls is not None))[0][0]:
+            gathered = torch.cat(self.ranks.rows_of_all(controls, sizes, core.flat()[0]))
+        return (None, None) if own is None else core.round_backward(gathered, sum(sizes[:place]))
+
+    def _all_went_well(self, fault: str, checksum: int) -> bool:
+        """Whether all gradients of the round are finite; otherwise says so, as the user wants it.
+
+        Raises:
+            NonFiniteError: They are not, and the run is not to skip any.
+            DistributedError: Processes read different batches.
+        """
+        due = self.checkpoints is not None and self.checkpoints.due
+        told = self.ranks.numbers_of_all(int(not fault), checksum, int(due))
+        self._due = bool(told[0][2])
+        if len({checksum for _, checksum, _ in told}) > 1:
+            raise DistributedError(
+                f"epoch {self.epoch}, about micro-batch {self.batch}: the processes read different batches. "
+                "The loader must give the same in each, in the same order: draw the order from a generator "
+                "that is seeded, and leave dealing them out (DistributedSampler) to fit()"
+            )
+        if all(well for well, _, _ in told):
+            return True
+        for text in filter(None, self.ranks.of_all(fault)):
+            if self.nonfinite == "raise" or self.ranks.first:
+                self._tell(text)
+        return False
+
+    def _relabel(self, round_: list[Any], rows: Tensor | None, sizes: list[int]) -> None:
+        """Moves the labels of all utterances of the round."""
+        indices = [batches.whole_numbers("index", batch["index"]) for batch in round_]
+        parts = self.ranks.rows_of_all(rows, sizes, self.core.flat()[0])[: len(round_)]
+        if self.gathers:
+            self.core.relabel(torch.cat(indices), torch.cat(parts))
+            return
+        for index, part in zip(indices, parts, strict=True):
+            self.core.relabel(index, part)
+
+    def _end_window(self) -> None:
+        if not self._window_begins:
+            self.ranks.add_up(self.core.flat()[1])
+            self.core.step_window()
+            self._window_begins = True
+
+    def _measured(self) -> tuple[list[list[float]], list[int]]:
+        """Of all processes, in the order of the micro-batches."""
+        of_all = self.ranks.of_all(super()._measured())
+        rounds = range(max(len(sizes) for _, sizes in of_all))
+        at = [(i, rank) for i in rounds for rank, (_, sizes) in enumerate(of_all) if i < len(sizes)]
+        epoch, losses, sizes = self._earlier
+        if epoch != self.epoch:
+            losses, sizes = [], []
+        return losses + [of_all[rank][0][i] for i, rank in at], sizes + [of_all[rank][1][i] for i, rank in at]
+
+    def _evaluate(self, part: loaders.Loader) -> Metrics:
+        return measured(predict(self.model, part, self.ranks))
+
+    def _look(self) -> None:
+        """Each round has been looked at."""
+
+    # Checkpoints: the first process writes and reads them
+
+    def _note_streams(self) -> None:
+        """All draw the order of the coming epoch from the random streams of the first."""
+        self._streams = self.ranks.of_first(Streams.now(self.loader))
+        self._streams.put_back(self.loader)
+
+    def _is_due(self, *, epoch_over: bool = False) -> bool:
+        """Between two windows: then no process holds gradients of its own."""
+        if epoch_over:
+            return self._keeps and self.ranks.of_first(super()._is_due(epoch_over=True))
+        return self._due and self._window_begins
+
+    def _kept(self, resume: Resume) -> tuple[dict[str, Tensor], Position] | None:
+        kept = super()._kept(resume) if self.ranks.first else None
+        position = self.ranks.of_first(None if kept is None else kept[1])
+        if position is None:
+            return None
+        return self.ranks.tensors_of_first(None if kept is None else kept[0]), position
+
+    def _check(self, position: Position, *, adopt: bool) -> None:
+        if self.ranks.first:
+            super()._check(position, adopt=adopt)
+        self.ranks.wait()
+
+    def _go_on(self, tensors: dict[str, Tensor], position: Position) -> None:
+        super()._go_on(tensors, position)
+        self._earlier = position.epoch, position.losses, position.sizes
+        self.losses, self.sizes = [], []
+
+
+class _OfTheFirst(Callbacks):
+    """Callbacks of the first process alone; what they decide holds for all."""
+
+    def __init__(self, callbacks: Callbacks, ranks: Ranks) -> None:
+        self._callbacks = callbacks._callbacks if ranks.first else []
+        self._ranks = ranks
+
+    def call(self, hook: str, *arguments: Any) -> bool:
+        stop = super().call(hook, *arguments)
+        return self._ranks.of_first(stop) if hook in ("on_train_begin", "on_epoch_end") else stop
+
+
+def predict(model: Estimator, loader: loaders.Loader, ranks: Ranks) -> Predictions:
+    """What :meth:`mmiln.Model.predict` gives, each batch scored by one of the processes."""
+    supply = loaders.each(loaders.for_reading(loader, model.config.train["batch_size"]))
+    own = [model._scored(batch) for batch in islice(supply, ranks.rank, None, ranks.size)]
+    of_all: list[list[Scored]] = ranks.of_all(own)
+    # The first process has as many as any, and is served first.
+    in_turn = (part[i] for i in range(len(of_all[0])) for part in of_all if i < len(part))
+    return joined(in_turn)
+
+
+def _labels(batch: Any) -> Tensor:
+    if (labels := batches.labels_of(batch)) is None:
+        raise BatchError("the batch has no labels, the losses need them")
+    return batches.tensor("labels", labels).reshape(-1)
+
+
+def _checksum(round_: list[Any]) -> int:
+    """Of the utterances of a round."""
+    known = [batch["index"] if batch.get("index") is not None else _labels(batch) for batch in round_]
+    return zlib.crc32(b"".join(batches.tensor("index", part).numpy().tobytes() for part in known))
