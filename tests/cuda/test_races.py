@@ -49,6 +49,7 @@ def test_a_barrier_is_understood(planted: Path):
     assert done.stdout.strip() == "True"
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("name", OPS)
 def test_no_kernel_has_a_race(name: str):
     done = sanitized(shim.build(FLAGS), "op", name)
