@@ -17,7 +17,7 @@ export CXXFLAGS := -ffile-prefix-map=$(CURDIR)/=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # A worker a core; the tests of a file stay together, as some files share what took long to make.
-PYTEST := pytest -q -n logical --maxprocesses 8 --dist loadfile
+PYTEST := pytest -q -rs -n logical --maxprocesses 8 --dist loadfile
 
 # The core's unsafe helpers by themselves.
 UNSAFE := --manifest-path tests/unsafe/Cargo.toml
