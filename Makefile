@@ -41,9 +41,10 @@ test-slow: build
 # The kernels for CUDA in full, compiled for the CPU: under ThreadSanitizer, launched on any sizes, and all tests for a
 # card. Run by CI unless .ci/unchanged says otherwise.
 cuda: build
+	mkdir -p target && .ci/unchanged cuda --state > target/cuda-state
 	$(PYTEST) -m kernels tests/cuda
 	$(PYTEST) --emulate-cuda tests/gpu
-	.ci/unchanged cuda --record
+	.ci/unchanged cuda --record $$(cat target/cuda-state)
 
 # All that CI does, and what it leaves out where nothing has changed.
 check-all:

@@ -18,7 +18,7 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / ".ci").mkdir()
     (tmp_path / ".ci" / "unchanged").write_bytes(SCRIPT.read_bytes())
     assert run(tmp_path).returncode != 0, "nothing has passed yet"
-    assert run(tmp_path, "--record").returncode == 0
+    assert run(tmp_path, "--record", run(tmp_path, "--state").stdout.strip()).returncode == 0
     return tmp_path
 
 
@@ -43,6 +43,15 @@ def test_any_change_has_it_run(how: str, name: str, root: Path) -> None:
     if how == "gone":
         (root / name).unlink()
     assert (run(root).returncode == 0) == (how == "gone" and name == "src/new.cuh")
+
+
+def test_what_changed_while_it_was_checked_is_not_recorded(root: Path) -> None:
+    before = run(root, "--state").stdout.strip()
+    (root / "Cargo.lock").write_text("other")
+    done = run(root, "--record", before)
+    assert done.returncode != 0
+    assert "files have changed" in done.stderr
+    assert run(root).returncode != 0
 
 
 @pytest.mark.parametrize("content", ["", "[cuda", "[cuda]\n", "[other]\nstate = 1\n"])
