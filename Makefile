@@ -17,12 +17,12 @@ export CXXFLAGS := -ffile-prefix-map=$(CURDIR)/=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # A worker a core; the tests of a file stay together, as some files share what took long to make.
-PYTEST := pytest -q -n logical --maxprocesses 8 --dist loadfile
+PYTEST := pytest -q -rs -n logical --maxprocesses 8 --dist loadfile
 
 RUST := Cargo.toml Cargo.lock build.rs $(shell find src csrc crates -type f)
 
-.PHONY: demo test test-slow test-lowest fuzz sanitize bench notebooks browser docs lint audit format wheel wheel-check gpu-check \
-	build lock clean
+.PHONY: demo test test-slow test-lowest cuda check-all fuzz sanitize bench notebooks browser docs lint lint-rust lint-python \
+	audit format wheel wheel-check gpu-check build lock clean
 
 demo: build
 	mmiln demo
@@ -30,19 +30,33 @@ demo: build
 test: build
 	$(PYTEST) --mpl
 
-# What the default run leaves out, the crate that kernels are written in by itself, and the tests for a card by the
-# same kernels compiled for the CPU.
+# What the default run leaves out, but for the kernels for CUDA, and the crate that kernels are written in by itself.
 test-slow: build
 	$(PYTEST) -m slow
 	cargo test -q --locked -p mmiln-numeric
+
+# The kernels for CUDA in full, compiled for the CPU: under ThreadSanitizer, launched on any sizes, and all tests for a
+# card. Run by CI unless .ci/unchanged says otherwise.
+cuda: build
+	mkdir -p target && .ci/unchanged cuda --state > target/cuda-state
+	$(PYTEST) -m kernels tests/cuda
 	$(PYTEST) --emulate-cuda tests/gpu
+	.ci/unchanged cuda --record $$(cat target/cuda-state)
+
+# All that CI does, and what it leaves out where nothing has changed.
+check-all:
+	.ci/run --all
 
 # With the lowest versions that pyproject.toml allows; requirements.lock holds the highest. Old releases warn of
-# much that is no concern of ours, and have no wheels for later Pythons.
+# much that is no concern of ours, and have no wheels for later Pythons. Left out is what is the core's and torch's
+# alone, which are the same as in `make test`.
+CORE_ALONE := cuda gpu parallel reference model/test_padding.py model/test_stress.py baselines/test_all.py \
+	$(addprefix ops/test_,functional.py autograd.py instruction_sets.py) \
+	$(addprefix training/test_,interruptions.py nonfinite.py processes.py steps.py training.py ulgm.py)
 ifeq ($(shell $(PYTHON) -c 'import sys; print(sys.version_info < (3, 13))'),True)
 test-lowest: build $(LOWEST_VENV)/installed
 	$(LOWEST_VENV)/bin/python -m $(PYTEST) --override-ini filterwarnings=default \
-		--ignore tests/cuda --ignore tests/gpu
+		$(addprefix --ignore=tests/,$(CORE_ALONE))
 else
 test-lowest:
 	@echo "not tested: the lowest versions have no wheels for Python 3.13 and later"
@@ -72,10 +86,14 @@ browser: build
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 mkdocs build -q --strict
 
-lint: build docs
+lint: lint-rust lint-python docs
+
+lint-rust: build
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace -- -D warnings
 	cargo clippy -q --locked -p mmiln-numeric --tests -- -D warnings
+
+lint-python: build
 	ruff check .
 	ruff format --check .
 	mypy
@@ -124,8 +142,10 @@ $(VENV)/built: $(VENV)/installed $(RUST) pyproject.toml
 	pip install -q --no-build-isolation --no-deps --editable .
 	@touch $@
 
+# While pip loads packages cargo compiles what needs no torch: it fails at torch-sys, and goes on by itself below.
 $(VENV)/installed: requirements.lock
 	$(PYTHON) -m venv $(VENV)
+	mkdir -p target && (cargo build --release --locked --keep-going > target/without-torch.log 2>&1 &)
 	pip install -q -r requirements.lock
 	@touch $@
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import mmiln
-from mmiln.baselines import NETWORKS, Baseline
+from mmiln.baselines import NETWORKS, Baseline, Network
 from mmiln.data import Dataset, Split
 
 # MAG-BERT reads tokens alone, the mean nothing at all: both have tests of their own.
@@ -60,7 +60,22 @@ def test_a_score_depends_on_its_utterance_alone(name, data):
     assert np.ptp(together) > 1e-4
 
 
-@pytest.mark.parametrize("name", LEARNING)
+def keeps(network: type[Network]) -> bool:
+    """Whether anything of it goes from step to step but weights and their moments."""
+    events = ("begin_training", "begin_epoch", "after_step")
+    return len(network.STAGES) > 1 or any(getattr(network, e) is not getattr(Network, e) for e in events)
+
+
+# The engine keeps weights, moments and where the run is, the same for all. Two stand for those that keep no
+# more: one draws numbers for its dropout alone, one for its losses as well.
+RESUMED = [name for name in LEARNING if keeps(NETWORKS[name]) or name in ("lf_lstm", "mfm")]
+
+
+def test_both_kinds_are_resumed():
+    assert {"mmim", "self_mm", "lf_lstm", "mfm"} <= set(RESUMED)
+
+
+@pytest.mark.parametrize("name", RESUMED)
 def test_seed_and_resuming_give_the_same_bits(name, data, tmp_path):
     class Cut(mmiln.Callback):
         def on_batch_end(self, model, epoch, batch):
@@ -94,6 +109,20 @@ def test_saved_and_loaded_by_name(name, data, tmp_path):
     assert np.array_equal(again.predict(data.test).score, scores)
 
 
+# Where presets take minutes to train: tests against the oracle have more than one layer.
+SMALLER = {"mult": {"layers": 1}, "emt": {"layers": 1}, "tfn": {"text_out": 32}}
+
+
+class Reached(mmiln.Callback):
+    """Ends training once the validation part's MAE is below a bound."""
+
+    def __init__(self, mae: float) -> None:
+        self.mae = mae
+
+    def on_epoch_end(self, model, epoch, logs):
+        return logs["valid_mae"] < self.mae
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNING)
 def test_it_overfits_sixteen_utterances(name, data):
@@ -102,8 +131,9 @@ def test_it_overfits_sixteen_utterances(name, data):
     quiet = {
         field: 0.0 for field in type(settings).model_fields if "dropout" in field or field.startswith("decay")
     }
-    model = build(name, batch_size=16, lr=1e-3 if name == "misa" else 3e-3, **quiet)
-    model.fit(few, epochs=150, progress=False)
+    lr = 1e-3 if name == "misa" else 3e-3
+    model = build(name, batch_size=16, lr=lr, **quiet, **SMALLER.get(name, {}))
+    model.fit(few, few, epochs=150, patience=150, callbacks=[Reached(0.25)], progress=False)
     assert model.evaluate(few).mae < 0.25
 
 
@@ -112,9 +142,10 @@ def test_it_overfits_sixteen_utterances(name, data):
 def test_it_beats_predicting_the_mean(name):
     whole = mmiln.data.synthetic(480, 96, 192)
     parts = Dataset(*(aligned(part) for part in (whole.train, whole.valid, whole.test)), name="aligned")
-    model = build(name, batch_size=16, accumulate=1)  # enough steps from so few utterances
-    model.fit(parts.train, parts.valid, epochs=8, progress=False)
     constant = np.abs(parts.test.labels - parts.train.labels.mean()).mean()
+    # Enough steps from so few utterances.
+    model = build(name, batch_size=16, accumulate=1, **SMALLER.get(name, {}))
+    model.fit(parts.train, parts.valid, epochs=8, callbacks=[Reached(0.8 * constant)], progress=False)
     assert model.evaluate(parts.test).mae < 0.9 * constant
 
 

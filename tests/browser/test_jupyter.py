@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.waiting import HANG_S, until
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 pytestmark = pytest.mark.browser
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "01_quickstart.ipynb"
-PATIENCE_S = 300  # for one thing, on a machine that does much else
 
 # Where Jupyter keeps things, in place of the user's own.
 PLACES = {
@@ -53,39 +51,35 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         path = folder / ".settings" / f"{plugin}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(settings))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     environment = os.environ | {place: str(folder / name) for place, name in PLACES.items()}
     command = [
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.token="),
-        *(f"--ServerApp.root_dir={folder}", f"--port={port}", "--ServerApp.port_retries=0"),
+        *(f"--ServerApp.root_dir={folder}", "--port=0"),
     ]
     log = folder / ".log"
     with log.open("w") as out, subprocess.Popen(command, env=environment, stdout=out, stderr=out) as server:
         try:
-            address = f"http://127.0.0.1:{port}"
-            _wait_for(address, server, log)
-            yield address
+            yield until(lambda: _address(folder, server), "JupyterLab answers")
         finally:
             server.terminate()
 
 
-def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while time.monotonic() < end and server.poll() is None:
-        try:
-            urllib.request.urlopen(f"{address}/api", timeout=5).close()
-            return
-        except urllib.error.URLError:
-            time.sleep(0.2)
-    pytest.fail(f"JupyterLab did not start:\n{log.read_text()}")
+def _address(folder: Path, server: subprocess.Popen[bytes]) -> str | None:
+    """Where JupyterLab answers, at the port that it chose and wrote down; None as long as it does not."""
+    assert server.poll() is None, f"JupyterLab ended:\n{(folder / '.log').read_text()}"
+    try:
+        (written,) = (folder / PLACES["JUPYTER_RUNTIME_DIR"]).glob("jpserver-*.json")
+        address = str(json.loads(written.read_text())["url"]).rstrip("/")
+        urllib.request.urlopen(f"{address}/api", timeout=HANG_S).close()
+    except (ValueError, OSError):  # no file, half a file, no answer
+        return None
+    return address
 
 
 @pytest.fixture
 def notebook(lab: str, page: Page) -> Page:
     """The quick start in JupyterLab after "Run All Cells"."""
-    page.set_default_timeout(PATIENCE_S * 1000)
+    page.set_default_timeout(HANG_S * 1000)
     page.goto(f"{lab}/lab/tree/{NOTEBOOK.name}?reset")
     page.get_by_text("| Idle").wait_for()
     _choose(page, "Run", "Run All Cells")

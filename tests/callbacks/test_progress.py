@@ -14,6 +14,7 @@ import pytest
 
 import mmiln
 from mmiln.callbacks import ProgressBar
+from support.waiting import HANG_S
 
 TINY = {"num_layers": 1, "d_model": 8, "num_heads": 2, "batch_size": 8, "seed": 1}
 
@@ -150,7 +151,7 @@ def test_a_notebook_has_widgets_or_text(before, kind):
     if kind == "display_data":
         pytest.importorskip("ipywidgets", reason="widgets are not installed: pip install ipywidgets")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL.format(before=before))])
-    nbclient.NotebookClient(notebook, timeout=120).execute()
+    nbclient.NotebookClient(notebook, timeout=HANG_S).execute()
     outputs = notebook.cells[0].outputs
     result = next(output for output in outputs if output.output_type == "execute_result")
     assert "<svg" in result.data["text/html"]

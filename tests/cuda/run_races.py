@@ -1,7 +1,7 @@
 """Runs kernels whose blocks are threads of the system; to be started under ThreadSanitizer.
 
-`run_races.py FOLDER reverse BARRIER`: the kernel of race.cu. `run_races.py FOLDER op NAME`: an operation,
-forward and backward, with dropout.
+`run_races.py FOLDER reverse BARRIER`: the kernel of race.cu. `run_races.py FOLDER ops NAME ...`: operations,
+forward and backward, with dropout; what stands on standard error after `== NAME` is of that one.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ def reverse(folder: Path, barrier: bool) -> None:
     print(list(x) == [63 - i for i in range(64)])
 
 
-def op(folder: Path, name: str) -> None:
+def ops(folder: Path, names: list[str]) -> None:
     sys.path.insert(0, str(Path(__file__).parents[1]))
     import torch
 
@@ -32,9 +32,12 @@ def op(folder: Path, name: str) -> None:
     from support.functional_cases import OPS, Case, gradients
 
     _core.emulate_kernels(folder)
-    tried = OPS[name]
-    case = Case(7, (3, 1, 9), {"dropout": 0.3, "seed": 5} if tried.has_dropout else {})
-    gradients(tried, F, tried.draw(case, torch.float32), case)
+    for name in names:
+        print(f"== {name}", file=sys.stderr, flush=True)
+        op = OPS[name]
+        case = Case(7, (3, 1, 9), {"dropout": 0.3, "seed": 5} if op.has_dropout else {})
+        gradients(op, F, op.draw(case, torch.float32), case)
+    print("== end", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
@@ -42,4 +45,4 @@ if __name__ == "__main__":
     if sys.argv[2] == "reverse":
         reverse(folder, bool(int(sys.argv[3])))
     else:
-        op(folder, sys.argv[3])
+        ops(folder, sys.argv[3:])

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cuda import shim
@@ -31,19 +31,33 @@ def both(folder: object, op: Op, case: Case) -> None:
         assert_near(actual, expected, 1e-9)
 
 
-lengths = st.lists(st.integers(1, 40), min_size=1, max_size=70)
+def noise_of(op: Op, noisy: bool) -> dict[str, float]:
+    return {"dropout": 0.3, "seed": 5} if op.has_dropout and noisy else {}
 
 
 @pytest.mark.parametrize("name", WITH_KERNELS)
+@pytest.mark.parametrize(
+    ("width", "lengths", "noisy"),
+    [
+        (50, [700], True),
+        (64, [1] * 130, True),
+        (7, [129, 1, 64, 63, 65, 32, 31, 33], False),
+    ],
+    ids=["long", "many", "around a warp"],
+)
+def test_sizes_at_the_edges(folder: object, name: str, width: int, lengths: list[int], noisy: bool):
+    both(folder, OPS[name], Case(width, tuple(lengths), noise_of(OPS[name], noisy)))
+
+
+lengths = st.lists(st.integers(1, 40), min_size=1, max_size=70)
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("name", WITH_KERNELS)
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(width=st.sampled_from(sorted(HEADS)), lengths=lengths, noisy=st.booleans())
-@example(width=50, lengths=[700], noisy=True)
-@example(width=64, lengths=[1] * 130, noisy=True)
-@example(width=7, lengths=[129, 1, 64, 63, 65, 32, 31, 33], noisy=False)
 def test_any_size(folder: object, name: str, width: int, lengths: list[int], noisy: bool):
-    op = OPS[name]
-    extra = {"dropout": 0.3, "seed": 5} if op.has_dropout and noisy else {}
-    both(folder, op, Case(width, tuple(lengths), extra))
+    both(folder, OPS[name], Case(width, tuple(lengths), noise_of(OPS[name], noisy)))
 
 
 def test_a_launch_beyond_the_limits_is_refused(folder: object):

@@ -196,7 +196,7 @@ def test_a_pickled_split_names_its_files(target: Path) -> None:
 # Whole or not at all
 
 STOPPING = """
-import sys, time
+import sys
 from pathlib import Path
 from mmiln.data import convert, sequences
 
@@ -205,7 +205,7 @@ read = sequences.Padded._array
 def stops(self, position):
     if position == 1 and Path(sys.argv[3]).exists():
         print("here", flush=True)
-        time.sleep(60)
+        sys.stdin.read()  # until it is killed, or whoever wanted to has ended
     return read(self, position)
 
 sequences.Padded._array = stops
@@ -217,14 +217,15 @@ def _killed(source: Path, target: Path) -> Path:
     """What a conversion leaves that is killed in the middle of the audio of valid."""
     staging = target.with_name(f".{target.name}.part")
     arguments = [str(source), str(target), str(staging / "valid" / "audio.npy")]
-    process = subprocess.Popen([sys.executable, "-c", STOPPING, *arguments], stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPING, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == b"here\n"
     with pytest.raises(DataError, match="another process writes"):
         convert(source, target, progress=False)
     process.kill()
-    process.wait()
-    process.stdout.close()
+    process.communicate()
     assert not target.exists()
     return staging
 

@@ -4,7 +4,6 @@ import contextlib
 import secrets
 import socket
 import sys
-import time
 
 import psutil
 import pytest
@@ -18,6 +17,7 @@ from mmiln.experiments.progress import Display
 from mmiln.experiments.ray_pool import Events, RayPool
 from mmiln.experiments.runs import RECORD, Record
 from mmiln.experiments.worker import attempt
+from support.waiting import HANG_S, until
 
 DESCRIPTION = {
     "name": "small",
@@ -120,18 +120,28 @@ def cluster():
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_worker_niceness", "0")  # else they starve beside a busy process
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex())  # else Ray leaves one in the home directory
-        cluster = Cluster()
+        before = set(psutil.Process().children(recursive=True))
+        cluster = begun(Cluster)
+        started = set(psutil.Process().children(recursive=True)) - before
         try:
-            try:
-                cluster.add_node(**node(), no_monitor=True, include_dashboard=False)
-                cluster.add_node(**node())
-            except Exception as error:  # Ray gives its parts some seconds to start, on a busy machine too few
-                pytest.skip(f"Ray starts no cluster on this machine: {error}")
-            started = psutil.Process().children(recursive=True)
             yield cluster.address
         finally:
             cluster.shutdown()
-        assert psutil.wait_procs(started, timeout=10)[1] == []
+        assert psutil.wait_procs(started, timeout=HANG_S)[1] == []
+
+
+def begun(cluster_class):
+    """A cluster of two nodes. The seconds that Ray gives its parts to start are too few on a busy machine."""
+    for _ in range(10):
+        cluster = cluster_class()
+        try:
+            cluster.add_node(**node(), no_monitor=True, include_dashboard=False)
+            cluster.add_node(**node())
+            return cluster
+        except Exception as error:
+            said = error
+            cluster.shutdown()
+    pytest.skip(f"Ray starts no cluster on this machine: {said}")
 
 
 def performing():
@@ -155,8 +165,8 @@ def test_a_worker_is_killed_and_every_run_is_finished_once_with_the_same_bits(cl
         on_event(display, job, event)
         if event["event"] == "loaded":
             loaded.append(job.folder)
-        if not killed and len(loaded) - len(ended) == 2:
-            killed.append(performing()[0])
+        if not killed and len(loaded) - len(ended) == 2 and (running := performing()):
+            killed.append(running[0])
             killed[0].kill()
 
     def count(display, result):
@@ -216,10 +226,7 @@ def test_stopped_runs_are_cancelled_and_what_is_finished_stays(cluster, tmp_path
     assert isinstance(first, Job)
     assert (first.folder, "epoch") in said
     runs.close()
-    deadline = time.monotonic() + 20
-    while performing() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert performing() == []
+    until(lambda: not performing(), "no process performs a run")
     assert [path.parent for path in tmp_path.rglob(RECORD)] == [first.folder]
 
 

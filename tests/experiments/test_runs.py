@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from mmiln.errors import ExperimentError, StateError
 from mmiln.experiments.runner import FileLock
 from mmiln.experiments.runs import Record
 from support import small_file
+from support.waiting import HANG_S, until
 
 DESCRIPTION = {
     "name": "small",
@@ -163,15 +163,10 @@ def test_a_killed_experiment_leaves_no_worker_and_goes_on(folder, tmp_path, how)
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(path), str(out)], stderr=subprocess.PIPE, start_new_session=True
     )
-    deadline = time.monotonic() + 120
-    while not workers_of(out) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert workers_of(out)
+    until(lambda: workers_of(out), "there are workers")
     process.send_signal(how)
-    process.communicate(timeout=60)
-    while workers_of(out) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert workers_of(out) == []
+    process.communicate(timeout=HANG_S)
+    until(lambda: not workers_of(out), "there are no workers")
     experiments.run(DESCRIPTION, out, jobs=2, progress=False)
     assert predictions(out) == predictions(folder)
 

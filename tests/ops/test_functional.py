@@ -45,6 +45,7 @@ from support.functional_checks import (
     kept_in_norm,
     noisy,
 )
+from support.waiting import HANG_S
 
 
 @EACH_OP
@@ -151,7 +152,7 @@ def test_other_threads_of_python() -> None:
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(timeout=60)
+        worker.join(HANG_S)
     assert found.keys() == right.keys()
     for name in names:
         assert all(same_bits(a, b) for a, b in zip(found[name], right[name], strict=True))
@@ -174,7 +175,7 @@ def test_a_forked_child(name: str) -> None:
     process = context.Process(target=child, daemon=True)
     process.start()
     try:
-        assert receiver.poll(timeout=60), "the child hangs, or has died"
+        assert receiver.poll(HANG_S), "the child hangs, or has died"
         assert receiver.recv() == right.tolist()
     finally:
         process.kill()

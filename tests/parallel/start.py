@@ -10,6 +10,8 @@ from typing import Any
 
 import psutil
 
+from support.waiting import HANG_S
+
 HERE = Path(__file__).parent
 
 
@@ -30,13 +32,13 @@ def popen(*command: object, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def finished(process: subprocess.Popen[str], seconds: float = 240) -> Any:
-    """Its output, error output and status; it is killed if it takes longer."""
+def finished(process: subprocess.Popen[str]) -> Any:
+    """Its output, error output and status; it is killed if it hangs."""
     try:
-        out, err = process.communicate(timeout=seconds)
+        out, err = process.communicate(timeout=HANG_S)
     except subprocess.TimeoutExpired:
         for child in [*psutil.Process(process.pid).children(recursive=True), process]:
             child.kill()
         out, err = process.communicate()
-        raise AssertionError(f"not ended after {seconds} s: {out}\n{err}") from None
+        raise AssertionError(f"not ended after {HANG_S} s: {out}\n{err}") from None
     return out, err, process.returncode

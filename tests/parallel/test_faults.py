@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,28 +16,24 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
+from support.waiting import until
+
 from .start import HERE, finished, popen, torchrun
 
 LONG = HERE / "long.py"
 
 
 def ranks_of(torchrun_: subprocess.Popen[str], out: Path) -> dict[int, psutil.Process]:
-    """The processes by rank, as soon as there are checkpoints."""
-    deadline = time.monotonic() + 120
-    while len(list((out / "checkpoints").glob("checkpoint-*"))) < 2:
-        assert time.monotonic() < deadline, "no checkpoint was written"
-        assert torchrun_.poll() is None, "ended before there were checkpoints"
-        time.sleep(0.05)
+    """The processes by rank, once one of them has stopped in the middle of an epoch."""
+
+    def stopped() -> bool:
+        assert torchrun_.poll() is None, "ended before one had stopped"
+        return (out / "stopped").exists()
+
+    until(stopped, "a process stops")
+    assert len(list((out / "checkpoints").glob("checkpoint-*"))) >= 2
     children = psutil.Process(torchrun_.pid).children(recursive=True)
     return {int(child.environ()["RANK"]): child for child in children if "RANK" in child.environ()}
-
-
-def assert_ends(process: psutil.Process) -> None:
-    """Within a minute; nobody has asked yet how."""
-    deadline = time.monotonic() + 60
-    while process.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline, "the other process goes on, or waits"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +54,17 @@ def assert_same(one, other):
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_all_stop_and_say_why_where_one_is_killed(tmp_path, rank):
-    process = torchrun(LONG, tmp_path)
+    process = torchrun(LONG, tmp_path, rank)
     ranks = ranks_of(process, tmp_path)
     # torchrun ends the others a tenth of a second after one, on a busy machine before they have said why.
     process.send_signal(signal.SIGSTOP)
     ranks[rank].kill()
-    began = time.monotonic()
     try:
-        assert_ends(ranks[1 - rank])
+        until(lambda: ranks[1 - rank].status() == psutil.STATUS_ZOMBIE, "the other process ends")
     finally:
         process.send_signal(signal.SIGCONT)
-    _, err, status = finished(process, 60)
+    _, err, status = finished(process)
     assert status != 0
-    assert time.monotonic() - began < 60
     assert f"DistributedError: process {1 - rank} of 2" in err
     assert "one of them has ended" in err
     assert not (tmp_path / "model").exists()
@@ -78,8 +72,9 @@ def test_all_stop_and_say_why_where_one_is_killed(tmp_path, rank):
 
 @pytest.mark.slow
 def test_a_restart_comes_to_the_same_bits(tmp_path, undisturbed):
-    process = torchrun(LONG, tmp_path, restarts=1)
+    process = torchrun(LONG, tmp_path, 1, restarts=1)
     ranks_of(process, tmp_path)[1].kill()
+    (tmp_path / "go on").touch()  # for the next one of this rank
     _, err, status = finished(process)
     assert status == 0, err
     assert_same(load_file(tmp_path / "model" / "model.safetensors"), undisturbed)
@@ -127,7 +122,7 @@ def two_hosts() -> Iterator[list[str]]:
     def ip(*arguments: str) -> None:
         subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
 
-    hosts = ["mmiln-test-0", "mmiln-test-1"]
+    hosts = [f"mmiln-test-{os.getpid()}-{i}" for i in (0, 1)]
     try:
         for host in hosts:
             ip("netns", "add", host)

@@ -1,5 +1,6 @@
 """What `.ci/gpu-check` says where something is missing, and how it reads what tools report."""
 
+import subprocess
 import zipfile
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
@@ -8,6 +9,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+from support.waiting import HANG_S, until
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / ".ci" / "gpu-check"
@@ -94,9 +97,20 @@ def test_a_wheel_of_other_sources(script: ModuleType, tmp_path: Path):
 
 
 def test_a_part_that_hangs_is_ended(script: ModuleType, capfd: pytest.CaptureFixture[str], tmp_path: Path):
-    part = script.Part([["sh", "-c", "echo begun; sleep 60"]], 60, "part.log")
-    assert script.run(part, 1.0, tmp_path) == "failed: not done after 1 s"
+    begun = tmp_path / "begun"
+
+    class Begun(subprocess.Popen):
+        """Its time is not up before it has printed."""
+
+        def wait(self, timeout: float | None = None) -> int:
+            until(begun.exists, "the part has begun")
+            return super().wait(timeout)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", Begun)
+        part = script.Part([["sh", "-c", f"echo begun; touch {begun}; sleep {HANG_S}"]], HANG_S, "part.log")
+        assert script.run(part, 1.0, tmp_path) == "failed: not done after 1 s"
     assert (tmp_path / "part.log").read_text() == "begun\n" == capfd.readouterr().out
     codes = script.Part([["sh", "-c", "exit 3"], ["true"]], 60, "part.log")
-    assert script.run(codes, 10.0, tmp_path) == "failed"
+    assert script.run(codes, HANG_S, tmp_path) == "failed"
     assert (tmp_path / "part.log").read_text() == "ended with 3\nended with 0\n"

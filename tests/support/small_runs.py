@@ -1,6 +1,8 @@
 """Runs of a small model that are cut off, gone on with, and compared bit by bit."""
 
 import random
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,6 +92,16 @@ def run(data, folder=None, *, kind="split", callbacks=(), epochs=EPOCHS, every=0
         resume=resume,
     )
     return result(model, history)
+
+
+def keep_and_save(ready: Connection, folder: Path, epochs: int) -> None:
+    """Trains with a checkpoint after every step, in a process that says when it begins."""
+    torch.set_num_threads(1)
+    data, model = mmiln.data.synthetic(24, 12, 12), build()
+    ready.send(None)
+    kept = {"checkpoint_dir": folder / "kept", "checkpoint_every": 0}
+    model.fit(data.train, data.valid, epochs=epochs, progress=False, **kept)
+    model.save_pretrained(folder / "model")
 
 
 def setting() -> tuple[Any, ...]:

@@ -1,11 +1,10 @@
 """A run that was cut off anywhere goes on to the same bits."""
 
+import multiprocessing
 import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -23,7 +22,7 @@ from mmiln.errors import CheckpointError, ConfigError, StateError
 from mmiln.experiments import runs
 from mmiln.training.checkpoints import Checkpoints
 from support import small_file
-from support.small_runs import EPOCHS, TINY, Cut, CutAt, build, result, run
+from support.small_runs import EPOCHS, Cut, CutAt, build, keep_and_save, result, run
 
 KINDS = ("split", "list", "own generator", "global generator", "python")
 
@@ -233,19 +232,9 @@ def test_a_full_disk_costs_no_run(data, undisturbed, tmp_path):
     assert run(data, tmp_path) == undisturbed["split"]
 
 
-SCRIPT = """
-import sys
-import torch
-import mmiln
-
-torch.set_num_threads(1)
-data = mmiln.data.synthetic(24, 12, 12)
-model = mmiln.Model("mosi", seed=3, **{settings})
-print("ready", flush=True)
-kept = {{"checkpoint_dir": sys.argv[1], "checkpoint_every": 0}}
-model.fit(data.train, data.valid, epochs={epochs}, progress=False, **kept)
-model.save_pretrained(sys.argv[2])
-"""
+# Its processes begin with everything imported: a random moment of theirs lies in training.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["mmiln"])
 
 
 def killed(times: int, folder: Path, data: mmiln.data.Dataset, epochs: int) -> None:
@@ -258,18 +247,19 @@ def killed(times: int, folder: Path, data: mmiln.data.Dataset, epochs: int) -> N
 def kill_and_go_on(folder: Path, times: int, data: mmiln.data.Dataset, epochs: int) -> int:
     """Kills a process that trains ``times`` times at random moments, then lets it end; how many were hit."""
     rng = random.Random(times)
-    script = SCRIPT.format(settings=TINY, epochs=epochs)
-    command = [sys.executable, "-c", script, str(folder / "kept"), str(folder / "model")]
     hit = 0
-    for _ in range(times):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(rng.uniform(0, 0.4))
-        process.send_signal(signal.SIGKILL)
-        hit += process.wait() == -signal.SIGKILL
-        process.stdout.close()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    for number in range(times + 1):
+        receiver, ready = SERVER.Pipe(duplex=False)
+        process = SERVER.Process(target=keep_and_save, args=(ready, folder, epochs))
+        process.start()
+        ready.close()
+        receiver.recv()
+        if number < times:
+            time.sleep(rng.uniform(0, 0.4))
+            process.kill()
+        process.join()
+        hit += process.exitcode == -signal.SIGKILL
+    assert process.exitcode == 0
     whole = build()
     whole.fit(data.train, data.valid, epochs=epochs, progress=False)
     again = mmiln.Model.from_pretrained(folder / "model")

@@ -17,8 +17,7 @@ import mmiln
 from mmiln.callbacks import Callback
 from mmiln.errors import StateError
 from support.small_runs import build, result, run
-
-PATIENCE = 60  # seconds: a process that takes longer hangs
+from support.waiting import HANG_S
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +54,7 @@ def in_threads(count: int, work: Callable[[], Any]) -> list[Any]:
     for thread in everyone:
         thread.start()
     for thread in everyone:
-        thread.join(PATIENCE)
+        thread.join(HANG_S)
     assert len(results) == count
     return results
 
@@ -99,16 +98,16 @@ def test_a_model_is_trained_by_one_at_a_time(data):
     class Wait(Callback):
         def on_epoch_begin(self, model, epoch):
             waiting.set()
-            go_on.wait(PATIENCE)
+            go_on.wait(HANG_S)
 
     fit = {"epochs": 1, "progress": False}
     first = threading.Thread(target=model.fit, args=(data.train,), kwargs={**fit, "callbacks": [Wait()]})
     first.start()
-    waiting.wait(PATIENCE)
+    waiting.wait(HANG_S)
     with pytest.raises(StateError, match="being trained already"):
         model.fit(data.train, **fit)
     go_on.set()
-    first.join(PATIENCE)
+    first.join(HANG_S)
     assert model.fit(data.train, **fit)["train_total"]
 
 
@@ -144,7 +143,7 @@ def in_process(method: str, work: Callable[..., Any], *arguments: Any) -> Any:
         process.start()
     here.close()
     try:
-        assert there.poll(PATIENCE), "the process hangs"
+        assert there.poll(HANG_S), "the process hangs"
         try:
             return there.recv()
         except EOFError:
