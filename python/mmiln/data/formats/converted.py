@@ -17,7 +17,7 @@ import pydantic
 
 from mmiln.data.arrays import Ints
 from mmiln.data.clean import Nonfinite
-from mmiln.data.dataset import Dataset
+from mmiln.data.dataset import Dataset, KnownDataset
 from mmiln.data.formats.npy import open_rows
 from mmiln.data.known import Known
 from mmiln.data.report import Report
@@ -182,7 +182,8 @@ def open_converted(folder: Path, *, nonfinite: Nonfinite | None, test: bool) -> 
         known = parts[name].split  # type: ignore[index]
         split.known = Known(split.contents(), known.plain, known.standardized)
     up_to = parts[list(dataset.splits)[-1]].dataset  # type: ignore[index]
-    dataset.known = Known(dataset.contents(), up_to.plain, up_to.standardized, Standardizer.load(folder))
+    scaler = Standardizer.load(folder)
+    dataset.known = KnownDataset(dataset.contents(), up_to.plain, up_to.standardized, scaler)
     return dataset
 
 
