@@ -27,6 +27,7 @@ from .building import build
 from .engine import Engine
 from .inputs import Inputs
 from .network import Network
+from .registry import NETWORKS, find, name_of
 from .saved import CARD, Saved
 
 ARGUMENTS = ("preset", "text_encoder", "text_dim", "audio_dim", "vision_dim", "device", "dtype")
@@ -69,8 +70,6 @@ class Baseline(Estimator):
         dtype: str = "float32",
         **fields: Any,
     ) -> None:
-        from . import find, name_of
-
         self._kind = find(network)
         self.network = name_of(self._kind)
         self.preset = preset
@@ -99,8 +98,6 @@ class Baseline(Estimator):
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments as they were given."""
-        from . import NETWORKS
-
         network = self.network if NETWORKS.get(self.network) is self._kind else self._kind
         return {"network": network} | {name: getattr(self, name) for name in ARGUMENTS} | self.fields
 
