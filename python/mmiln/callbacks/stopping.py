@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from ..errors import ConfigError
 from ..results.history import History
+from ..training.learner import Learner
 from .callback import Callback
-
-if TYPE_CHECKING:
-    from ..training.estimator import Estimator
 
 Mode = Literal["min", "max"]
 
@@ -92,11 +90,11 @@ class EarlyStopping(Callback):
         self.patience = patience
         self.monitor = Monitor(monitor, mode, min_delta)
 
-    def on_train_begin(self, model: Estimator) -> bool:
+    def on_train_begin(self, model: Learner) -> bool:
         """Whether a run that is resumed was at its end."""
         return self._exhausted(model.history_)
 
-    def on_epoch_end(self, model: Estimator, epoch: int, logs: dict[str, float]) -> bool:
+    def on_epoch_end(self, model: Learner, epoch: int, logs: dict[str, float]) -> bool:
         """Whether patience is exhausted."""
         return self._exhausted(model.history_)
 

@@ -19,7 +19,7 @@ from ..baselines import Baseline
 from ..config import Config
 from ..data import Dataset, fold, load, standardized, synthetic
 from ..errors import ConfigError, DataError, MissingFileError
-from ..model import ARGUMENTS, Model
+from ..model import Model
 from ..training.estimator import Estimator
 from .models import MODELS, SHARED, Entry
 from .runs import Plain, Protocol, Row
@@ -293,7 +293,7 @@ class Experiment(Described):
         if "seed" in (*self.settings, *self.grid, *own):
             raise ConfigError("seeds are a list of the experiment's own: seeds = [1111, 1112]")
         for name in (*self.settings, *self.grid):
-            if name not in ARGUMENTS:
+            if name not in Model.ARGUMENTS:
                 Config.resolve("mosi", {name: None})  # knows every field
         for model, settings in self.model_settings.items():
             if model not in self.models:

@@ -212,7 +212,7 @@ def train(
     seconds = sum(history["seconds"]) + time.perf_counter() - began
 
     record = Record(
-        row=row or Row(model=model.config.model.get("variant", "baseline")),
+        row=row or Row(model=model.kind),
         dataset_name=name or dataset.name,
         fingerprint=fingerprint,
         sizes={name: len(part) for name, part in dataset.splits.items()},

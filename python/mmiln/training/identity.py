@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sized
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import torch
 from torch.utils.data import Subset
 
 from ..data import Split
 from ..errors import StateError
+from .learner import Learner
 from .loaders import Loader
-
-if TYPE_CHECKING:
-    from .estimator import Estimator
 
 # What may change within a run, on request: the path from there on is another, but a sound one.
 ADOPTABLE: Final = ("train.lr", "train.decay", "train.patience", "device", "mmiln", "torch")
 
 
-def identity(model: Estimator, loader: Iterable[Any], valid: Loader, samples: int | None) -> dict[str, Any]:
+def identity(model: Learner, loader: Iterable[Any], valid: Loader, samples: int | None) -> dict[str, Any]:
     """Config, data and versions of a run, flat, by name."""
     return {
         **{f"model.{name}": value for name, value in model.config.model.items()},
