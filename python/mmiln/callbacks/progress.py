@@ -7,6 +7,7 @@ from typing import Any
 
 from tqdm import TqdmWarning
 
+from ..results.measures import PAPER, cells
 from ..training.learner import Learner
 from .callback import Callback
 
@@ -37,11 +38,7 @@ class ProgressBar(Callback):
         """What the bar of epochs says of the last one, of what it measured."""
         if "valid_mae" not in logs:
             return {"loss": f"{logs['train_total']:.4f}"}
-        return {
-            "MAE": f"{logs['valid_mae']:.4f}",
-            "Corr": f"{logs['valid_corr']:.4f}",
-            "Acc-2": f"{logs['valid_has0_acc2']:.2%} / {logs['valid_non0_acc2']:.2%}",
-        }
+        return cells(lambda name, measure: measure.text(logs[f"valid_{name}"]), PAPER[:3])
 
     def on_train_begin(self, model: Learner) -> None:
         """Shows the bar of epochs."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Final, Literal
+from typing import Literal
 
 from ..errors import ConfigError
 from ..results.history import History
+from ..results.measures import MEASURES
 from ..training.learner import Learner
 from .callback import Callback
 
 Mode = Literal["min", "max"]
-
-_HIGHER_IS_BETTER: Final = ("corr", "acc2", "acc7", "acc5", "f1")
 
 
 class Monitor:
@@ -34,8 +33,8 @@ class Monitor:
         if not min_delta >= 0:
             raise ConfigError(f"min_delta must be 0 or more, got {min_delta!r}")
         if mode is None:
-            rises = name.startswith("valid_") and name.endswith(_HIGHER_IS_BETTER)
-            mode = "max" if rises else "min"
+            rises = {f"valid_{measure}" for measure, shown in MEASURES.items() if shown.rises}
+            mode = "max" if name in rises else "min"
         self.name = name
         self.mode = mode
         self.min_delta = min_delta

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, StateError
+from ..results.measures import MEASURES
 from .checks import finite
 from .style import (
     BLUE,
@@ -31,16 +32,17 @@ if TYPE_CHECKING:
 TICKS: Final = 8  # epochs that are numbered, at most
 # Points of the right axis: what lies under them stays visible.
 HOLLOW: Final[dict[str, Any]] = {"marker": "s", "markersize": 5, "markerfacecolor": "none"}
-# By list of the history: label, colour and line style.
-MEASURES: Final = {
-    "valid_corr": ("Corr", BLUE, "-"),
-    "valid_has0_acc2": ("Acc-2 has0", ORANGE, "-"),
-    "valid_non0_acc2": ("Acc-2 non0", ORANGE, "--"),
-    "valid_has0_f1": ("F1 has0", GREEN, "-"),
-    "valid_non0_f1": ("F1 non0", GREEN, "--"),
-    "valid_acc5": ("Acc-5", SKY, "-"),
-    "valid_acc7": ("Acc-7", PURPLE, "-"),
+# By measure: colour and line style.
+STYLES: Final = {
+    "corr": (BLUE, "-"),
+    "has0_acc2": (ORANGE, "-"),
+    "non0_acc2": (ORANGE, "--"),
+    "has0_f1": (GREEN, "-"),
+    "non0_f1": (GREEN, "--"),
+    "acc5": (SKY, "-"),
+    "acc7": (PURPLE, "-"),
 }
+VALIDATION: Final = {f"valid_{name}": (MEASURES[name].label, *style) for name, style in STYLES.items()}
 SHIFTS: Final = {f"pseudo_shift_{name}": (name, MODALITY_COLOURS[name], "-") for name in ("audio", "vision")}
 
 
@@ -102,9 +104,9 @@ def validation_metrics(history: Curves, ax: Axes | None = None) -> Axes:
     Raises:
         StateError: The history holds no epoch, or was made without a validation set.
     """
-    _values(history, list(MEASURES), "measure valid_*: fit with a validation set")
+    _values(history, list(VALIDATION), "measure valid_*: fit with a validation set")
     ax = axes_or_new(ax)
-    _draw(ax, history, MEASURES)
+    _draw(ax, history, VALIDATION)
     ax.set_ylabel("validation (share or r)")
     return ax
 
