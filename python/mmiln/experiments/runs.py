@@ -136,6 +136,17 @@ class Record(Plain):
             where = ".".join(map(str, first["loc"])) or "the whole"
             raise DataError(f"{path} is no record of a run: {where}: {first['msg']}") from None
 
+    def identity(self) -> dict[str, Any]:
+        """Protocol, config, code and data: what a run was, beside its row and fold."""
+        return {
+            **self.protocol.model_dump(),
+            **self.config,
+            "preset": self.preset,
+            "text_encoder": self.text_encoder,
+            "mmiln": self.code["version"],
+            "data": self.fingerprint,
+        }
+
     def write(self, folder: Path) -> None:
         """Writes ``run.json``, whole or not at all."""
         text = json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False)

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from pydantic import Field, model_validator
 
 from ..baselines import Baseline
-from ..config import Config
+from ..config import Config, differing
 from ..errors import ConfigError, ExperimentError, MissingFileError, StateError
 from ..files import read_json, write, write_json
 from .backends import pool_of
@@ -207,10 +207,9 @@ def _same_search(search: Search, folder: Path) -> None:
         was = read_json(path)
         if not isinstance(was, dict):
             raise ConfigError(f"{path} is not the description of a search")
-        differing = [name for name in now if name != "trials" and was.get(name) != now[name]]
-        if differing:
+        if different := differing(was | {"trials": search.trials}, now):
             raise StateError(
-                f"{folder} holds trials of another search, which differs in {', '.join(differing)}: "
+                f"{folder} holds trials of another search, which differs in {', '.join(different)}: "
                 "name another folder"
             )
     write_json(path, now)
