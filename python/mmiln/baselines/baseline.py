@@ -16,6 +16,7 @@ from ..config import Config
 from ..data.split import MODALITIES
 from ..errors import BatchError, ConfigError, StateError
 from ..files import read_safetensors
+from ..plain import faults
 from ..results.summary import Summary
 from ..training import batches
 from ..training.estimator import Estimator
@@ -123,8 +124,7 @@ class Baseline(Estimator):
         try:
             return kind.Settings.model_validate(dict(kind.PRESETS[self.preset]) | given)
         except pydantic.ValidationError as error:
-            told = (f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors())
-            raise ConfigError(f"{self.network}: {'; '.join(told)}") from None
+            raise ConfigError(f"{self.network}: {'; '.join(faults(error, 'settings'))}") from None
 
     def __repr__(self) -> str:
         given = {"text_encoder": self.text_encoder, **self.fields}

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mmiln.data.findings import Findings
 from mmiln.data.known import Known
-from mmiln.data.report import Report
 from mmiln.data.split import Split
 from mmiln.data.standardizer import Standardizer
 from mmiln.errors import DataError
@@ -45,14 +45,14 @@ class Dataset:
         test: Split | None = None,
         *,
         name: str,
-        report: Report | None = None,
+        report: Findings | None = None,
         standardizer: Standardizer | None = None,
     ) -> None:
         self.train = train
         self.valid = valid
         self.test = test
         self.name = name
-        self.report = report if report is not None else Report()
+        self.report = report if report is not None else Findings()
         self.standardizer = standardizer
         self.known: KnownDataset | None = None
         _check_same_fields(self.splits)
@@ -139,7 +139,7 @@ def _check_same_fields(splits: Mapping[str, Split]) -> None:
             raise DataError(f"expected the same modalities and widths in every split, got {found}")
 
 
-def _check_ids(splits: Mapping[str, Split], report: Report) -> None:
+def _check_ids(splits: Mapping[str, Split], report: Findings) -> None:
     for name, split in splits.items():
         if repeated := len(split) - len(set(split.id)):
             report.add(f"{repeated} ids of {name} occur more than once.", {f"{name}.id.repeated": repeated})

@@ -20,9 +20,10 @@ from ..config import Config
 from ..data import Dataset, fold, load, standardized, synthetic
 from ..errors import ConfigError, DataError, MissingFileError
 from ..model import Model
+from ..plain import Plain
 from ..training.estimator import Estimator
 from .models import MODELS, SHARED, Entry
-from .runs import Plain, Protocol, Row
+from .runs import Protocol, Row
 
 DESCRIPTION: Final = "experiment.json"  # within an experiment's folder
 SEEDS: Final = (1111, 1112, 1113, 1114, 1115)
@@ -144,7 +145,7 @@ class Described(Plain):
             MissingFileError: There is no such file.
             ConfigError: It is no TOML, or describes something else.
         """
-        return validated(cls, read_toml(path), str(path))
+        return validated(cls, toml_description(path), str(path))
 
 
 class Experiment(Described):
@@ -302,7 +303,7 @@ class Experiment(Described):
                 raise ConfigError(f"model_settings: {fixed[0]} is what makes the model {model!r}")
 
 
-def read_toml(path: str | Path) -> dict[str, Any]:
+def toml_description(path: str | Path) -> dict[str, Any]:
     """The content of a TOML file, with the file's name as default of ``name``.
 
     Raises:

@@ -15,13 +15,14 @@ from ..baselines import Baseline
 from ..config import Config, differing
 from ..errors import ConfigError, ExperimentError, MissingFileError, StateError
 from ..files import read_json, write, write_json
+from ..plain import Plain
 from .backends import pool_of
 from .experiment import Described, Experiment, Name, Seed, Source
 from .models import MODELS
 from .pool import Failure, Job, Pool
 from .progress import Display
 from .ray_pool import RayPool
-from .runs import Plain, Record
+from .runs import Record
 
 if TYPE_CHECKING:
     import optuna

@@ -24,13 +24,12 @@ from .._core import Core
 from ..callbacks.callback import Callbacks
 from ..errors import BatchError, ConfigError, DistributedError, NonFiniteError
 from ..results.metrics import Metrics
-from ..results.predictions import Predictions
 from . import batches, loaders
 from .checkpoints import Checkpoints, Position, Streams
 from .learner import Learner
 from .loop import NonFinite, Resume, TrainingRun
 from .ranks import Ranks
-from .scoring import Scored, joined, measured, scored
+from .scoring import measured, predict
 
 
 class ParallelRun(TrainingRun):
@@ -233,16 +232,6 @@ class _OfTheFirst(Callbacks):
     def call(self, hook: str, *arguments: Any) -> bool:
         stop = super().call(hook, *arguments)
         return self._ranks.of_first(stop) if hook in ("on_train_begin", "on_epoch_end") else stop
-
-
-def predict(model: Learner, loader: loaders.Loader, ranks: Ranks) -> Predictions:
-    """What :meth:`mmiln.Model.predict` gives, each batch scored by one of the processes."""
-    supply = loaders.each(loaders.for_reading(loader, model.config.train["batch_size"]))
-    own = [scored(model, batch) for batch in islice(supply, ranks.rank, None, ranks.size)]
-    of_all: list[list[Scored]] = ranks.of_all(own)
-    # The first process has as many as any, and is served first.
-    in_turn = (part[i] for i in range(len(of_all[0])) for part in of_all if i < len(part))
-    return joined(in_turn)
 
 
 def _labels(batch: Any) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..results.metrics import Metrics
 from ..results.predictions import Predictions
 from . import batches, loaders
 from .learner import Learner
+from .ranks import Ranks
 
 
 class Scored(NamedTuple):
@@ -24,14 +26,21 @@ class Scored(NamedTuple):
     label: npt.NDArray[np.float32] | None
 
 
-def predict(model: Learner, loader: loaders.Loader) -> Predictions:
-    """Scores of all utterances, in dataset order where batches carry ``index``."""
+def predict(model: Learner, loader: loaders.Loader, ranks: Ranks | None = None) -> Predictions:
+    """Scores of all utterances, in dataset order where batches carry ``index``; of several processes each
+    scores some of the batches.
+    """
     supply = loaders.each(loaders.for_reading(loader, model.config.train["batch_size"]))
-    return joined(scored(model, batch) for batch in supply)
+    if ranks is None:
+        return joined(_scored(model, batch) for batch in supply)
+    own = [_scored(model, batch) for batch in islice(supply, ranks.rank, None, ranks.size)]
+    of_all: list[list[Scored]] = ranks.of_all(own)
+    # The first process has as many as any, and is served first.
+    in_turn = (part[i] for i in range(len(of_all[0])) for part in of_all if i < len(part))
+    return joined(in_turn)
 
 
-def scored(model: Learner, batch: Mapping[str, Any]) -> Scored:
-    """The scores of a batch, and what goes with them."""
+def _scored(model: Learner, batch: Mapping[str, Any]) -> Scored:
     packed = model.pack(batch)
     return Scored(
         model.core.scores(packed).float().cpu().numpy(),
