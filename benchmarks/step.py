@@ -52,15 +52,15 @@ class Ours:
     """A run of mmiln, with the methods of the peer's `Trainer`."""
 
     def __init__(self, model: mmiln.Model, samples: int) -> None:
-        self.model, self.core = model, model._core
+        self.model, self.core = model, model.core
         self.core.begin_training(samples, json.dumps(model.config.train))
         self.core.begin_epoch(1)
 
     def step(self, batch: Batch) -> object:
-        return self.core.train_step(self.model._pack(batch))
+        return self.core.train_step(self.model.pack(batch))
 
     def scores(self, batch: Batch) -> object:
-        return self.core.scores(self.model._pack(batch))
+        return self.core.scores(self.model.pack(batch))
 
 
 def new_model(encoder: str | None, preset: str = "mosi", **fields: Any) -> mmiln.Model:

@@ -97,10 +97,10 @@ def our_side(model: mmiln.Model, samples: int) -> Side:
     on_card = model.device != "cpu"
     take = Steps(ours.core, cuda_capture(model.device)) if on_card else ours.core.train_step
     return Side(
-        prepare=model._pack,
+        prepare=model.pack,
         take=take,
         predict=ours.core.scores,
-        ahead=lambda given: packed_ahead(given, model._pack, model.device),
+        ahead=lambda given: packed_ahead(given, model.pack, model.device),
         train=lambda training: None,
     )
 

@@ -66,6 +66,16 @@ class Config:
         return self.model | self.train
 
 
+def differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """By name both values of what differs between two configs or other descriptions, ``None`` where missing.
+
+    >>> differing({"lr": 0.1, "seed": 1}, {"lr": 0.2, "seed": 1})
+    {'lr': (0.1, 0.2)}
+    """
+    both = {name: (was.get(name), now.get(name)) for name in sorted({*was, *now})}
+    return {name: values for name, values in both.items() if values[0] != values[1]}
+
+
 def _plain(name: str, value: Any) -> Any:
     """A value that JSON can hold: numpy's scalars become Python's."""
     value = value.item() if hasattr(value, "item") else value

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: object) -> None:
     """Writes plain data as JSON, whole or not at all."""
     write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes tensors by name, whole or not at all."""
+    from safetensors.torch import save_file
+
+    there = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    write(path, lambda temporary: save_file(there, temporary, {"format": "pt"}))
 
 
 def sync(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from torch import Tensor
 
@@ -13,19 +13,18 @@ from . import pretrained
 from ._core import Batch, Core
 from .config import Config, least_weights
 from .data import Dataset, Split
+from .data.split import MODALITIES
 from .errors import BatchError, ConfigError, StateError, WeightsError
 from .explain import Explanation, explain
 from .files import read_safetensors
 from .results.summary import Summary
-from .text_encoder import find_text_encoder, least_encoder_weights
+from .text_encoder import least_encoder_weights
 from .training import batches, nonfinite
-from .training.device import check_device
 from .training.estimator import Estimator
 from .training.graphs import Steps, cuda_capture, packed_ahead
 from .training.ranks import own_card
 
-WIDTHS = ("text_dim", "audio_dim", "vision_dim")
-ARGUMENTS = ("preset", "text_encoder", *WIDTHS, "device", "dtype", "precision", "seed")
+WIDTHS = tuple(f"{name}_dim" for name in MODALITIES)
 
 
 class Model(Estimator):
@@ -67,7 +66,9 @@ class Model(Estimator):
     Model('mosi', text_dim=8, vision_dim=0, num_layers=2)
     """
 
+    ARGUMENTS = ("preset", "text_encoder", *WIDTHS, "device", "dtype", "precision", "seed")
     LOSSES = ("task", "sim", "diff", "total")
+    trains_in_parallel = True
 
     def __init__(
         self,
@@ -83,27 +84,12 @@ class Model(Estimator):
         seed: int | None = None,
         **fields: Any,
     ) -> None:
-        self.preset = preset
-        self.text_encoder = text_encoder
-        self.text_dim = text_dim
-        self.audio_dim = audio_dim
-        self.vision_dim = vision_dim
-        self.device = own_card(device)
-        self.dtype = dtype
         self.precision = precision
         self.seed = seed
-        self.fields = fields
-        self._encoder = None if text_encoder is None else find_text_encoder(text_encoder)
-        self._built: Core | None = None
-        self._final_widths: dict[str, int] = {}
-        self._make_locks()
-        self._check()
+        widths = text_dim, audio_dim, vision_dim
+        super().__init__(preset, text_encoder, widths, own_card(device), dtype, fields)
 
     # Parameters, as scikit-learn has them
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's arguments as they were given."""
-        return {name: getattr(self, name) for name in ARGUMENTS} | self.fields
 
     def set_params(self, **params: Any) -> Self:
         """Changes arguments. Once there are weights, only settings of training can change.
@@ -113,11 +99,11 @@ class Model(Estimator):
             ConfigError: Unknown field, wrong type or out of range.
         """
         before = self.get_params()
-        if self._built is None:
+        if not self.built:
             vars(self).update(vars(type(self)(**(before | params))))  # refuses what a constructor refuses
             return self
         config = self.config
-        fields = {name: value for name, value in params.items() if name not in ARGUMENTS or name == "seed"}
+        fields = {n: value for n, value in params.items() if n not in self.ARGUMENTS or n == "seed"}
         Config.resolve(self.preset, config.to_dict() | fields)
         fixed = [n for n, v in params.items() if n not in config.train and before.get(n) != v]
         if fixed:
@@ -127,40 +113,36 @@ class Model(Estimator):
             )
         self.seed = fields.pop("seed", self.seed)
         self.fields = self.fields | fields
+        self._config = self._resolved(self._final_widths)
         return self
 
-    def _check(self) -> None:
-        if self.dtype not in ("float32", "float64"):
-            raise ConfigError(f'dtype must be "float32" or "float64", got {self.dtype!r}')
+    def _checked(self) -> Config:
         if self.precision not in ("float32", "bf16"):
             raise ConfigError(f'precision must be "float32" or "bf16", got {self.precision!r}')
-        check_device(self.device)
+        config = super()._checked()
         if self.precision == "bf16" and (self.device == "cpu" or self.dtype != "float32"):
             raise ConfigError(
                 'precision="bf16" needs device="cuda" and dtype="float32", '
                 f"got {self.device!r} and {self.dtype!r}"
             )
-        if self._encoder is not None and self.text_dim not in (None, self._encoder.width):
+        if self.encoder is not None and self.text_dim not in (None, self.encoder.width):
             raise ConfigError(
-                f"text_dim must be the text encoder's width, {self._encoder.width}, got {self.text_dim}"
+                f"text_dim must be the text encoder's width, {self.encoder.width}, got {self.text_dim}"
             )
-        freeze = self.config.model["freeze_text"]
-        if freeze is not False and self._encoder is None:
+        freeze = config.model["freeze_text"]
+        if freeze is not False and self.encoder is None:
             raise ConfigError(f"freeze_text={freeze!r} needs a text encoder to freeze: give text_encoder=")
-        if self._encoder is not None and type(freeze) is int and freeze > self._encoder.layers:
-            raise ConfigError(
-                f"freeze_text must be at most the text encoder's {self._encoder.layers} layers, got {freeze}"
-            )
+        return config
+
+    def _resolved(self, widths: dict[str, int]) -> Config:
+        named = {f"{name}_dim": width for name, width in widths.items()}
+        return Config.resolve(self.preset, {**self.fields, **named, "seed": self.seed})
 
     @property
-    def config(self) -> Config:
-        """Every field of model and training, resolved; widths that are not known yet are the preset's."""
-        widths = self._final_widths or self._widths()
-        return Config.resolve(self.preset, {**self.fields, **widths, "seed": self.seed})
-
-    def text_encoder_fingerprint(self) -> str | None:
-        """SHA-256 (hex) of the file of weights that the text encoder began with; ``None`` without one."""
-        return None if self._encoder is None else self._encoder.fingerprint()
+    def kind(self) -> str:
+        """The variant, such as ``full`` or ``no_mrm``."""
+        variant: str = self._config.model["variant"]
+        return variant
 
     def __repr__(self) -> str:
         default = Config.resolve(self.preset, {}).to_dict() | {
@@ -180,7 +162,7 @@ class Model(Estimator):
         Raises:
             StateError: The widths are not known before the first batch.
         """
-        return Summary.of(self.state_dict(), self._core.frozen())
+        return Summary.of(self.state_dict(), self.core.frozen())
 
     # What is inside
 
@@ -196,8 +178,8 @@ class Model(Estimator):
         Raises:
             BatchError: The batch can't be used.
         """
-        packed = self._pack(batch)
-        return self._core.forward(packed, intermediates)
+        packed = self.pack(batch)
+        return self.core.forward(packed, intermediates)
 
     def attention_maps(self, batch: Mapping[str, Any]) -> dict[str, list[Tensor]]:
         """Where the text looks in audio and vision: probabilities of the cross attention (21), no dropout.
@@ -210,8 +192,8 @@ class Model(Estimator):
         Raises:
             BatchError: The batch can't be used.
         """
-        packed = self._pack(batch)
-        return self._core.attention_maps(packed)
+        packed = self.pack(batch)
+        return self.core.attention_maps(packed)
 
     def explain(self, dataset: Split | Dataset, id: str, *, train: Split | None = None) -> Explanation:
         """Why an utterance has its score: words, voice and face, gates, attention, similar utterances.
@@ -247,8 +229,8 @@ class Model(Estimator):
         Raises:
             BatchError: The batch can't be used or has no labels.
         """
-        packed = self._pack(batch)
-        return self._core.losses(packed)
+        packed = self.pack(batch)
+        return self.core.losses(packed)
 
     def gradients(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Gradients of the total loss of a batch by parameter name, without dropout; nothing is changed.
@@ -256,8 +238,8 @@ class Model(Estimator):
         Raises:
             BatchError: The batch can't be used or has no labels.
         """
-        packed = self._pack(batch)
-        return self._core.gradients(packed)
+        packed = self.pack(batch)
+        return self.core.gradients(packed)
 
     # Weights
 
@@ -276,7 +258,7 @@ class Model(Estimator):
                 tensors[str(name)] = batches.tensor(str(name), value)
             except BatchError as error:
                 raise WeightsError(str(error)) from None
-        self._core.load_state_dict(tensors, "")
+        self.core.load_state_dict(tensors, "")
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Writes ``config.json``, ``model.safetensors``, a model card and the tokenizer to a directory.
@@ -295,11 +277,10 @@ class Model(Estimator):
                 "dtype": self.dtype,
                 "model": config.model,
                 "train": config.train,
-                "text_encoder": None if self._encoder is None else self._encoder.config,
             },
             weights=weights,
             card=pretrained.card(repr(self), used, config.model, weights),
-            tokenizer=[] if self._encoder is None else self._encoder.tokenizer_files(),
+            encoder=self.encoder,
         )
 
     @classmethod
@@ -321,115 +302,70 @@ class Model(Estimator):
         own = {"device": device, "dtype": saved["dtype"], "precision": precision}
         model = cls(saved["preset"], text_encoder=encoder, **own, **fields)
         weights = read_safetensors(directory / "model.safetensors")
-        model._build({name: saved["model"][name] for name in WIDTHS}, weights=weights)
+        model._build({name: saved["model"][f"{name}_dim"] for name in MODALITIES}, weights=weights)
         return model
-
-    # Copies: pickle, deepcopy, joblib
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Arguments, weights and ``history_``; what a run keeps beside them (pseudo-labels) stays behind."""
-        # As arrays: torch hands tensors to another process by file descriptors, too many of them.
-        weights = None if self._built is None else {n: t.cpu().numpy() for n, t in self.state_dict().items()}
-        locks = ("_training", "_building")
-        return {n: v for n, v in vars(self).items() if n not in locks} | {"_built": weights}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        weights = state["_built"]
-        vars(self).update(state | {"_built": None})
-        self._make_locks()
-        if weights is not None:
-            tensors = {name: batches.tensor(name, weight) for name, weight in weights.items()}
-            self._build(self._final_widths, weights=tensors)
 
     # The core
 
     @property
-    def built(self) -> bool:
-        """Whether the model has weights: it gets them once all widths are known."""
-        return self._built is not None
+    def core(self) -> Core:
+        """The Rust core, which trains and scores.
 
-    @property
-    def _core(self) -> Core:
-        if self._built is None:
-            unknown = [name for name in WIDTHS if name not in self._widths()]
-            if unknown:
-                raise StateError(
-                    f"the model has no weights yet: give {', '.join(unknown)}, or let it see a batch"
-                )
-            return self._build(self._widths())
-        return self._built
+        Raises:
+            StateError: The widths are not known before the first batch.
+        """
+        return cast(Core, super().core)
 
-    def _packed(self, source: Iterable[Any]) -> Iterator[Batch]:
-        return packed_ahead(source, self._pack, self.device)
+    def pack(self, batch: object) -> Batch:
+        """A batch as the core reads it: ragged, on the model's device.
 
-    def _step(self) -> Callable[[Batch], Tensor]:
-        if self.device == "cpu":
-            return self._core.train_step
-        return Steps(self._core, cuda_capture(self.device))
+        Raises:
+            BatchError: The batch can't be used.
+        """
+        return self._packed(batch, self.device)
 
-    def _explain(self, batch: Mapping[str, Any]) -> str:
-        return nonfinite.explain(self, batch)
+    def packed_ahead(self, source: Iterable[Any]) -> Iterator[Batch]:
+        """Batches packed for training, each a step before it is needed."""
+        return packed_ahead(source, self.pack, self.device)
 
-    def _pack(self, batch: object) -> Batch:
-        widths = self._final_widths or self._widths_with(batch)
-        packed = batches.pack(
-            batch,
-            encoder=self._encoder,
-            uses=[name.removesuffix("_dim") for name in WIDTHS if widths[name]],
-            device=self.device,
-            dtype=self.dtype,
-        )
-        if self._built is None:
-            self._build(widths)
-        return packed
+    def new_step(self) -> Callable[[Batch], Tensor]:
+        """The step of a run: trains on one packed batch and returns its losses; on a card by CUDA graphs."""
+        return self.core.train_step if self.device == "cpu" else Steps(self.core, cuda_capture(self.device))
+
+    def where_not_finite(self, batch: Mapping[str, Any]) -> str:
+        """The utterances of a batch, and where its values stop being finite."""
+        return nonfinite.where_not_finite(self.core, self.pack(batch), batch)
 
     def _widths_with(self, batch: object) -> dict[str, int]:
-        """All widths, those that are not known yet read off a batch."""
-        seen = batches.widths(batches.check_keys(batch))
-        widths = {f"{name}_dim": width for name, width in seen.items()} | self._widths()
-        if widths["text_dim"] == 0 and self.text_dim is None:
+        widths = super()._widths_with(batch)
+        if widths["text"] == 0 and self.text_dim is None:
             raise BatchError(
                 "the batch has no text features, and text is the centre of the model: give text_encoder= to "
                 "read text_bert or raw_text, or text_dim=0 for the control of one other modality alone"
             )
         return widths
 
-    def _widths(self) -> dict[str, int]:
-        """The widths that are known, from the arguments or the text encoder."""
-        widths = {name: value for name in WIDTHS if (value := getattr(self, name)) is not None}
-        if self._encoder is not None:
-            widths["text_dim"] = self._encoder.width
-        return widths
-
-    def _build(self, widths: dict[str, int], *, weights: Mapping[str, Tensor] | None = None) -> Core:
-        """Creates the core, once; a text encoder's weights come with ``weights``, else from its directory."""
-        with self._building:
-            if self._built is not None:  # another thread came first
-                return self._built
-            config = Config.resolve(self.preset, {**self.fields, **widths, "seed": self.seed})
-            encoder = self._encoder
-            whole = weights is not None
-            if encoder is not None and weights is None:
-                weights = encoder.weights()
-            if weights is not None:
-                claimed = least_weights(config.model) if whole else 0
-                claimed += 0 if encoder is None else least_encoder_weights(encoder.config)
-                held = sum(tensor.numel() for tensor in weights.values())
-                # Before memory is asked for; the core, which names all that does not fit, gets what is small.
-                if claimed > 2 * held + 10**6:
-                    raise WeightsError(
-                        f"config.json describes {claimed:,} weights or more, but model.safetensors "
-                        f"holds {held:,}"
-                    )
-            core = Core(
-                json.dumps(config.model),
-                None if encoder is None else json.dumps(encoder.config),
-                seed=config.train["seed"],
-                device=self.device,
-                dtype=self.dtype,
-                precision=self.precision,
-            )
-            if weights is not None:
-                core.load_state_dict(dict(weights), "" if whole else "text.bert.")
-            self._built, self._final_widths = core, widths
-            return core
+    def _made(self, config: Config, widths: dict[str, int], weights: Mapping[str, Tensor] | None) -> Core:
+        encoder, whole = self.encoder, weights is not None
+        if encoder is not None and weights is None:
+            weights = encoder.weights()
+        if weights is not None:
+            claimed = least_weights(config.model) if whole else 0
+            claimed += 0 if encoder is None else least_encoder_weights(encoder.config)
+            held = sum(tensor.numel() for tensor in weights.values())
+            # Before memory is asked for; the core, which names all that does not fit, gets what is small.
+            if claimed > 2 * held + 10**6:
+                raise WeightsError(
+                    f"config.json describes {claimed:,} weights or more, but model.safetensors holds {held:,}"
+                )
+        core = Core(
+            json.dumps(config.model),
+            None if encoder is None else json.dumps(encoder.config),
+            seed=config.train["seed"],
+            device=self.device,
+            dtype=self.dtype,
+            precision=self.precision,
+        )
+        if weights is not None:
+            core.load_state_dict(dict(weights), "" if whole else "text.bert.")
+        return core

@@ -13,7 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from .errors import ConfigError, MissingFileError
-from .files import ctrl_c_waits, read_json, write
+from .files import ctrl_c_waits, read_json, write_safetensors, write_text
+from .text_encoder import TextEncoder
 
 # What config.json holds beside model_type, and of which kind.
 FIELDS: dict[str, tuple[type, ...]] = {
@@ -65,22 +66,20 @@ def save(
     config: dict[str, Any],
     weights: dict[str, Tensor],
     card: str,
-    tokenizer: list[Path],
+    encoder: TextEncoder | None,
 ) -> None:
     """Writes a model's files: all of them beside the old ones first, then in their places."""
-    from safetensors.torch import save_file
-
     config = {"model_type": "mmiln", "mmiln_version": version("mmiln"), **config}
+    config["text_encoder"] = None if encoder is None else encoder.config
     staging = directory / f".{os.getpid()}.{threading.get_ident()}.saving"
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
     with ctrl_c_waits():
         staging.mkdir(parents=True)
         try:
-            write(staging / "model.safetensors", lambda path: save_file(tensors, path, {"format": "pt"}))
-            for file in tokenizer:
+            write_safetensors(staging / "model.safetensors", weights)
+            for file in () if encoder is None else encoder.tokenizer_files():
                 shutil.copyfile(file, staging / file.name)
-            (staging / "README.md").write_text(card, encoding="utf-8")
-            (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            write_text(staging / "README.md", card)
+            write_text(staging / "config.json", json.dumps(config, indent=2) + "\n")
             for file in staging.iterdir():
                 file.replace(directory / file.name)
         finally:

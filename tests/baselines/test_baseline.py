@@ -102,7 +102,7 @@ def test_gradients_are_summed_over_batches(batch_size, accumulate, data):
     def fitted(size: int, accumulate: int) -> dict[str, Tensor]:
         model = Baseline(Scaled, batch_size=size, accumulate=accumulate, dtype="float64")
         model.forward(next(iter(few.loader(2))))
-        for module in model._core.network.modules():
+        for module in model.core.network.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
         model.fit(list(few.loader(size)), epochs=1, progress=False)
@@ -273,7 +273,7 @@ def test_first_layers_of_a_text_encoder_can_be_frozen(tmp_path, tiny_bert: Path)
     frozen = {name for name in before if name.startswith(("bert.embeddings.", "bert.encoder.layer.0."))}
     assert moved == before.keys() - frozen
     assert model.summary().frozen == {"bert": sum(model.state_dict()[name].numel() for name in frozen)}
-    bert = model._core.network.train().bert
+    bert = model.core.network.train().bert
     assert [bert.embeddings.training, *(layer.training for layer in bert.encoder.layer)] == [
         False,
         False,

@@ -195,7 +195,7 @@ def test_an_error_comes_in_its_turn(bert_dir: Path, device: str) -> None:
     settings, data = tiny("features", bert_dir)
     model = new_model(device, **settings)
     given = [data[0], data[1], {**data[2], "audio": None}, data[3]]
-    packed = packed_ahead(given, model._pack, device)
+    packed = packed_ahead(given, model.pack, device)
     assert [len(next(packed)), len(next(packed))] == [5, 4]
     with pytest.raises(BatchError, match="audio"):
         next(packed)
@@ -265,10 +265,10 @@ def test_no_step_waits_for_the_card(way: str, text: str, bert_dir: Path, device:
     begin(model, data)
     take = stepping(way, device)(model)
     for epoch in (1, 2, 3, 4):  # the first compile, allocate and capture
-        model._core.begin_epoch(epoch)
+        model.core.begin_epoch(epoch)
         with no_waiting() if epoch > 3 and device == "cuda" else nullcontext():
-            losses = [take(packed) for packed in packed_ahead(data, model._pack, device)]
-            model._core.end_epoch()
+            losses = [take(packed) for packed in packed_ahead(data, model.pack, device)]
+            model.core.end_epoch()
     assert torch.stack(losses).isfinite().all()
 
 
@@ -296,11 +296,11 @@ def test_memory_does_not_grow(way: str, card: str) -> None:
     model = new_model(card, **settings)
     begin(model, data)
     take = stepping(way, card)(model)
-    model._core.begin_epoch(1)
+    model.core.begin_epoch(1)
 
     def steps(count: int) -> None:
         for _ in range(count // len(data)):
-            for packed in packed_ahead(data, model._pack, card):
+            for packed in packed_ahead(data, model.pack, card):
                 take(packed)
 
     steps(50)
@@ -425,4 +425,4 @@ def test_the_second_card(way: str, bert_dir: Path, card: str) -> None:
 def test_a_model_that_is_trained_as_a_whole_can_be_captured(bert_dir: Path, device: str) -> None:
     model = new_model(device, **tiny("bert", bert_dir)[0])
     with warnings.catch_warnings(action="error"):
-        Steps(model._core, Counted(device))
+        Steps(model.core, Counted(device))

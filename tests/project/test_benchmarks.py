@@ -97,10 +97,10 @@ def test_peer_with_bert_computes_the_same(tmp_path: Path) -> None:
 def test_peer_trains_the_same() -> None:
     """Two epochs of two steps: Adam, its groups, and pseudo-labels."""
     model, peer = pair(dtype="float64")
-    model._core.begin_training(6, json.dumps(model.config.train))
+    model.core.begin_training(6, json.dumps(model.config.train))
     trainer = Trainer(peer, 6)
     for epoch in (1, 2):
-        model._core.begin_epoch(epoch)
+        model.core.begin_epoch(epoch)
         for first in (0, 3):
             batch = make_batch(first)
             wide = {
@@ -108,7 +108,7 @@ def test_peer_trains_the_same() -> None:
                 for name, value in batch.items()
             }
             expected = trainer.step(wide | {"labels": batch["labels"].astype("f8")}, epoch)
-            losses = model._core.train_step(model._pack(batch))
+            losses = model.core.train_step(model.pack(batch))
             agree(dict(zip(PARTS, losses, strict=True)), expected, 1e-10)
     for name, labels in model.pseudo_labels.items():
         np.testing.assert_allclose(labels, trainer.ulgm.labels[name], rtol=1e-6)

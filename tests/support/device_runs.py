@@ -76,17 +76,17 @@ def new_model(device: str, **settings: Any) -> mmiln.Model:
 
 def begin(model: mmiln.Model, data: Sequence[Batch]) -> None:
     samples = 1 + max(int(batch["index"].max()) for batch in data)
-    model._core.begin_training(samples, json.dumps(model.config.train))
+    model.core.begin_training(samples, json.dumps(model.config.train))
 
 
 def eager(model: mmiln.Model) -> Step:
     """Steps that are launched one by one."""
-    return model._core.train_step
+    return model.core.train_step
 
 
 def graphed(model: mmiln.Model, capture: Capture) -> Step:
     """Steps that are captured and replayed."""
-    return Steps(model._core, capture)
+    return Steps(model.core, capture)
 
 
 def train(
@@ -102,10 +102,10 @@ def train(
     take = step(model)
     losses = []
     for epoch in range(1, epochs + 1):
-        model._core.begin_epoch(epoch)
-        packed = packed_ahead(data, model._pack, model.device) if ahead else map(model._pack, data)
+        model.core.begin_epoch(epoch)
+        packed = packed_ahead(data, model.pack, model.device) if ahead else map(model.pack, data)
         losses += [take(batch) for batch in packed]
-        model._core.end_epoch()
+        model.core.end_epoch()
     return Run(
         torch.stack(losses).double().cpu(),
         {name: weight.cpu() for name, weight in model.state_dict().items()},

@@ -44,8 +44,8 @@ def weights(model: mmiln.Model) -> dict[str, bytes]:
 
 def check_one_number(value: float, name: str, place: int, device: str = "cpu", **changes: Any) -> None:
     model = build(device=device, **({"accumulate": 4} | changes))
-    packed = model._pack(batch(0))
-    core = model._core
+    packed = model.pack(batch(0))
+    core = model.core
     core.begin_training(3, json.dumps(model.config.train))
     core.begin_epoch(1)
     core.train_step(packed)

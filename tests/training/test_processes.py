@@ -125,7 +125,7 @@ def test_a_callback_does_not_train_the_model_that_calls_it(data):
 def test_the_first_use_in_several_threads_makes_one_set_of_weights(data):
     for _ in range(5):
         model = build()
-        cores = in_threads(4, lambda m=model: (m.predict(data.test).score.tobytes(), id(m._core)))
+        cores = in_threads(4, lambda m=model: (m.predict(data.test).score.tobytes(), id(m.core)))
         assert len(set(cores)) == 1
 
 

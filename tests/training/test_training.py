@@ -221,9 +221,9 @@ def test_a_step_lets_other_threads_run() -> None:
     config = configs.tiny(d_model=32, num_layers=3)
     built = mmiln.Model("mosi", **config)
     batch = {**batches.random_batch(config, {m: [60] * 16 for m in MODALITIES}, 0), "index": np.arange(16)}
-    packed = built._pack(batch)
-    built._core.begin_training(16, json.dumps(built.config.train))
-    built._core.begin_epoch(1)
+    packed = built.pack(batch)
+    built.core.begin_training(16, json.dumps(built.config.train))
+    built.core.begin_epoch(1)
     stop, turns = threading.Event(), []
 
     def count() -> None:
@@ -235,7 +235,7 @@ def test_a_step_lets_other_threads_run() -> None:
     during = 0
     for _ in range(200):  # on a busy machine the other thread may have to wait for its turn at a core
         before = len(turns)
-        built._core.train_step(packed)
+        built.core.train_step(packed)
         during = max(during, len(turns) - before)
         if during >= 5:
             break

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import pydantic
 import torch
@@ -16,10 +16,9 @@ from ..config import Config
 from ..data.split import MODALITIES
 from ..errors import BatchError, ConfigError, StateError
 from ..files import read_safetensors
+from ..plain import faults
 from ..results.summary import Summary
-from ..text_encoder import find_text_encoder
 from ..training import batches
-from ..training.device import check_device
 from ..training.estimator import Estimator
 from . import nonfinite
 from .alignment import check_aligned, to_pieces
@@ -30,7 +29,6 @@ from .network import Network
 from .registry import NETWORKS, find, name_of
 from .saved import CARD, Saved
 
-ARGUMENTS = ("preset", "text_encoder", "text_dim", "audio_dim", "vision_dim", "device", "dtype")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -55,6 +53,7 @@ class Baseline(Estimator):
         DeviceError: The device is not available.
     """
 
+    ARGUMENTS = ("preset", "text_encoder", "text_dim", "audio_dim", "vision_dim", "device", "dtype")
     precision = "float32"
 
     def __init__(
@@ -72,34 +71,14 @@ class Baseline(Estimator):
     ) -> None:
         self._kind = find(network)
         self.network = name_of(self._kind)
-        self.preset = preset
-        self.text_encoder = text_encoder
-        self.text_dim = text_dim
-        self.audio_dim = audio_dim
-        self.vision_dim = vision_dim
-        self.device = device
-        self.dtype = dtype
-        self.fields = fields
-        self._encoder = None if text_encoder is None else find_text_encoder(text_encoder)
-        self._engine: Engine | None = None
-        self._final_widths: dict[str, int] = {}
-        self._make_locks()
-        if dtype not in DTYPES:
-            raise ConfigError(f'dtype must be "float32" or "float64", got {dtype!r}')
-        check_device(device)
-        self.settings = self._resolve()
-        freeze = self.settings.freeze_text
-        if self._encoder is not None and type(freeze) is int and freeze > self._encoder.layers:
-            raise ConfigError(
-                f"freeze_text must be at most the text encoder's {self._encoder.layers} layers, got {freeze}"
-            )
+        super().__init__(preset, text_encoder, (text_dim, audio_dim, vision_dim), device, dtype, fields)
 
     # Parameters, as scikit-learn has them
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments as they were given."""
         network = self.network if NETWORKS.get(self.network) is self._kind else self._kind
-        return {"network": network} | {name: getattr(self, name) for name in ARGUMENTS} | self.fields
+        return {"network": network} | super().get_params()
 
     def set_params(self, **params: Any) -> Self:
         """Changes arguments.
@@ -121,7 +100,16 @@ class Baseline(Estimator):
         """Names of the losses of a step."""
         return self._kind.LOSSES
 
-    def _resolve(self) -> Any:
+    @property
+    def kind(self) -> str:
+        """The name of the network."""
+        return self.network
+
+    def _checked(self) -> Config:
+        self.settings = self._given_settings()
+        return super()._checked()
+
+    def _given_settings(self) -> Any:
         """The network's settings: its own, the preset's, those given."""
         kind = self._kind
         if self.preset not in kind.PRESETS:
@@ -136,20 +124,17 @@ class Baseline(Estimator):
         try:
             return kind.Settings.model_validate(dict(kind.PRESETS[self.preset]) | given)
         except pydantic.ValidationError as error:
-            told = (f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors())
-            raise ConfigError(f"{self.network}: {'; '.join(told)}") from None
+            raise ConfigError(f"{self.network}: {'; '.join(faults(error, 'settings'))}") from None
 
     def __repr__(self) -> str:
         given = {"text_encoder": self.text_encoder, **self.fields}
         told = [f"{name}={value!r}" for name, value in given.items() if value is not None]
         return f"Baseline({', '.join([repr(self.network), repr(self.preset), *told])})"
 
-    @property
-    def config(self) -> Config:
+    def _resolved(self, widths: dict[str, int]) -> Config:
         """The network with its widths and settings, and those settings that are of training."""
         settings = self.settings.model_dump()
         of_training = set(Network.Settings.model_fields)
-        widths = self._final_widths or self._widths()
         return Config(
             {"network": self.network}
             | {f"{name}_dim": width for name, width in widths.items()}
@@ -157,17 +142,13 @@ class Baseline(Estimator):
             {name: value for name, value in settings.items() if name in of_training},
         )
 
-    def text_encoder_fingerprint(self) -> str | None:
-        """SHA-256 (hex) of the file of weights that the text encoder began with; ``None`` without one."""
-        return None if self._encoder is None else self._encoder.fingerprint()
-
     def summary(self) -> Summary:
         """How many parameters each part has.
 
         Raises:
             StateError: The widths are not known before the first batch.
         """
-        parameters = dict(self._core.network.named_parameters())
+        parameters = dict(self.core.network.named_parameters())
         return Summary.of(parameters, [name for name, p in parameters.items() if not p.requires_grad])
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -177,7 +158,7 @@ class Baseline(Estimator):
             WeightsError: Lists what is missing, unexpected or misshapen.
             StateError: The widths are not known before the first batch.
         """
-        self._core.load_state_dict(dict(state))
+        self.core.load_state_dict(dict(state))
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The score ``"M"`` (B,) and the network's other outputs by name, without dropout or gradients.
@@ -185,9 +166,9 @@ class Baseline(Estimator):
         Raises:
             BatchError: The batch can't be used.
         """
-        x = self._pack(batch)
+        x = self.pack(batch)
         with torch.no_grad():
-            outputs: dict[str, Tensor] = self._core.network.eval()(x)
+            outputs: dict[str, Tensor] = self.core.network.eval()(x)
         return outputs
 
     # Files
@@ -208,7 +189,6 @@ class Baseline(Estimator):
                 "dtype": self.dtype,
                 "widths": self._final_widths,
                 "settings": self.settings.model_dump(),
-                "text_encoder": None if self._encoder is None else self._encoder.config,
             },
             weights=weights,
             card=CARD.format(
@@ -217,7 +197,7 @@ class Baseline(Estimator):
                 parameters=sum(tensor.numel() for tensor in weights.values()),
                 model=self,
             ),
-            tokenizer=[] if self._encoder is None else self._encoder.tokenizer_files(),
+            encoder=self.encoder,
         )
 
     @classmethod
@@ -244,79 +224,44 @@ class Baseline(Estimator):
         )
         return model
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Arguments, weights and ``history_``."""
-        weights = None
-        if self._engine is not None:
-            weights = {name: tensor.cpu().numpy() for name, tensor in self.state_dict().items()}
-        kept = {n: v for n, v in vars(self).items() if n not in ("_training", "_building", "_engine")}
-        return kept | {"_weights": weights}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        weights = state.pop("_weights")
-        vars(self).update(state | {"_engine": None})
-        self._make_locks()
-        if weights is not None:
-            tensors = {name: batches.tensor(name, weight) for name, weight in weights.items()}
-            self._build(self._final_widths, weights=tensors)
-
     # The network
 
     @property
-    def built(self) -> bool:
-        """Whether the model has weights: it gets them once all widths are known."""
-        return self._engine is not None
+    def core(self) -> Engine:
+        """The network with its optimiser.
 
-    @property
-    def _core(self) -> Engine:
-        if self._engine is None:
-            widths = self._widths()
-            if unknown := [name for name in MODALITIES if name not in widths]:
-                told = ", ".join(f"{name}_dim" for name in unknown)
-                raise StateError(f"the model has no weights yet: give {told}, or let it see a batch")
-            return self._build(widths)
-        return self._engine
+        Raises:
+            StateError: The widths are not known before the first batch.
+        """
+        return cast(Engine, super().core)
 
-    def _widths(self) -> dict[str, int]:
-        """The widths that are known, from the arguments or the text encoder."""
-        widths = {name: value for name in MODALITIES if (value := getattr(self, f"{name}_dim")) is not None}
-        return widths | ({} if self._encoder is None else {"text": self._encoder.width})
+    def where_not_finite(self, batch: Mapping[str, Any]) -> str:
+        """The utterances of a batch, and where its values stop being finite."""
+        return nonfinite.where_not_finite(self.core, self.pack(batch), batch)
 
-    def _explain(self, batch: Mapping[str, Any]) -> str:
-        return nonfinite.explain(self._core, self._pack(batch), batch)
+    def pack(self, batch: object) -> Inputs:
+        """A batch as the network reads it: padded, on the model's device.
 
-    def _pack(self, batch: object) -> Inputs:
+        Raises:
+            BatchError: The batch can't be used.
+        """
         batch = batches.check_keys(batch)
-        if self._kind.ALIGNED and self._encoder is not None:
-            batch = to_pieces(batch, self._encoder)
-        widths = self._final_widths or batches.widths(batch) | self._widths()
-        packed = batches.pack(
-            batch,
-            encoder=self._encoder,
-            uses=[name for name in MODALITIES if widths[name]],
-            device="cpu",  # padded there, then moved
-            dtype=self.dtype,
-        )
-        if self._engine is None:
-            self._build(widths)
+        if self._kind.ALIGNED and self.encoder is not None:
+            batch = to_pieces(batch, self.encoder)
+        packed = self._packed(batch, "cpu")  # padded there, then moved
         x = Inputs.of(packed.parts(), self.device)
         for name, width in self._final_widths.items():
             sequence = getattr(x, name)
             if sequence is not None and sequence.frames.shape[2] != width:
                 raise BatchError(f"{name} must have frames of width {width}, got {sequence.frames.shape[2]}")
         if self._kind.ALIGNED:
-            what = "word" if self._encoder is None else "word piece, or a word of raw_text"
+            what = "word" if self.encoder is None else "word piece, or a word of raw_text"
             check_aligned(x, self.network, what)
         return x
 
-    def _build(self, widths: dict[str, int], *, weights: Mapping[str, Tensor] | None = None) -> Engine:
-        """Creates the network, once; a text encoder's weights come with ``weights`` or from its directory."""
-        with self._building:
-            if self._engine is not None:  # another thread came first
-                return self._engine
-            if missing := [name for name in self._kind.NEEDS if not widths.get(name)]:
-                raise BatchError(f"{self.network} needs {' and '.join(missing)}, which these data have not")
-            dtype = DTYPES[self.dtype]
-            network = build(self._kind, self.settings, widths, self._encoder, dtype, weights)
-            self._engine, self._final_widths = Engine(network, self.device, dtype), widths
-            return self._engine
+    def _made(self, config: Config, widths: dict[str, int], weights: Mapping[str, Tensor] | None) -> Engine:
+        if missing := [name for name in self._kind.NEEDS if not widths.get(name)]:
+            raise BatchError(f"{self.network} needs {' and '.join(missing)}, which these data have not")
+        dtype = DTYPES[self.dtype]
+        network = build(self._kind, self.settings, widths, self.encoder, dtype, weights)
+        return Engine(network, self.device, dtype)

@@ -65,7 +65,7 @@ class MISASettings(Settings):
     clip_value: float = 1.0
 
 
-class Recurrent(nn.Module):
+class StackedLSTM(nn.Module):
     """Two stacked bidirectional LSTMs; last states of both directions of both, (B, 4 hidden)."""
 
     def __init__(self, width: int, hidden: int) -> None:
@@ -102,7 +102,7 @@ class MISA(Network):
         super().__init__(settings, widths, bert)
         d = settings.width
         hidden = {m: min(widths[m], settings.rnn_max) for m in MODALITIES if m != "text" or bert is None}
-        self.rnn = nn.ModuleDict({m: Recurrent(widths[m], h) for m, h in hidden.items()})
+        self.rnn = nn.ModuleDict({m: StackedLSTM(widths[m], h) for m, h in hidden.items()})
         read = {m: 4 * hidden[m] if m in hidden else widths[m] for m in MODALITIES}
         self.project = nn.ModuleDict(
             {m: nn.Sequential(nn.Linear(w, d), nn.ReLU(), nn.LayerNorm(d)) for m, w in read.items()}

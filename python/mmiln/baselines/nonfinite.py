@@ -13,7 +13,7 @@ from .engine import Engine
 from .inputs import Inputs
 
 
-def explain(engine: Engine, x: Inputs, batch: Mapping[str, Any]) -> str:
+def where_not_finite(engine: Engine, x: Inputs, batch: Mapping[str, Any]) -> str:
     """The utterances of a batch, the first layer whose output is not finite, and what goes into it."""
     found: list[str] = []
 

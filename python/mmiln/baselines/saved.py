@@ -10,6 +10,7 @@ from pydantic import Field
 
 from ..errors import ConfigError
 from ..files import read_json
+from ..plain import faults
 
 CARD = """---
 library_name: mmiln
@@ -55,5 +56,4 @@ class Saved(pydantic.BaseModel):
         try:
             return cls.model_validate(read_json(path))
         except pydantic.ValidationError as error:
-            told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise ConfigError(f"{path} is not that of a saved baseline: {told}") from None
+            raise ConfigError(f"{path} is not that of a saved baseline: {'; '.join(faults(error))}") from None

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import ConfigError
-
-if TYPE_CHECKING:
-    from ..training.estimator import Estimator
 
 
 @dataclass(frozen=True)
@@ -30,9 +27,11 @@ class Callback:
 
     Hooks are called in the order of the list that ``fit`` was given, from the thread that trains:
     ``on_train_begin``, then for each epoch ``on_epoch_begin``, ``on_batch_end`` after each micro-batch and
-    ``on_epoch_end``, then ``on_train_end``. A run that is resumed begins with ``on_train_begin`` and goes on
-    in the middle; what was measured before is in ``model.history_``, so a callback that reads that rather
-    than counts by itself is right also then.
+    ``on_epoch_end``, then ``on_train_end``. Their ``model`` is the :class:`mmiln.Estimator` that is trained;
+    a hook may annotate it as another, such as :class:`mmiln.Model`.
+
+    A run that is resumed begins with ``on_train_begin`` and goes on in the middle; what was measured before
+    is in ``model.history_``, so a callback that reads that rather than counts by itself is right also then.
 
     **To stop**, return true from ``on_epoch_end``; every other callback is still called, and the best
     epoch's weights become the result. True from ``on_train_begin`` means that there is nothing left to train,
@@ -57,16 +56,16 @@ class Callback:
 
     plan: Plan
 
-    def on_train_begin(self, model: Estimator) -> bool | None:
+    def on_train_begin(self, model: Any) -> bool | None:
         """Before the first epoch; true where none is needed."""
 
-    def on_epoch_begin(self, model: Estimator, epoch: int) -> None:
+    def on_epoch_begin(self, model: Any, epoch: int) -> None:
         """Before epoch ``epoch``, from 1."""
 
-    def on_batch_end(self, model: Estimator, epoch: int, batch: int) -> None:
+    def on_batch_end(self, model: Any, epoch: int, batch: int) -> None:
         """After micro-batch ``batch``, from 1, of an epoch. On a card the step may still be under way."""
 
-    def on_epoch_end(self, model: Estimator, epoch: int, logs: dict[str, float]) -> bool | None:
+    def on_epoch_end(self, model: Any, epoch: int, logs: dict[str, float]) -> bool | None:
         """After validation of epoch ``epoch``; true to stop.
 
         ``logs`` holds what the epoch measured, which ``model.history_`` holds of all epochs: means of the
@@ -76,10 +75,10 @@ class Callback:
         of :class:`mmiln.Metrics`.
         """
 
-    def on_train_end(self, model: Estimator) -> None:
+    def on_train_end(self, model: Any) -> None:
         """After the last epoch, with the best weights in place."""
 
-    def on_exception(self, model: Estimator, error: BaseException) -> None:
+    def on_exception(self, model: Any, error: BaseException) -> None:
         """Where an exception ends training, Ctrl-C too; it goes on to the caller of ``fit`` afterwards."""
 
 

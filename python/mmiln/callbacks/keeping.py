@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError
+from ..training.learner import Learner
 from .callback import Callback
 from .stopping import Mode, Monitor
-
-if TYPE_CHECKING:
-    from ..training.estimator import Estimator
 
 
 class Checkpoint(Callback):
@@ -49,7 +46,7 @@ class Checkpoint(Callback):
         self.every = every or 1
         self.monitor = None if monitor is None else Monitor(monitor, mode)
 
-    def on_epoch_end(self, model: Estimator, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, model: Learner, epoch: int, logs: dict[str, float]) -> None:
         """Saves the weights that the epoch ended with."""
         if self.monitor is None:
             if epoch % self.every == 0:
@@ -79,11 +76,11 @@ class PseudoLabels(Callback):
 
     labels_: dict[str, list[npt.NDArray[np.float32]]]
 
-    def on_train_begin(self, model: Estimator) -> None:
+    def on_train_begin(self, model: Learner) -> None:
         """Forgets the run before."""
         self.labels_ = {modality: [] for modality in model.pseudo_labels}
 
-    def on_epoch_end(self, model: Estimator, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, model: Learner, epoch: int, logs: dict[str, float]) -> None:
         """Takes a copy."""
         for modality, labels in model.pseudo_labels.items():
             self.labels_[modality].append(labels)

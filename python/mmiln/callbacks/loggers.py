@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..files import write
+from ..training.learner import Learner
 from .callback import Callback
-
-if TYPE_CHECKING:
-    from ..training.estimator import Estimator
 
 
 class CSVLogger(Callback):
@@ -25,11 +23,11 @@ class CSVLogger(Callback):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    def on_train_begin(self, model: Estimator) -> None:
+    def on_train_begin(self, model: Learner) -> None:
         """Makes the folder, so that one that can't be is told before training."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
-    def on_epoch_end(self, model: Estimator, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, model: Learner, epoch: int, logs: dict[str, float]) -> None:
         """Writes the file."""
         frame = model.history_.to_frame()
         write(self.path, lambda path: frame.to_csv(path))
@@ -46,11 +44,11 @@ class TensorBoard(Callback):
     def __init__(self, writer: Any) -> None:
         self.writer = writer
 
-    def on_train_begin(self, model: Estimator) -> None:
+    def on_train_begin(self, model: Learner) -> None:
         """Writes the model's ``repr``."""
         self.writer.add_text("model", f"`{model!r}`")
 
-    def on_epoch_end(self, model: Estimator, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, model: Learner, epoch: int, logs: dict[str, float]) -> None:
         """Writes the scalars."""
         for name, value in logs.items():
             self.writer.add_scalar(_grouped(name), value, epoch)
@@ -69,16 +67,16 @@ class WandbLogger(Callback):
     def __init__(self, run: Any) -> None:
         self.run = run
 
-    def on_train_begin(self, model: Estimator) -> None:
+    def on_train_begin(self, model: Learner) -> None:
         """Hands the config over."""
         # A run that is resumed may have others of the rates.
         self.run.config.update(model.config.to_dict(), allow_val_change=True)
 
-    def on_epoch_end(self, model: Estimator, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, model: Learner, epoch: int, logs: dict[str, float]) -> None:
         """Logs the values."""
         self.run.log({_grouped(name): value for name, value in logs.items()}, step=epoch, commit=True)
 
-    def on_train_end(self, model: Estimator) -> None:
+    def on_train_end(self, model: Learner) -> None:
         """Notes the best epoch."""
         self.run.summary["best_epoch"] = model.history_.best_epoch
 
@@ -95,17 +93,17 @@ class MlflowLogger(Callback):
         self.client = client
         self.run_id = run_id
 
-    def on_train_begin(self, model: Estimator) -> None:
+    def on_train_begin(self, model: Learner) -> None:
         """Hands the config over; MLflow refuses another one for the same run."""
         for name, value in model.config.to_dict().items():
             self.client.log_param(self.run_id, name, value)
 
-    def on_epoch_end(self, model: Estimator, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, model: Learner, epoch: int, logs: dict[str, float]) -> None:
         """Logs the values."""
         for name, value in logs.items():
             self.client.log_metric(self.run_id, _grouped(name), value, step=epoch)
 
-    def on_train_end(self, model: Estimator) -> None:
+    def on_train_end(self, model: Learner) -> None:
         """Notes the best epoch as a tag."""
         self.client.set_tag(self.run_id, "best_epoch", model.history_.best_epoch)
 

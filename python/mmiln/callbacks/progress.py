@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import TqdmWarning
 
+from ..results.measures import PAPER, cells
+from ..training.learner import Learner
 from .callback import Callback
 
 with warnings.catch_warnings(action="ignore", category=TqdmWarning):
     # A notebook without ipywidgets gets plain bars; that is no reason to warn.
     from tqdm.auto import tqdm
-
-if TYPE_CHECKING:
-    from ..training.estimator import Estimator
 
 
 class ProgressBar(Callback):
@@ -39,37 +38,33 @@ class ProgressBar(Callback):
         """What the bar of epochs says of the last one, of what it measured."""
         if "valid_mae" not in logs:
             return {"loss": f"{logs['train_total']:.4f}"}
-        return {
-            "MAE": f"{logs['valid_mae']:.4f}",
-            "Corr": f"{logs['valid_corr']:.4f}",
-            "Acc-2": f"{logs['valid_has0_acc2']:.2%} / {logs['valid_non0_acc2']:.2%}",
-        }
+        return cells(lambda name, measure: measure.text(logs[f"valid_{name}"]), PAPER[:3])
 
-    def on_train_begin(self, model: Estimator) -> None:
+    def on_train_begin(self, model: Learner) -> None:
         """Shows the bar of epochs."""
         self._disable = _disable()
         done = model.history_.epochs
         self._epochs = self._bar("epochs", "epoch", self.plan.epochs, leave=True, initial=done)
 
-    def on_epoch_begin(self, model: Estimator, epoch: int) -> None:
+    def on_epoch_begin(self, model: Learner, epoch: int) -> None:
         """Shows a bar of batches."""
         self._batches = self._bar(f"epoch {epoch}", "batch", self.plan.batches, leave=False, initial=0)
 
-    def on_batch_end(self, model: Estimator, epoch: int, batch: int) -> None:
+    def on_batch_end(self, model: Learner, epoch: int, batch: int) -> None:
         """Moves it; after a resume it begins in the middle."""
         self._batches.update(batch - self._batches.n)
 
-    def on_epoch_end(self, model: Estimator, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, model: Learner, epoch: int, logs: dict[str, float]) -> None:
         """Moves the bar of epochs."""
         _finish(self._batches)
         self._epochs.set_postfix(self.shown(logs), refresh=False)
         self._epochs.update()
 
-    def on_train_end(self, model: Estimator) -> None:
+    def on_train_end(self, model: Learner) -> None:
         """Leaves the bar of epochs as it is."""
         _finish(self._epochs)
 
-    def on_exception(self, model: Estimator, error: BaseException) -> None:
+    def on_exception(self, model: Learner, error: BaseException) -> None:
         """Leaves both where they are."""
         for bar in (self._batches, self._epochs):
             if bar is not None:

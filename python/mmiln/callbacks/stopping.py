@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Literal
 
 from ..errors import ConfigError
 from ..results.history import History
+from ..results.measures import MEASURES
+from ..training.learner import Learner
 from .callback import Callback
 
-if TYPE_CHECKING:
-    from ..training.estimator import Estimator
-
 Mode = Literal["min", "max"]
-
-_HIGHER_IS_BETTER: Final = ("corr", "acc2", "acc7", "acc5", "f1")
 
 
 class Monitor:
@@ -36,8 +33,8 @@ class Monitor:
         if not min_delta >= 0:
             raise ConfigError(f"min_delta must be 0 or more, got {min_delta!r}")
         if mode is None:
-            rises = name.startswith("valid_") and name.endswith(_HIGHER_IS_BETTER)
-            mode = "max" if rises else "min"
+            rises = {f"valid_{measure}" for measure, shown in MEASURES.items() if shown.rises}
+            mode = "max" if name in rises else "min"
         self.name = name
         self.mode = mode
         self.min_delta = min_delta
@@ -92,11 +89,11 @@ class EarlyStopping(Callback):
         self.patience = patience
         self.monitor = Monitor(monitor, mode, min_delta)
 
-    def on_train_begin(self, model: Estimator) -> bool:
+    def on_train_begin(self, model: Learner) -> bool:
         """Whether a run that is resumed was at its end."""
         return self._exhausted(model.history_)
 
-    def on_epoch_end(self, model: Estimator, epoch: int, logs: dict[str, float]) -> bool:
+    def on_epoch_end(self, model: Learner, epoch: int, logs: dict[str, float]) -> bool:
         """Whether patience is exhausted."""
         return self._exhausted(model.history_)
 

@@ -16,6 +16,8 @@ from ..data import Dataset, verify
 from ..errors import MmilnError
 from ..experiments import runs
 from ..model import Model
+from ..pages import html
+from ..results.measures import MEASURES
 from ..results.metrics import Metrics, spread
 from ..training.loop import Resume
 from ..training.ranks import is_first, restarted
@@ -34,17 +36,6 @@ app.command()(predict)
 app.command()(convert)
 
 Part = Annotated[str, typer.Option(help="Which part of the data: train, valid or test.")]
-
-MEASURES = {
-    "mae": "MAE",
-    "corr": "Corr",
-    "has0_acc2": "Acc-2 has0",
-    "non0_acc2": "Acc-2 non0",
-    "has0_f1": "F1 has0",
-    "non0_f1": "F1 non0",
-    "acc7": "Acc-7",
-    "acc5": "Acc-5",
-}
 
 
 def main() -> None:
@@ -204,11 +195,10 @@ def _measures(title: str, columns: dict[str, list[str]]) -> Table:
     table.add_column("")
     for name in columns:
         table.add_column(name, justify="right")
-    for row in zip(MEASURES.values(), *columns.values(), strict=True):
+    for row in zip((m.label for m in MEASURES.values()), *columns.values(), strict=True):
         table.add_row(*row)
     return table
 
 
 def _cells(metrics: Metrics) -> list[str]:
-    values = metrics.to_dict()
-    return ["–" if values[m] != values[m] else f"{values[m]:.4f}" for m in MEASURES]
+    return [html.number(getattr(metrics, name)) for name in MEASURES]

@@ -150,18 +150,18 @@ def search(
 
 def _described(file: str, data: str | None, settings: dict[str, Any], *, key: str) -> dict[str, Any]:
     """The content of a TOML file or of one of the paper's, with what the command line replaces."""
-    from ..experiments.experiment import read_toml
+    from ..experiments.experiment import toml_description
 
     path = Path(file)
     paper = resources.files("mmiln.experiments").joinpath("paper", f"{file}.toml")
     if not path.is_file() and paper.is_file():
         with resources.as_file(paper) as known:
-            description = read_toml(known)
+            description = toml_description(known)
     elif not path.is_file():
         names = sorted(p.name.removesuffix(".toml") for p in paper.parent.iterdir())  # type: ignore[attr-defined]
         raise MissingFileError(f"there is no file {path}, and the paper's experiments are {', '.join(names)}")
     else:
-        description = read_toml(path)
+        description = toml_description(path)
     if data is not None:
         sources = (
             [description.get(key)] if key == "dataset" else list(dict(description.get(key, {})).values())

@@ -16,6 +16,7 @@ from ..data import Split
 from ..data.formats.sentences import Sentences
 from ..data.split import MODALITIES
 from ..errors import ConfigError, DataError
+from ..model import Model
 from ..pages.prediction_report import PredictionReport
 from ..training.estimator import Estimator
 from .options import Json, Saved, out, prepared
@@ -124,9 +125,8 @@ def _lengths(part: Split) -> tuple[npt.NDArray[np.int64], str]:
 
 def _facts(model: Estimator, folder: Path, data: str, read: str) -> dict[str, str]:
     """What a page says of where its numbers come from."""
-    config = model.config.model
-    kind = f"MMILN, {config['variant']}" if "variant" in config else config["network"]
-    reads = ", ".join(name for name in MODALITIES if config[f"{name}_dim"])
+    kind = f"MMILN, {model.kind}" if isinstance(model, Model) else model.kind
+    reads = ", ".join(name for name in MODALITIES if model.config.model[f"{name}_dim"])
     digest = files.sha256(folder / "model.safetensors")
     size = model.summary().total
     return {

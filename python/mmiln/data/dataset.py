@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mmiln.data.findings import Findings
 from mmiln.data.known import Known
-from mmiln.data.report import Report
 from mmiln.data.split import Split
+from mmiln.data.standardizer import Standardizer
 from mmiln.errors import DataError
 from mmiln.pages import html
 
 if TYPE_CHECKING:
     from mmiln.data.describe import Description
-    from mmiln.data.standardizer import Standardizer
+
+
+@dataclass(frozen=True)
+class KnownDataset(Known):
+    """The same of a data set, and its standardizer, fitted on train."""
+
+    standardizer: Standardizer | None = None
 
 
 class Dataset:
@@ -37,16 +45,16 @@ class Dataset:
         test: Split | None = None,
         *,
         name: str,
-        report: Report | None = None,
+        report: Findings | None = None,
         standardizer: Standardizer | None = None,
     ) -> None:
         self.train = train
         self.valid = valid
         self.test = test
         self.name = name
-        self.report = report if report is not None else Report()
+        self.report = report if report is not None else Findings()
         self.standardizer = standardizer
-        self.known: Known | None = None
+        self.known: KnownDataset | None = None
         _check_same_fields(self.splits)
         _check_ids(self.splits, self.report)
 
@@ -65,7 +73,12 @@ class Dataset:
         """Splits, label histogram, lengths, widths and what was cleaned; print it."""
         from mmiln.data.describe import Description
 
-        return Description(self)
+        widths = ", ".join(f"{name} {width}" for name, width in self.dims.items() if width)
+        return Description(
+            f"{self.name}: {', '.join(self.train.fields)}",
+            self.splits,
+            [f"Widths: {widths or 'no features'}", *(f"- {note}" for note in self.report.notes)],
+        )
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of all ids, labels and arrays: equal contents, equal fingerprint."""
@@ -96,6 +109,29 @@ class Dataset:
         return html.code(self) + self.describe()._repr_html_()
 
 
+def standardized(dataset: Dataset) -> Dataset:
+    """The data set itself, its audio and vision scaled as learned from train; its report says so."""
+    known = dataset.known
+    if known is not None and (known.standardized is None or known.contents != dataset.contents()):
+        known = None
+    scaler = known.standardizer if known and known.standardizer else Standardizer.fit(dataset.train)
+    for name, split in dataset.splits.items():
+        scaled = scaler.transform(split)
+        if known and split.known and split.known.standardized:
+            scaled.known = Known(scaled.contents(), split.known.standardized)
+        setattr(dataset, name, scaled)
+    dataset.standardizer = scaler
+    there = known.standardized if known else None
+    dataset.known = KnownDataset(dataset.contents(), there) if there else None
+    for modality, count in scaler.constant.items():
+        dataset.report.add(
+            f"{count} of {dataset.dims[modality]} {modality} columns are constant in train and became 0.",
+            {f"train.{modality}.constant": count},
+        )
+    dataset.report.add("Audio and vision columns were standardized as learned from train.")
+    return dataset
+
+
 def _check_same_fields(splits: Mapping[str, Split]) -> None:
     for what in ("fields", "dims"):
         found = {name: getattr(split, what) for name, split in splits.items()}
@@ -103,7 +139,7 @@ def _check_same_fields(splits: Mapping[str, Split]) -> None:
             raise DataError(f"expected the same modalities and widths in every split, got {found}")
 
 
-def _check_ids(splits: Mapping[str, Split], report: Report) -> None:
+def _check_ids(splits: Mapping[str, Split], report: Findings) -> None:
     for name, split in splits.items():
         if repeated := len(split) - len(set(split.id)):
             report.add(f"{repeated} ids of {name} occur more than once.", {f"{name}.id.repeated": repeated})

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
 
 import numpy as np
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from mmiln.data.arrays import Floats, Ints
 from mmiln.pages import html
-
-if TYPE_CHECKING:
-    from mmiln.data.dataset import Dataset
-    from mmiln.data.split import Split
 
 Row = tuple[str, ...]
 
@@ -24,18 +21,31 @@ LABELS_TITLE: Final = "Labels, rounded"
 LENGTHS_TITLE: Final = "True lengths"
 
 
+class Describable(Protocol):
+    """What is described of a :class:`mmiln.data.Split`."""
+
+    labels: Floats
+
+    def __len__(self) -> int: ...
+    @property
+    def sequences(self) -> list[str]: ...  # noqa: D102
+    def lengths(self, modality: str) -> Ints: ...  # noqa: D102
+
+
 class Description:
     """What :meth:`Dataset.describe` returns: prints as tables, plainly, through rich or in a notebook."""
 
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
+    def __init__(self, title: str, splits: Mapping[str, Describable], notes: Sequence[str]) -> None:
+        self._title = title
+        self._splits = splits
+        self._notes = notes
 
     def __rich__(self) -> Group:
         parts: list[Table | Text] = [
-            Text(self._title()),
-            _table(LABELS, _labels(self._dataset.splits), LABELS_TITLE, names=2),
-            _table(LENGTHS, _lengths(self._dataset.splits), LENGTHS_TITLE, names=2),
-            *map(Text, self._notes()),
+            Text(self._title),
+            _table(LABELS, _labels(self._splits), LABELS_TITLE, names=2),
+            _table(LENGTHS, _lengths(self._splits), LENGTHS_TITLE, names=2),
+            *map(Text, self._notes),
         ]
         return Group(*parts)
 
@@ -50,29 +60,17 @@ class Description:
 
     def _repr_html_(self) -> str:
         """The same in HTML."""
-        return (
-            html.paragraph(self._title())
-            + tables(self._dataset.splits)
-            + "".join(map(html.paragraph, self._notes()))
-        )
-
-    def _title(self) -> str:
-        return f"{self._dataset.name}: {', '.join(self._dataset.train.fields)}"
-
-    def _notes(self) -> list[str]:
-        widths = ", ".join(f"{name} {width}" for name, width in self._dataset.dims.items() if width)
-        notes = (f"- {note}" for note in self._dataset.report.notes)
-        return [f"Widths: {widths or 'no features'}", *notes]
+        return html.paragraph(self._title) + tables(self._splits) + "".join(map(html.paragraph, self._notes))
 
 
-def tables(splits: Mapping[str, Split]) -> str:
+def tables(splits: Mapping[str, Describable]) -> str:
     """Labels and lengths of splits, in HTML."""
     return html.table(LABELS, _labels(splits), LABELS_TITLE) + html.table(
         LENGTHS, _lengths(splits), LENGTHS_TITLE
     )
 
 
-def _labels(splits: Mapping[str, Split]) -> list[Row]:
+def _labels(splits: Mapping[str, Describable]) -> list[Row]:
     rows: list[Row] = []
     for name, split in splits.items():
         grades = np.bincount(np.rint(split.labels).astype(int) + 3, minlength=7)
@@ -80,7 +78,7 @@ def _labels(splits: Mapping[str, Split]) -> list[Row]:
     return rows
 
 
-def _lengths(splits: Mapping[str, Split]) -> list[Row]:
+def _lengths(splits: Mapping[str, Describable]) -> list[Row]:
     rows: list[Row] = []
     for name, split in splits.items():
         for sequence in split.sequences:

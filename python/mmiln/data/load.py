@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from mmiln.data.clean import Nonfinite, check, clean_nonfinite
-from mmiln.data.dataset import Dataset
+from mmiln.data.dataset import Dataset, standardized
 from mmiln.data.formats.converted import is_converted, open_converted
 from mmiln.data.formats.misa import read_misa
 from mmiln.data.formats.mmsa import SPLITS, read_mmsa
 from mmiln.data.formats.unpickle import load_pickle
 from mmiln.data.sequences import Padded
-from mmiln.data.standardizer import standardized
 from mmiln.errors import DataError, MissingFileError
 
 _FORMATS: Final = (

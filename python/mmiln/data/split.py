@@ -216,9 +216,26 @@ class Split(TorchDataset[Item]):
         >>> Split.from_items(reversed(list(split))).id
         ['b', 'a']
         """
-        from mmiln.data.interchange import from_items
-
-        return from_items(items, labels)
+        rows = list(items)
+        for row in rows:
+            if not isinstance(row, Mapping):
+                raise DataError(
+                    "expected each utterance to be a dictionary such as a Split yields, with labels, text, "
+                    f"audio, vision, got {type(row).__name__}"
+                )
+        fields = {
+            name: [row.get(name) for row in rows] for name in FIELDS if any(name in row for row in rows)
+        }
+        for name, values in fields.items():
+            if missing := sum(value is None for value in values):
+                raise DataError(
+                    f"expected {name} in every utterance or in none, {missing} of {len(rows)} lack it"
+                )
+        if labels is None:
+            if missing := sum("labels" not in row for row in rows):
+                raise DataError(f"expected labels in every utterance, {missing} of {len(rows)} lack them")
+            labels = [row["labels"] for row in rows]
+        return cls([str(row.get("id", place)) for place, row in enumerate(rows)], labels, **fields)  # type: ignore[arg-type]
 
     @classmethod
     def from_pandas(cls, frame: pd.DataFrame) -> Split:
@@ -234,9 +251,17 @@ class Split(TorchDataset[Item]):
         >>> Split.from_pandas(pd.DataFrame({"raw_text": ["good", "bad"], "label": [1.0, -1.0]}))
         Split(2 utterances, raw_text)
         """
-        from mmiln.data.interchange import from_pandas
-
-        return from_pandas(frame)
+        columns = [str(name) for name in frame.columns if not str(name).endswith("_length")]
+        if unknown := [name for name in columns if name not in ("id", "label", *FIELDS)]:
+            raise DataError(
+                f"expected the columns id, label and any of {', '.join(FIELDS)}, got also {unknown}: leave "
+                "them out, frame.drop(columns=...)"
+            )
+        if "label" not in columns:
+            raise DataError(f"expected a column label, got {columns}")
+        names = frame["id"] if "id" in columns else frame.index
+        fields = {name: [_cell(value) for value in frame[name]] for name in FIELDS if name in columns}
+        return cls([str(name) for name in names], frame["label"].to_numpy(np.float32), **fields)
 
     def to_pandas(self, arrays: bool = False) -> pd.DataFrame:
         """One row for each utterance: id, label, raw_text where present, lengths; with ``arrays`` also those.
@@ -248,9 +273,15 @@ class Split(TorchDataset[Item]):
         >>> split.subset(frame[frame["label"] > 0].index).id
         ['a']
         """
-        from mmiln.data.interchange import to_pandas
+        import pandas as pd
 
-        return to_pandas(self, arrays)
+        columns: dict[str, Any] = {"id": self.id, "label": self.labels}
+        if self.raw_text is not None:
+            columns["raw_text"] = self.raw_text
+        columns |= {f"{name}_length": self.lengths(name) for name in self.sequences}
+        if arrays:
+            columns |= {name: list(getattr(self, name)) for name in self.fields if name != "raw_text"}
+        return pd.DataFrame(columns)
 
     @property
     def sequences(self) -> list[str]:
@@ -264,6 +295,11 @@ def lengths_of(arrays: Sequence[npt.NDArray[Any]], axis: int) -> Ints:
     if isinstance(arrays, Ragged):
         return arrays.lengths
     return np.array([array.shape[axis] for array in arrays], np.int64)
+
+
+def _cell(value: Any) -> Any:
+    """Rows of a file that knows no matrices, such as Parquet, come as an array of arrays."""
+    return list(value) if isinstance(value, np.ndarray) and value.dtype.hasobject else value
 
 
 def _chosen(values: Sequence[Any], positions: list[int]) -> Any:

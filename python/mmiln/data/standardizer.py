@@ -16,8 +16,6 @@ from safetensors.numpy import load_file, save_file
 
 from mmiln import files
 from mmiln.data.arrays import Floats
-from mmiln.data.dataset import Dataset
-from mmiln.data.known import Known
 from mmiln.data.sequences import Mapped, Ragged
 from mmiln.data.split import Split
 from mmiln.errors import DataError, MissingFileError
@@ -139,28 +137,6 @@ class Standardizer:
                 raise DataError(f"expected {name} to be a row of finite float64 numbers in {FILE}")
         mean = {name: arrays[f"{name}.mean"] for name in names}
         return cls(mean, {name: arrays[f"{name}.std"] for name in names})
-
-
-def standardized(dataset: Dataset) -> Dataset:
-    """The data set itself, its audio and vision scaled as learned from train; its report says so."""
-    known = dataset.known
-    if known is not None and (known.standardized is None or known.contents != dataset.contents()):
-        known = None
-    scaler = known.standardizer if known and known.standardizer else Standardizer.fit(dataset.train)
-    for name, split in dataset.splits.items():
-        scaled = scaler.transform(split)
-        if known and split.known and split.known.standardized:
-            scaled.known = Known(scaled.contents(), split.known.standardized)
-        setattr(dataset, name, scaled)
-    dataset.standardizer = scaler
-    dataset.known = Known(dataset.contents(), known.standardized) if known and known.standardized else None
-    for modality, count in scaler.constant.items():
-        dataset.report.add(
-            f"{count} of {dataset.dims[modality]} {modality} columns are constant in train and became 0.",
-            {f"train.{modality}.constant": count},
-        )
-    dataset.report.add("Audio and vision columns were standardized as learned from train.")
-    return dataset
 
 
 def _not_finite(name: str, split: Split) -> str:

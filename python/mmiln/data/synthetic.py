@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mmiln.data.arrays import Floats, Ints
 from mmiln.data.dataset import Dataset
-from mmiln.data.report import Report
+from mmiln.data.findings import Findings
 from mmiln.data.split import Split
 from mmiln.data.words import POLARITIES, embedding, sentence
 from mmiln.errors import ConfigError
@@ -112,7 +112,7 @@ def synthetic(
         rng = np.random.default_rng(stream)
         labels, latents[name] = _draw_latents(size, rng)
         splits[name] = _split(name, labels, latents[name], widths, rng)
-    report = Report()
+    report = Findings()
     report.add(f"Generated with seed {seed}; {_IRONIC:.0%} of the utterances are ironic.")
     dataset = SyntheticDataset(
         splits["train"], splits["valid"], splits["test"], name="synthetic", report=report

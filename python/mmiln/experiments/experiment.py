@@ -19,10 +19,11 @@ from ..baselines import Baseline
 from ..config import Config
 from ..data import Dataset, fold, load, standardized, synthetic
 from ..errors import ConfigError, DataError, MissingFileError
-from ..model import ARGUMENTS, Model
+from ..model import Model
+from ..plain import Plain
 from ..training.estimator import Estimator
 from .models import MODELS, SHARED, Entry
-from .runs import Plain, Protocol, Row
+from .runs import Protocol, Row
 
 DESCRIPTION: Final = "experiment.json"  # within an experiment's folder
 SEEDS: Final = (1111, 1112, 1113, 1114, 1115)
@@ -144,7 +145,7 @@ class Described(Plain):
             MissingFileError: There is no such file.
             ConfigError: It is no TOML, or describes something else.
         """
-        return validated(cls, read_toml(path), str(path))
+        return validated(cls, toml_description(path), str(path))
 
 
 class Experiment(Described):
@@ -293,7 +294,7 @@ class Experiment(Described):
         if "seed" in (*self.settings, *self.grid, *own):
             raise ConfigError("seeds are a list of the experiment's own: seeds = [1111, 1112]")
         for name in (*self.settings, *self.grid):
-            if name not in ARGUMENTS:
+            if name not in Model.ARGUMENTS:
                 Config.resolve("mosi", {name: None})  # knows every field
         for model, settings in self.model_settings.items():
             if model not in self.models:
@@ -302,7 +303,7 @@ class Experiment(Described):
                 raise ConfigError(f"model_settings: {fixed[0]} is what makes the model {model!r}")
 
 
-def read_toml(path: str | Path) -> dict[str, Any]:
+def toml_description(path: str | Path) -> dict[str, Any]:
     """The content of a TOML file, with the file's name as default of ``name``.
 
     Raises:

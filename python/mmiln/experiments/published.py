@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import read_toml
+from ..results.measures import PAPER, cells
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,10 @@ def published(dataset: str) -> dict[str, Published]:
     """Published scores on ``"mosi"`` or ``"mosei"`` by model."""
 
     def text(scores: dict[str, Any]) -> str:
-        acc2, f1 = (" / ".join(f"{value:.2f}" for value in scores[name]) for name in ("acc2", "f1"))
-        mae, corr, acc7 = (scores[name] for name in ("mae", "corr", "acc7"))
-        return f"MAE {mae:.3f}, Corr {corr:.3f}, Acc-2 {acc2}, F1 {f1}, Acc-7 {acc7:.2f}"
+        both = {n: dict(zip(("has0", "non0"), scores[n], strict=True)) for n in ("acc2", "f1")}
+        flat = scores | {f"{c}_{n}": value for n, values in both.items() for c, value in values.items()}
+        told = cells(lambda name, measure: f"{flat[name]:.{measure.decimals}f}", PAPER)
+        return ", ".join(f"{title} {values}" for title, values in told.items())
 
     return {name: Published(text(scores), scores["source"]) for name, scores in _file()[dataset].items()}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +15,7 @@ from .. import plotting
 from ..errors import ConfigError
 from ..files import write, write_text
 from ..pages.tables import Table, page
+from ..results.measures import HEADINGS, PAPER, Measure, cells
 from ..results.metrics import spread
 from . import published as literature
 from . import results
@@ -29,14 +31,7 @@ if TYPE_CHECKING:
 
 DEPTH: Final = "num_layers"
 
-# Columns of the paper's tables: title, measures (has0 / non0 where there are two), factor, decimals.
-COLUMNS: Final[tuple[tuple[str, tuple[str, ...], float, int], ...]] = (
-    ("MAE", ("mae",), 1, 3),
-    ("Corr", ("corr",), 1, 3),
-    ("Acc-2 (%)", ("has0_acc2", "non0_acc2"), 100, 2),
-    ("F1 (%)", ("has0_f1", "non0_f1"), 100, 2),
-    ("Acc-7 (%)", ("acc7",), 100, 2),
-)
+COLUMNS: Final = tuple(HEADINGS[title] for title in PAPER)
 
 
 class Report:
@@ -165,11 +160,11 @@ class Report:
         rows = self.groups[dataset]
         source = self._experiment.datasets[dataset].published if self._experiment is not None else None
         known = literature.published(source) if source is not None else {}
-        cells = [
+        lines = [
             [
                 _label(group),
                 str(len(group.measures)),
-                *(_cell(group, *column[1:]) for column in COLUMNS),
+                *cells(partial(_over_seeds, group), PAPER).values(),
                 f"{group.records[0].parameters:,}",
                 _seconds(group),
             ]
@@ -184,20 +179,20 @@ class Report:
             caption += (
                 " † Epoch chosen on the test part, which flatters: not to be compared with the other rows."
             )
-        columns = ["model", "seeds", *(title for title, *_ in COLUMNS), "parameters", "s an epoch"]
+        columns = ["model", "seeds", *COLUMNS, "parameters", "s an epoch"]
         if known:
             measured = [row.model for row in rows]
-            for line, name in zip(cells, measured, strict=True):
+            for line, name in zip(lines, measured, strict=True):
                 line.append(f"{known[name].text} [{known[name].source}]" if name in known else "–")
             for name, entry in known.items():
                 if name not in measured:
-                    cells.append([name, "0", *("–" for _ in columns[2:]), f"{entry.text} [{entry.source}]"])
+                    lines.append([name, "0", *("–" for _ in columns[2:]), f"{entry.text} [{entry.source}]"])
             columns.append("published")
             sources = dict.fromkeys(entry.source for entry in known.values())
             caption += " Published, not measured here: " + "; ".join(
                 f"[{key}] {literature.citation(key)}" for key in sources
             )
-        return Table(caption, tuple(columns), tuple(map(tuple, cells)))
+        return Table(caption, tuple(columns), tuple(map(tuple, lines)))
 
     def figures(self) -> dict[str, Figure]:
         """The paper's figure 4 by dataset, where several depths were run: measures over ``num_layers``."""
@@ -330,13 +325,10 @@ def _numbers(group: Group, measure: str) -> list[float]:
     return [measures[measure] for measures in group.measures.values()]
 
 
-def _cell(group: Group, measures: Iterable[str], factor: float, decimals: int) -> str:
-    def one(measure: str) -> str:
-        values = spread([factor * value for value in _numbers(group, measure)])
-        mean = _text(values["mean"], decimals)
-        return mean if math.isnan(values["std"]) else f"{mean} ± {values['std']:.{decimals}f}"
-
-    return " / ".join(map(one, measures))
+def _over_seeds(group: Group, name: str, measure: Measure) -> str:
+    values = spread([measure.factor * value for value in _numbers(group, name)])
+    mean = _text(values["mean"], measure.decimals)
+    return mean if math.isnan(values["std"]) else f"{mean} ± {values['std']:.{measure.decimals}f}"
 
 
 def _text(value: float, decimals: int, sign: str = "") -> str:
@@ -344,47 +336,39 @@ def _text(value: float, decimals: int, sign: str = "") -> str:
 
 
 def _ranges(dataset: str, rows: dict[Row, Group]) -> Table:
-    def cell(group: Group, measures: Iterable[str], factor: float, decimals: int) -> str:
-        def one(measure: str) -> str:
-            values = spread([factor * value for value in _numbers(group, measure)])
-            low, high = (f"{values[end]:.{decimals}f}" for end in ("min", "max"))
+    def line(group: Group) -> tuple[str, ...]:
+        def text(name: str, measure: Measure) -> str:
+            values = spread([measure.factor * value for value in _numbers(group, name)])
+            low, high = (f"{values[end]:.{measure.decimals}f}" for end in ("min", "max"))
             return "–" if math.isnan(values["mean"]) else f"{low} – {high}"
 
-        return " / ".join(map(one, measures))
+        return _label(group), *cells(text, PAPER).values()
 
     return Table(
-        f"{dataset}: lowest and highest of the seeds.",
-        ("model", *(title for title, *_ in COLUMNS)),
-        tuple((_label(group), *(cell(group, *column[1:]) for column in COLUMNS)) for group in rows.values()),
+        f"{dataset}: lowest and highest of the seeds.", ("model", *COLUMNS), tuple(map(line, rows.values()))
     )
 
 
 def _differences(dataset: str, base: Group, compared: list[tuple[Group, Comparison]]) -> Table:
     def line(group: Group, found: Comparison) -> tuple[str, ...]:
-        def cell(measures: Iterable[str], factor: float, decimals: int) -> str:
-            def one(measure: str) -> str:
-                d = found.differences[measure]
-                value, low, high = (_text(factor * x, decimals, "+") for x in (d.value, d.low, d.high))
-                return value if math.isnan(d.low) else f"{value} [{low}, {high}]"
-
-            return " / ".join(map(one, measures))
+        def text(name: str, measure: Measure) -> str:
+            d = found.differences[name]
+            ends = (measure.factor * x for x in (d.value, d.low, d.high))
+            value, low, high = (_text(x, measure.decimals, "+") for x in ends)
+            return value if math.isnan(d.low) else f"{value} [{low}, {high}]"
 
         def tests(convention: str) -> str:
             p = sorted(test.p for test in found.mcnemar[convention].values())
             return f"{float(np.median(p)):.2g} ({p[0]:.2g} – {p[-1]:.2g})" if len(p) > 1 else f"{p[0]:.2g}"
 
-        return (
-            _label(group),
-            *(cell(measures, factor, decimals) for _, measures, factor, decimals in COLUMNS[:3]),
-            f"{tests('has0')} / {tests('non0')}",
-        )
+        return _label(group), *cells(text, PAPER[:3]).values(), f"{tests('has0')} / {tests('non0')}"
 
     return Table(
         f"{dataset}: the row minus {base.row}, on the same seeds and utterances: mean over seeds, "
         f"{CONFIDENCE:.0%} interval of a paired bootstrap over utterances ({RESAMPLES} resamples), and p of "
         "McNemar's exact test on has0 / non0, a test a seed: median (lowest – highest). Nothing is "
         "corrected for the number of comparisons.",
-        ("model", *(title for title, *_ in COLUMNS[:3]), "McNemar p"),
+        ("model", *COLUMNS[:3], "McNemar p"),
         tuple(line(group, found) for group, found in compared),
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..config import differing
 from ..errors import DataError, MissingFileError, ProtocolError
 from .compare import Scores
 from .runs import PREDICTIONS, RECORD, Record, Row
@@ -155,41 +156,28 @@ def _group(row: Row, runs: list[Finished]) -> Group:
 
 def _settled(record: Record) -> dict[str, Any]:
     """What must be equal for averaging."""
-    config = {name: value for name, value in record.config.items() if name != "seed"}
-    return config | {
-        "preset": record.preset,
-        "text encoder": record.text_encoder,
-        **record.protocol.model_dump(),
-        "mmiln": record.code["version"],
-    }
+    known = record.identity()
+    known["text encoder"] = known.pop("text_encoder")
+    return {name: value for name, value in known.items() if name not in ("seed", "data")}
 
 
 def _check_same_data(dataset: str, groups: list[Group]) -> None:
-    seen: dict[int | None, Finished] = {}
-    for run in [run for group in groups for run in group.runs]:
-        record = run.record
-        first = seen.setdefault(record.fold, run)
-        was = {
-            "standardized": first.record.protocol.standardized,
-            "folds": first.record.protocol.folds,
-            "fingerprint of the data": first.record.fingerprint,
-        }
-        now = {
+    def about_data(record: Record) -> dict[str, Any]:
+        return {
             "standardized": record.protocol.standardized,
             "folds": record.protocol.folds,
             "fingerprint of the data": record.fingerprint,
         }
-        _refuse(dataset, first, run, was, now)
+
+    seen: dict[int | None, Finished] = {}
+    for run in [run for group in groups for run in group.runs]:
+        first = seen.setdefault(run.record.fold, run)
+        _refuse(dataset, first, run, about_data(first.record), about_data(run.record))
 
 
 def _refuse(what: str, first: Finished, other: Finished, was: dict[str, Any], now: dict[str, Any]) -> None:
-    differing = [
-        f"{name}: {was.get(name)!r} and {now.get(name)!r}"
-        for name in sorted({*was, *now})
-        if was.get(name) != now.get(name)
-    ]
-    if differing:
+    if different := differing(was, now):
         raise ProtocolError(
             f"{what}: {first.folder} and {other.folder} can't stand in one table, they differ in "
-            + "; ".join(differing)
+            + "; ".join(f"{name}: {one!r} and {two!r}" for name, (one, two) in different.items())
         )

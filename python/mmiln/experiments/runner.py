@@ -9,6 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ..config import differing
 from ..errors import ExperimentError, StateError
 from ..files import write_json
 from ..model import WIDTHS
@@ -112,30 +113,16 @@ def _missing(experiment: Experiment, folder: Path) -> list[Task]:
         if not (folder / task.folder / RECORD).is_file():
             missing.append(task)
             continue
-        found = _identity(Record.read(folder / task.folder))
         wanted = _wanted(experiment, task) | {"data": fingerprint(task.dataset, task.fold)}
-        differing = [
-            f"{name} {found.get(name)!r} (now {value!r})"
-            for name, value in wanted.items()
-            if found.get(name) != value
-        ]
-        if differing:
+        known = Record.read(folder / task.folder).identity()
+        found = {name: value for name, value in known.items() if name in wanted}
+        if different := differing(found, wanted):
+            told = ", ".join(f"{name} {was!r} (now {now!r})" for name, (was, now) in different.items())
             raise StateError(
-                f"{folder / task.folder} holds a finished run with {', '.join(differing)}: "
+                f"{folder / task.folder} holds a finished run with {told}: "
                 "name another folder, or delete it to run it anew"
             )
     return missing
-
-
-def _identity(record: Record) -> dict[str, Any]:
-    return {
-        **record.protocol.model_dump(),
-        **record.config,
-        "preset": record.preset,
-        "text_encoder": record.text_encoder,
-        "mmiln": record.code["version"],
-        "data": record.fingerprint,
-    }
 
 
 def _wanted(experiment: Experiment, task: Task) -> dict[str, Any]:

@@ -18,10 +18,11 @@ from .. import files, plotting
 from ..callbacks import Callback
 from ..data import Dataset, Split
 from ..errors import DataError, StateError
+from ..plain import Plain, faults
 from ..results.history import History
 from ..results.metrics import Metrics
 from ..results.predictions import Predictions
-from ..training import parallel
+from ..training import scoring
 from ..training.estimator import Estimator
 from ..training.loop import Resume
 from ..training.ranks import Ranks, is_first
@@ -41,12 +42,6 @@ _REPORTED: Final = {
 
 _Count = Annotated[int, pydantic.Field(ge=0, lt=2**63)]
 Numbers = dict[str, float | None]  # a measure without a value is null in JSON
-
-
-class Plain(pydantic.BaseModel):
-    """Plain data of known fields, to and from JSON."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class Row(Plain):
@@ -132,9 +127,18 @@ class Record(Plain):
         try:
             return cls.model_validate_json(path.read_bytes())
         except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
-            raise DataError(f"{path} is no record of a run: {where}: {first['msg']}") from None
+            raise DataError(f"{path} is no record of a run: {faults(error)[0]}") from None
+
+    def identity(self) -> dict[str, Any]:
+        """Protocol, config, code and data: what a run was, beside its row and fold."""
+        return {
+            **self.protocol.model_dump(),
+            **self.config,
+            "preset": self.preset,
+            "text_encoder": self.text_encoder,
+            "mmiln": self.code["version"],
+            "data": self.fingerprint,
+        }
 
     def write(self, folder: Path) -> None:
         """Writes ``run.json``, whole or not at all."""
@@ -204,15 +208,12 @@ def train(
     began = time.perf_counter()
     measured = {name: part for name, part in dataset.splits.items() if name != "train"}
     ranks = Ranks.here(model.device)
-    predictions = {
-        name: model.predict(part) if ranks is None else parallel.predict(model, part, ranks)
-        for name, part in measured.items()
-    }
+    predictions = {name: scoring.predict(model, part, ranks) for name, part in measured.items()}
     metrics = {name: Metrics.of(part.labels, predictions[name].score) for name, part in measured.items()}
     seconds = sum(history["seconds"]) + time.perf_counter() - began
 
     record = Record(
-        row=row or Row(model=model.config.model.get("variant", "baseline")),
+        row=row or Row(model=model.kind),
         dataset_name=name or dataset.name,
         fingerprint=fingerprint,
         sizes={name: len(part) for name, part in dataset.splits.items()},

@@ -12,16 +12,17 @@ from filelock import FileLock, Timeout
 from pydantic import Field, model_validator
 
 from ..baselines import Baseline
-from ..config import Config
+from ..config import Config, differing
 from ..errors import ConfigError, ExperimentError, MissingFileError, StateError
 from ..files import read_json, write, write_json
+from ..plain import Plain
 from .backends import pool_of
 from .experiment import Described, Experiment, Name, Seed, Source
 from .models import MODELS
 from .pool import Failure, Job, Pool
 from .progress import Display
 from .ray_pool import RayPool
-from .runs import Plain, Record
+from .runs import Record
 
 if TYPE_CHECKING:
     import optuna
@@ -207,10 +208,9 @@ def _same_search(search: Search, folder: Path) -> None:
         was = read_json(path)
         if not isinstance(was, dict):
             raise ConfigError(f"{path} is not the description of a search")
-        differing = [name for name in now if name != "trials" and was.get(name) != now[name]]
-        if differing:
+        if different := differing(was | {"trials": search.trials}, now):
             raise StateError(
-                f"{folder} holds trials of another search, which differs in {', '.join(differing)}: "
+                f"{folder} holds trials of another search, which differs in {', '.join(different)}: "
                 "name another folder"
             )
     write_json(path, now)

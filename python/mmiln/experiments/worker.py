@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Say = Callable[[dict[str, Any]], object]  # takes an event
 
 
-class Report(Callback):
+class SayEpochs(Callback):
     """Says every finished epoch."""
 
     def __init__(self, say: Say) -> None:
@@ -54,7 +54,7 @@ def main() -> None:
 def attempt(job: dict[str, Any], say: Say) -> dict[str, Any]:
     """Performs a job and gives the event of its end; an error's traceback goes to the standard error."""
     try:
-        perform(job, Report(say))
+        perform(job, SayEpochs(say))
     except Exception as error:
         traceback.print_exc()
         known = isinstance(error, MmilnError)
@@ -62,7 +62,7 @@ def attempt(job: dict[str, Any], say: Say) -> dict[str, Any]:
     return {"event": "done"}
 
 
-def perform(job: dict[str, Any], report: Report) -> None:
+def perform(job: dict[str, Any], report: SayEpochs) -> None:
     """Trains and measures one task of an experiment."""
     import torch
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from ..config import Config
 from ..data import Split
 from ..data.split import FIELDS, MODALITIES
-
-if TYPE_CHECKING:
-    from ..model import Model
+from ..results.predictions import Predictions
+from ..text_encoder import TextEncoder
 
 BACKGROUND: Final = 32  # utterances of train that stand in for a modality
 TEXT_FIELDS: Final = ("text", "text_bert", "raw_text")
@@ -22,12 +22,26 @@ Doubles = npt.NDArray[np.float64]
 Gates = dict[str, dict[str, float]]  # by stream and gate
 
 
-def modalities_of(model: Model) -> list[str]:
+class Explained(Protocol):
+    """What is asked of a :class:`mmiln.Model` that explains its scores."""
+
+    encoder: TextEncoder | None
+
+    @property
+    def config(self) -> Config: ...  # noqa: D102
+    def predict(self, loader: Split) -> Predictions: ...  # noqa: D102
+    def forward(  # noqa: D102
+        self, batch: Mapping[str, Any], intermediates: bool = False
+    ) -> dict[str, Tensor | list[Tensor]]: ...
+    def attention_maps(self, batch: Mapping[str, Any]) -> dict[str, list[Tensor]]: ...  # noqa: D102
+
+
+def modalities_of(model: Explained) -> list[str]:
     """Which of text, audio and vision a model reads."""
     return [name for name in MODALITIES if model.config.model[f"{name}_dim"]]
 
 
-def contributions(model: Model, some: Split, background: Split) -> dict[str, Doubles]:
+def contributions(model: Explained, some: Split, background: Split) -> dict[str, Doubles]:
     """How far each modality moved each score ``(N,)``, by modality.
 
     The score minus the mean score with this modality of 32 utterances, evenly spaced in ``background``, in
@@ -57,7 +71,7 @@ def contributions(model: Model, some: Split, background: Split) -> dict[str, Dou
     return result
 
 
-def occlusion(model: Model, one: Split, field: str, places: list[list[int]]) -> Doubles:
+def occlusion(model: Explained, one: Split, field: str, places: list[list[int]]) -> Doubles:
     """How far each word moved the score of one utterance: the score minus the score without the word.
 
     Args:

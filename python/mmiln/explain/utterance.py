@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -10,19 +10,17 @@ import torch
 
 from ..data import Dataset, Split, collate
 from ..errors import ConfigError, DataError
+from ..text_encoder import TextEncoder
 from . import attribution
+from .attribution import Explained
 from .explanation import Explanation, Similar, Word
-
-if TYPE_CHECKING:
-    from ..model import Model
-    from ..text_encoder import TextEncoder
 
 SIMILAR: Final = 5  # training utterances that are shown
 
 Floats = npt.NDArray[np.float32]
 
 
-def explain(model: Model, dataset: Split | Dataset, id: str, train: Split | None = None) -> Explanation:
+def explain(model: Explained, dataset: Split | Dataset, id: str, train: Split | None = None) -> Explanation:
     """See :meth:`mmiln.Model.explain`."""
     part, at, train = _find(dataset, id, train)
     one = part.subset([at])
@@ -55,7 +53,7 @@ def explain(model: Model, dataset: Split | Dataset, id: str, train: Split | None
     )
 
 
-def outputs(model: Model, split: Split) -> dict[str, Floats]:
+def outputs(model: Explained, split: Split) -> dict[str, Floats]:
     """Scores ``y_*`` ``(N,)`` and features ``F_*`` ``(N, w)`` of every head of a model, for all utterances.
 
     Raises:
@@ -66,7 +64,7 @@ def outputs(model: Model, split: Split) -> dict[str, Floats]:
     return {name: values.float().cpu().numpy() for name, values in joined.items()}
 
 
-def disagreement(model: Model, split: Split) -> Floats:
+def disagreement(model: Explained, split: Split) -> Floats:
     """How far apart text, voice and face are: the highest minus the lowest score of all heads, ``(N,)``.
 
     The heads are the multimodal one, which text leads, and those of audio and vision alone.
@@ -87,7 +85,7 @@ def disagreement(model: Model, split: Split) -> Floats:
     return apart
 
 
-def _heads(model: Model) -> list[str]:
+def _heads(model: Explained) -> list[str]:
     """Heads of a model, the multimodal one first, where there is text."""
     return ["multimodal" if name == "text" else name for name in attribution.modalities_of(model)]
 
@@ -113,9 +111,9 @@ def _find(dataset: Split | Dataset, id: str, train: Split | None) -> tuple[Split
     return *found[0], own if train is None else train
 
 
-def _words(model: Model, one: Split, of_text: float) -> tuple[list[str], tuple[Word, ...]]:
+def _words(model: Explained, one: Split, of_text: float) -> tuple[list[str], tuple[Word, ...]]:
     """The tokens that a model reads of one utterance, and its words with their weights."""
-    encoder = model._encoder
+    encoder = model.encoder
     if encoder is not None:
         one, names, places = _encoded(encoder, one)
         field = "text_bert"
@@ -164,7 +162,7 @@ def _named(one: Split) -> tuple[list[str], list[list[int]]]:
     return [f"token {i + 1}" for i in range(count)], [[i] for i in range(count)]
 
 
-def _attention(model: Model, one: Split) -> dict[str, Floats]:
+def _attention(model: Explained, one: Split) -> dict[str, Floats]:
     """By modality ``(L, h, T_t, T_n)``."""
     layers: dict[str, list[torch.Tensor]] = {}
     for key, maps in model.attention_maps(collate([one[0]])).items():
@@ -172,7 +170,7 @@ def _attention(model: Model, one: Split) -> dict[str, Floats]:
     return {name: torch.stack(maps).float().cpu().numpy() for name, maps in layers.items()}
 
 
-def _similar(model: Model, one: Split, background: Split) -> tuple[Similar, ...]:
+def _similar(model: Explained, one: Split, background: Split) -> tuple[Similar, ...]:
     """The nearest of the background by the features that the score is made of."""
     from sklearn.metrics.pairwise import cosine_similarity
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import files, plotting
+from ..results.measures import MEASURES
 from ..results.metrics import Metrics
 from ..results.predictions import Predictions
 from . import render
@@ -26,17 +27,6 @@ if TYPE_CHECKING:
 
 WORST: Final = 20  # utterances that are shown for their errors
 DPI: Final = 144
-
-MEASURES: Final = {
-    "mae": "MAE (sentiment points)",
-    "corr": "correlation",
-    "has0_acc2": "Acc-2, has0",
-    "non0_acc2": "Acc-2, non0",
-    "has0_f1": "F1, has0",
-    "non0_f1": "F1, non0",
-    "acc7": "Acc-7",
-    "acc5": "Acc-5",
-}
 
 
 @dataclass(frozen=True)
@@ -102,7 +92,8 @@ class PredictionReport:
     def _measures(self) -> dict[str, float | None]:
         assert self.predictions.label is not None
         found = Metrics.of(self.predictions.label, self.predictions.score).to_dict()
-        return {name: None if math.isnan(found[key]) else found[key] for key, name in MEASURES.items()}
+        labels = {n: m.label if m.unit in ("", "%") else f"{m.label} ({m.unit})" for n, m in MEASURES.items()}
+        return {label: None if math.isnan(found[name]) else found[name] for name, label in labels.items()}
 
     def _rows(self) -> tuple[list[dict[str, Any]], list[tuple[str, bool]]]:
         """One row an utterance, and which columns there are, with whether they are numbers."""

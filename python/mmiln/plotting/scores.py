@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from ..results.measures import MEASURES
 from .checks import Floats, finite, scored
 from .style import BLUE, BOUND, GREEN, GREY, ORANGE, POINTS, axes_or_new, heat_map, write_cells
 
@@ -127,18 +128,14 @@ def depth(
         lines: Values of all seeds by line, number of layers and measure.
         axes: Two panels: the MAE; Acc-2 as has0 and non0.
     """
-    panels = {
-        "MAE (sentiment points)": {"": "mae"},
-        "Acc-2 (%)": {", has0": "has0_acc2", ", non0": "non0_acc2"},
-    }
-    for ax, (title, measures) in zip(axes, panels.items(), strict=True):
+    for ax, names in zip(axes, (("mae",), ("has0_acc2", "non0_acc2")), strict=True):
+        measures = [MEASURES[name] for name in names]
         for colour, (name, points) in zip(
             itertools.cycle((BLUE, ORANGE, GREEN)), lines.items(), strict=False
         ):
-            for marker, (suffix, measure) in zip("os", measures.items(), strict=False):
+            for marker, measure, shown in zip("os", names, measures, strict=False):
                 depths = sorted(points)
-                scale = 1 if measure == "mae" else 100
-                values = [scale * np.asarray(points[n][measure]) for n in depths]
+                values = [shown.factor * np.asarray(points[n][measure]) for n in depths]
                 ax.errorbar(
                     [n + (0.1 if marker == "s" else 0.0) for n in depths],  # bars beside each other
                     [seeds.mean() for seeds in values],
@@ -148,10 +145,10 @@ def depth(
                     markersize=4,
                     linestyle="-" if marker == "o" else "--",
                     capsize=3,
-                    label=name + suffix,
+                    label=", ".join(filter(None, [name, shown.convention])),
                 )
         ax.set_xlabel("fusion layers")
-        ax.set_ylabel(title)
+        ax.set_ylabel(f"{measures[0].title} ({measures[0].unit})")
         ax.set_xticks(sorted({n for points in lines.values() for n in points}))
         ax.legend(frameon=False, fontsize="small", ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return axes

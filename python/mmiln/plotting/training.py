@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, StateError
+from ..results.measures import MEASURES
 from .checks import finite
 from .style import (
     BLUE,
@@ -28,25 +29,36 @@ from .style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..results.history import History
-
 TICKS: Final = 8  # epochs that are numbered, at most
 # Points of the right axis: what lies under them stays visible.
 HOLLOW: Final[dict[str, Any]] = {"marker": "s", "markersize": 5, "markerfacecolor": "none"}
-# By list of the history: label, colour and line style.
-MEASURES: Final = {
-    "valid_corr": ("Corr", BLUE, "-"),
-    "valid_has0_acc2": ("Acc-2 has0", ORANGE, "-"),
-    "valid_non0_acc2": ("Acc-2 non0", ORANGE, "--"),
-    "valid_has0_f1": ("F1 has0", GREEN, "-"),
-    "valid_non0_f1": ("F1 non0", GREEN, "--"),
-    "valid_acc5": ("Acc-5", SKY, "-"),
-    "valid_acc7": ("Acc-7", PURPLE, "-"),
+# By measure: colour and line style.
+STYLES: Final = {
+    "corr": (BLUE, "-"),
+    "has0_acc2": (ORANGE, "-"),
+    "non0_acc2": (ORANGE, "--"),
+    "has0_f1": (GREEN, "-"),
+    "non0_f1": (GREEN, "--"),
+    "acc5": (SKY, "-"),
+    "acc7": (PURPLE, "-"),
 }
+VALIDATION: Final = {f"valid_{name}": (MEASURES[name].label, *style) for name, style in STYLES.items()}
 SHIFTS: Final = {f"pseudo_shift_{name}": (name, MODALITY_COLOURS[name], "-") for name in ("audio", "vision")}
 
 
-def learning_curve(history: History, ax: Axes | None = None) -> Axes:
+class Curves(Protocol):
+    """What is drawn of a :class:`mmiln.History`: a list by name, with one value an epoch."""
+
+    best_epoch: int | None
+
+    @property
+    def epochs(self) -> int: ...  # noqa: D102
+    def __iter__(self) -> Iterator[str]: ...
+    def __contains__(self, name: object, /) -> bool: ...
+    def __getitem__(self, name: str, /) -> list[float]: ...
+
+
+def learning_curve(history: Curves, ax: Axes | None = None) -> Axes:
     """Training loss by epoch and, on an axis of its own, the validation MAE with the best epoch marked.
 
     Raises:
@@ -65,7 +77,7 @@ def learning_curve(history: History, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def loss_parts(history: History, ax: Axes | None = None) -> Axes:
+def loss_parts(history: Curves, ax: Axes | None = None) -> Axes:
     """Every training loss by epoch, its mean over utterances and before it is weighted in the total.
 
     The axis of losses is logarithmic where they are all positive and a factor of ten apart.
@@ -84,7 +96,7 @@ def loss_parts(history: History, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def validation_metrics(history: History, ax: Axes | None = None) -> Axes:
+def validation_metrics(history: Curves, ax: Axes | None = None) -> Axes:
     """Correlation, both binary accuracies, both F1, and accuracies of five and seven classes on validation.
 
     A measure that is NaN in an epoch, as the correlation of constant scores is, leaves a gap.
@@ -92,14 +104,14 @@ def validation_metrics(history: History, ax: Axes | None = None) -> Axes:
     Raises:
         StateError: The history holds no epoch, or was made without a validation set.
     """
-    _values(history, list(MEASURES), "measure valid_*: fit with a validation set")
+    _values(history, list(VALIDATION), "measure valid_*: fit with a validation set")
     ax = axes_or_new(ax)
-    _draw(ax, history, MEASURES)
+    _draw(ax, history, VALIDATION)
     ax.set_ylabel("validation (share or r)")
     return ax
 
 
-def pseudo_label_shift(history: History, ax: Axes | None = None) -> Axes:
+def pseudo_label_shift(history: Curves, ax: Axes | None = None) -> Axes:
     """How far ULGM moved the labels of audio and vision from the true ones by the end of each epoch.
 
     Drawn is the mean of abs(y_s - y_m) over the training utterances, in sentiment points.
@@ -114,7 +126,7 @@ def pseudo_label_shift(history: History, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def mrm_losses(history: History, ax: Axes | None = None) -> Axes:
+def mrm_losses(history: Curves, ax: Axes | None = None) -> Axes:
     """Both losses of MRM by epoch, unweighted, each on an axis of its own.
 
     On the left the CMD between the control vectors of both text-led streams, ``train_sim``; on the right the
@@ -192,7 +204,7 @@ def pseudo_label_drift(
     return ax
 
 
-def _values(history: History, names: Sequence[str], what: str) -> npt.NDArray[np.float64]:
+def _values(history: Curves, names: Sequence[str], what: str) -> npt.NDArray[np.float64]:
     """All values of those of these lists that the history holds; not all of them NaN."""
     if not history.epochs:
         raise StateError("there is no epoch to draw: fit the model first")
@@ -204,7 +216,7 @@ def _values(history: History, names: Sequence[str], what: str) -> npt.NDArray[np
 
 def _draw(
     ax: Axes,
-    history: History,
+    history: Curves,
     styles: Mapping[str, tuple[str, str, str]],
     bottom: float | None = None,
 ) -> None:
@@ -221,14 +233,14 @@ def _draw(
             label=label,
         )[0]
         for name, (label, colour, style) in styles.items()
-        if np.isfinite(history.get(name, [])).any()
+        if name in history and np.isfinite(history[name]).any()
     ]
     ax.set_ylim(bottom=bottom)
     name_ends(ax, lines)
     _number_epochs(ax, history)
 
 
-def _number_epochs(ax: Axes, history: History) -> None:
+def _number_epochs(ax: Axes, history: Curves) -> None:
     """An axis of whole epochs, the best one marked."""
     _tick_epochs(ax, history.epochs)
     if history.best_epoch is not None:

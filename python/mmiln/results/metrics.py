@@ -12,6 +12,7 @@ import numpy.typing as npt
 from .. import _core
 from ..errors import DataError
 from ..pages import html
+from .measures import HEADINGS, Measure, cells
 
 
 @dataclass(frozen=True)
@@ -74,25 +75,15 @@ class Metrics:
 
     def _repr_html_(self) -> str:
         """One row; the accuracies and F1 as "has0 / non0", in per cent."""
-        percent = {name: html.number(100 * value, 2) for name, value in self.to_dict().items()}
-        row = {
-            "n": str(self.n),
-            "MAE": html.number(self.mae),
-            "Corr": html.number(self.corr),
-            "Acc-2 (%)": f"{percent['has0_acc2']} / {percent['non0_acc2']}",
-            "F1 (%)": f"{percent['has0_f1']} / {percent['non0_f1']}",
-            "Acc-7 (%)": percent["acc7"],
-            "Acc-5 (%)": percent["acc5"],
-        }
-        return html.table(list(row), [list(row.values())])
+
+        def text(name: str, measure: Measure) -> str:
+            return html.number(measure.factor * getattr(self, name), 2 if measure.unit == "%" else 4)
+
+        return html.table(["n", *HEADINGS.values()], [[str(self.n), *cells(text).values()]])
 
     def __str__(self) -> str:
-        return (
-            f"MAE {self.mae:.4f}  Corr {self.corr:.4f}  "
-            f"Acc-2 {self.has0_acc2:.2%} / {self.non0_acc2:.2%}  "
-            f"F1 {self.has0_f1:.2%} / {self.non0_f1:.2%}  "
-            f"Acc-7 {self.acc7:.2%}  Acc-5 {self.acc5:.2%}  (n = {self.n})"
-        )
+        told = cells(lambda name, measure: measure.text(getattr(self, name)))
+        return "  ".join([*(f"{title} {text}" for title, text in told.items()), f"(n = {self.n})"])
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

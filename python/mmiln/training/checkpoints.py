@@ -25,7 +25,8 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from ..errors import CheckpointError, StateError
-from ..files import read_json, read_safetensors, sha256, sync
+from ..files import read_json, read_safetensors, sha256, sync, write_safetensors, write_text
+from ..plain import Plain
 
 KEPT: Final = 2
 TENSORS: Final = "state.safetensors"
@@ -39,11 +40,7 @@ _Word = Annotated[int, Field(ge=0, lt=2**32)]
 _Count = Annotated[int, Field(ge=1, lt=2**31)]
 
 
-class _Plain(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
-
-
-class Random(_Plain):
+class Random(Plain):
     """States of numpy's and Python's global generators.
 
     numpy checks none of this itself, and would read beyond its state.
@@ -68,7 +65,7 @@ class Random(_Plain):
         return python
 
 
-class Position(_Plain):
+class Position(Plain):
     """Where a run is, beside its tensors.
 
     Attributes:
@@ -226,17 +223,14 @@ class Checkpoints:
         self._took = self._last - begun
 
     def _write(self, tensors: dict[str, Tensor], position: Position) -> None:
-        from safetensors.torch import save_file
-
         final = self.folder / f"checkpoint-{position.epoch:06d}-{position.batch:09d}"
         staging = final.with_name(f".{final.name}{WRITING}")
         staging.mkdir()
         try:
-            save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, staging / TENSORS)
+            write_safetensors(staging / TENSORS, tensors)
             description = position.model_dump(mode="json") | {"sha256": sha256(staging / TENSORS)}
-            (staging / DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
-            for path in (staging / TENSORS, staging / DESCRIPTION, staging):
-                sync(path)
+            write_text(staging / DESCRIPTION, json.dumps(description))
+            sync(staging)
             if final.exists():  # a damaged one, which was passed over
                 shutil.rmtree(final)
             staging.rename(final)

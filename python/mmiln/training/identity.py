@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sized
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import torch
 from torch.utils.data import Subset
 
+from ..config import differing
 from ..data import Split
 from ..errors import StateError
+from .learner import Learner
 from .loaders import Loader
-
-if TYPE_CHECKING:
-    from .estimator import Estimator
 
 # What may change within a run, on request: the path from there on is another, but a sound one.
 ADOPTABLE: Final = ("train.lr", "train.decay", "train.patience", "device", "mmiln", "torch")
 
 
-def identity(model: Estimator, loader: Iterable[Any], valid: Loader, samples: int | None) -> dict[str, Any]:
+def identity(model: Learner, loader: Iterable[Any], valid: Loader, samples: int | None) -> dict[str, Any]:
     """Config, data and versions of a run, flat, by name."""
     return {
         **{f"model.{name}": value for name, value in model.config.model.items()},
@@ -53,19 +52,17 @@ def check_same(was: dict[str, Any], now: dict[str, Any], folder: Path, *, adopt:
     Raises:
         StateError: Lists what differs.
     """
-    differing = {
-        name: f"{name.partition('.')[2] or name} {was.get(name)!r} (now {now.get(name)!r})"
-        for name in sorted({*was, *now})
-        if was.get(name) != now.get(name)
+    texts = {
+        name: f"{name.partition('.')[2] or name} {before!r} (now {after!r})"
+        for name, (before, after) in differing(was, now).items()
     }
-    fixed = {name: text for name, text in differing.items() if not name.startswith(ADOPTABLE)}
-    if fixed:
+    if not all(name.startswith(ADOPTABLE) for name in texts):
         raise StateError(
-            f"the checkpoints in {folder} are of another run, with {', '.join(differing.values())}: "
+            f"the checkpoints in {folder} are of another run, with {', '.join(texts.values())}: "
             "name another folder, or delete them to begin anew"
         )
-    if differing and not adopt:
+    if texts and not adopt:
         raise StateError(
-            f'the checkpoints in {folder} are of a run with {", ".join(differing.values())}: resume="adopt" '
+            f'the checkpoints in {folder} are of a run with {", ".join(texts.values())}: resume="adopt" '
             "goes on with what is given now; or name another folder, or delete them to begin anew"
         )

@@ -1,4 +1,4 @@
-"""The loop around the core's training step: epochs, validation, early stopping, callbacks."""
+"""The loop around the core's training step: epochs, validation, checkpoints."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..callbacks import Callback, EarlyStopping, Plan, ProgressBar
-from ..callbacks.callback import Callbacks, checked
+from ..callbacks.callback import Callbacks
 from ..callbacks.stopping import Monitor
 from ..errors import CheckpointError, ConfigError, NonFiniteError, StateError
 from ..results.history import History
@@ -25,11 +24,9 @@ from ..results.metrics import Metrics
 from . import loaders
 from .checkpoints import Checkpoints, Position, Streams
 from .identity import check_same, identity
+from .learner import Learner
 from .pseudo_shift import PseudoShift
-from .ranks import Ranks
-
-if TYPE_CHECKING:
-    from .estimator import Estimator
+from .scoring import measured, predict
 
 Resume = bool | Literal["auto", "adopt"]
 NonFinite = Literal["raise", "skip"]
@@ -38,65 +35,12 @@ LOOK_EVERY: Final = 16  # micro-batches
 RESUME: Final = ("auto", "adopt", True, False)
 
 
-def fit(
-    model: Estimator,
-    loader: Iterable[Any],
-    valid: loaders.Loader,
-    *,
-    epochs: int,
-    patience: int,
-    callbacks: Sequence[Callback],
-    progress: bool,
-    checkpoints: Checkpoints | None = None,
-    resume: Resume = "auto",
-    nonfinite: NonFinite = "raise",
-) -> History:
-    """Trains ``model`` in place; see :meth:`mmiln.Model.fit`."""
-    for name, number in (("epochs", epochs), ("patience", patience)):
-        if not isinstance(number, int) or number < 1:
-            raise ConfigError(f"{name} must be at least 1, got {number!r}")
-    if nonfinite not in ("raise", "skip"):
-        raise ConfigError(f'nonfinite must be "raise" or "skip", got {nonfinite!r}')
-    callbacks = checked(callbacks)
-    plan = Plan(epochs, len(loader) if isinstance(loader, Sized) else None)
-    hooks = Callbacks([*_own(valid, patience, callbacks, progress), *callbacks], plan)
-    arguments = (model, loader, valid, epochs, hooks, checkpoints, nonfinite)
-    if (ranks := Ranks.here(model.device)) is None:
-        run = Run(*arguments)
-    else:
-        from .parallel import ParallelRun
-
-        run = ParallelRun(*arguments, ranks)
-    with run.checkpoints or nullcontext():
-        run.begin(resume)
-        try:
-            run.stopped = run.hooks.call("on_train_begin", model)
-            while not run.over:
-                run.train_epoch()
-            run.end()
-            run.hooks.call("on_train_end", model)
-        except BaseException as error:
-            run.hooks.call("on_exception", model, error)
-            raise
-    return run.history
-
-
-def _own(
-    valid: loaders.Loader, patience: int, callbacks: Sequence[Callback], progress: bool
-) -> Iterator[Callback]:
-    """The callbacks that every run has."""
-    if valid is not None:
-        yield EarlyStopping(BEST_BY, patience=patience)
-    if progress and not any(isinstance(callback, ProgressBar) for callback in callbacks):
-        yield ProgressBar()
-
-
-class Run:
+class TrainingRun:
     """A run under way: what it has measured, and where it is."""
 
     def __init__(
         self,
-        model: Estimator,
+        model: Learner,
         loader: Iterable[Any],
         valid: loaders.Loader,
         epochs: int,
@@ -126,6 +70,21 @@ class Run:
         self.seconds = 0.0
         self._source: Iterator[Any] | None = None  # of the first epoch, begun
 
+    def train(self, resume: Resume) -> History:
+        """All of the run, or what is left of it."""
+        with self.checkpoints or nullcontext():
+            self.begin(resume)
+            try:
+                self.stopped = self.hooks.call("on_train_begin", self.model)
+                while not self.over:
+                    self.train_epoch()
+                self.end()
+                self.hooks.call("on_train_end", self.model)
+            except BaseException as error:
+                self.hooks.call("on_exception", self.model, error)
+                raise
+        return self.history
+
     def begin(self, resume: Resume) -> None:
         """Starts the run in the core, or goes on where the last checkpoint is."""
         kept = self._kept(resume)
@@ -134,9 +93,9 @@ class Run:
         source = loaders.each(self.loader)
         head = next(source)
         model = self.model
-        model._pack(head)
-        samples = loaders.training_size(self.loader) if model._core.keeps_pseudo_labels() else None
-        model._core.begin_training(samples, json.dumps(model.config.train))
+        model.pack(head)
+        samples = loaders.training_size(self.loader) if model.core.keeps_pseudo_labels() else None
+        model.core.begin_training(samples, json.dumps(model.config.train))
         if self.checkpoints is not None:
             self._identity = identity(model, self.loader, self.valid, samples)
         if kept is None:
@@ -145,7 +104,7 @@ class Run:
             tensors, position = kept
             self._check(position, adopt=resume == "adopt")
             self._go_on(tensors, position)
-        self.step: Callable[[Any], Tensor] = model._step()
+        self.step: Callable[[Any], Tensor] = model.new_step()
         model.history_ = self.history
 
     @property
@@ -158,7 +117,7 @@ class Run:
         started = time.perf_counter() - self.seconds
         epoch, model, history = self.epoch, self.model, self.history
         self.hooks.call("on_epoch_begin", model, epoch)
-        model._core.begin_epoch(epoch)
+        model.core.begin_epoch(epoch)
         for _ in self._steps():
             self.hooks.call("on_batch_end", model, epoch, self.batch)
             if self._is_due():
@@ -179,7 +138,7 @@ class Run:
         history.append(logs)
         if self.valid is not None and self.best.best_epoch(history) == epoch:
             history.best_epoch = epoch
-            model._core.keep_best()
+            model.core.keep_best()
         self.stopped = self.hooks.call("on_epoch_end", model, epoch, logs)
         self.epoch, self.batch, self.losses, self.sizes, self.seconds = epoch + 1, 0, [], [], 0.0
         self._note_streams()
@@ -188,7 +147,7 @@ class Run:
 
     def _steps(self) -> Iterator[None]:
         """Steps through what is left of the epoch."""
-        for packed in self.model._packed(map(self._note, self._batches())):
+        for packed in self.model.packed_ahead(map(self._note, self._batches())):
             raw = self._raw.popleft()
             self._train_batch(packed, raw)
             if self.shift is not None:
@@ -199,10 +158,10 @@ class Run:
 
     def _end_window(self) -> None:
         """Steps on what the last window of the epoch has gathered."""
-        self.model._core.end_epoch()
+        self.model.core.end_epoch()
 
     def _evaluate(self, part: loaders.Loader) -> Metrics:
-        return self.model.evaluate(part)
+        return measured(predict(self.model, part))
 
     def _note(self, batch: Any) -> Any:
         self._raw.append(batch)
@@ -222,7 +181,7 @@ class Run:
 
     def _look(self) -> None:
         """On a card: whether the steps since the last look were finite, and so applied."""
-        if undone := self.model._core.undone_steps():
+        if undone := self.model.core.undone_steps():
             del self.losses[-undone:], self.sizes[-undone:]
             self._refuse(
                 "the loss or a gradient of this batch is not finite; the step was not applied.", undone
@@ -231,10 +190,8 @@ class Run:
     def _refuse(self, what: str, undone: int) -> None:
         """Says which batch could not be trained on, the first of the last ``undone``."""
         number = self.batch - undone + 1
-        text = (
-            f"epoch {self.epoch}, micro-batch {number}: {what} {self.model._explain(self._recent[-undone])}"
-        )
-        self._tell(text)
+        where = self.model.where_not_finite(self._recent[-undone])
+        self._tell(f"epoch {self.epoch}, micro-batch {number}: {what} {where}")
 
     def _tell(self, fault: str) -> None:
         if self.nonfinite == "raise":
@@ -243,7 +200,7 @@ class Run:
 
     def end(self) -> None:
         """Goes back to the best weights."""
-        self.model._core.restore_best()
+        self.model.core.restore_best()
 
     def _batches(self) -> Any:
         """What is left of the epoch under way."""
@@ -251,7 +208,7 @@ class Run:
             source, self._source = self._source, None
         else:
             source = loaders.each(self.loader)
-        self.shift = PseudoShift() if self.model._core.pseudo_labels() else None
+        self.shift = PseudoShift() if self.model.core.pseudo_labels() else None
         for batch in itertools.islice(source, self.batch):  # done before the run was cut off
             if self.shift is not None:
                 self.shift.note(batch)
@@ -326,7 +283,7 @@ class Run:
     def _go_on(self, tensors: dict[str, Tensor], position: Position) -> None:
         """Puts core, measures and random streams where a checkpoint was taken."""
         random = {name: tensors.pop(name) for name in list(tensors) if name.startswith("random.")}
-        self.model._core.load_training_state(tensors, position.counters)
+        self.model.core.load_training_state(tensors, position.counters)
         self._streams = Streams(random, position.random)
         self._streams.put_back(self.loader)
         for name, values in position.history.items():
@@ -344,7 +301,7 @@ class Run:
         losses, sizes = self._measured()
         if self.checkpoints is None:
             return
-        tensors, counters = self.model._core.training_state()
+        tensors, counters = self.model.core.training_state()
         self.checkpoints.save(
             tensors | self._streams.tensors,
             Position(

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._core import Batch, Core
 from ..errors import MmilnError
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 SHOWN = 8
 
 
-def explain(model: Model, batch: Mapping[str, Any]) -> str:
+def where_not_finite(core: Core, packed: Batch, batch: Mapping[str, Any]) -> str:
     """The utterances of a batch, the first layer whose values are not finite, and what goes into it.
 
     Runs the batch again without dropout: with the weights and pseudo-labels as they are, nothing is changed.
     """
     try:
-        return f"Utterances: {utterances(batch)}. {_first_bad(model, batch)}"
+        return f"Utterances: {utterances(batch)}. {_first_bad(core, packed, batch)}"
     except MmilnError as error:  # the batch can't even be run again
         return f"Utterances: {utterances(batch)}. {error}"
 
@@ -41,20 +39,20 @@ def utterances(batch: Mapping[str, Any]) -> str:
     return ", ".join(listed[:SHOWN]) + more
 
 
-def _first_bad(model: Model, batch: Mapping[str, Any]) -> str:
-    values = model.forward(batch, intermediates=True)
-    weights = model.state_dict()
+def _first_bad(core: Core, packed: Batch, batch: Mapping[str, Any]) -> str:
+    values = core.forward(packed, True)
+    weights = core.state_dict()
     for name in _in_order(values):
         if _finite(values[name]):
             continue
         return f"First not finite: {name}. What goes in: {'; '.join(_inputs(name, values, weights, batch))}"
     if batch.get("labels") is not None:
-        losses = model.losses(batch)
+        losses = core.losses(packed)
         if bad := [name for name, value in losses.items() if not _finite(value)]:
             scores = {n: value for n, value in values.items() if n.startswith("y_")}
             told = ", ".join(f"{n} in {ranges(value)}" for n, value in scores.items())
             return f"Every layer's values are finite, the loss {bad[0]} is not: {told}"
-        gradients = model.gradients(batch)
+        gradients = core.gradients(packed)
         if bad := [name for name, value in gradients.items() if not _finite(value)]:
             more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
             return f"Values and losses are finite, gradients are not of: {', '.join(bad[:SHOWN])}{more}"

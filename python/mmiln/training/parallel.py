@@ -24,15 +24,15 @@ from .._core import Core
 from ..callbacks.callback import Callbacks
 from ..errors import BatchError, ConfigError, DistributedError, NonFiniteError
 from ..results.metrics import Metrics
-from ..results.predictions import Predictions
 from . import batches, loaders
 from .checkpoints import Checkpoints, Position, Streams
-from .estimator import Estimator, Scored, joined, measured
-from .loop import NonFinite, Resume, Run
+from .learner import Learner
+from .loop import NonFinite, Resume, TrainingRun
 from .ranks import Ranks
+from .scoring import measured, predict
 
 
-class ParallelRun(Run):
+class ParallelRun(TrainingRun):
     """A run, in one of the processes that share it.
 
     Raises:
@@ -42,7 +42,7 @@ class ParallelRun(Run):
 
     def __init__(
         self,
-        model: Estimator,
+        model: Learner,
         loader: Iterable[Any],
         valid: loaders.Loader,
         epochs: int,
@@ -53,7 +53,7 @@ class ParallelRun(Run):
     ) -> None:
         train = model.config.train
         accumulate, size = train["accumulate"], train["batch_size"]
-        if "gather_losses" not in train:
+        if not model.trains_in_parallel:
             raise ConfigError(
                 f"a {type(model).__name__} trains in one process: start it without torchrun, or with "
                 "--nproc-per-node 1"
@@ -79,7 +79,7 @@ class ParallelRun(Run):
     @property
     def core(self) -> Core:
         """The weights and what trains them."""
-        core = self.model._core
+        core = self.model.core
         assert isinstance(core, Core)
         return core
 
@@ -112,7 +112,7 @@ class ParallelRun(Run):
             losses, rows = self._descend(own, sizes)
         except NonFiniteError as error:
             fault = f"epoch {self.epoch}, micro-batch {self.batch - len(round_) + place + 1}: {error} "
-            fault += self.model._explain(round_[place])
+            fault += self.model.where_not_finite(round_[place])
         if not self._all_went_well(fault, _checksum(round_)):
             core.drop_window()
             core.count_round(len(round_), 0, self.window)
@@ -130,7 +130,7 @@ class ParallelRun(Run):
     def _descend(self, own: Any, sizes: list[int]) -> tuple[Tensor | None, Tensor | None]:
         """Losses of this process's micro-batch, and its labels and features, where it has one."""
         core, place = self.core, self.ranks.rank
-        controls = None if own is None else core.round_forward(self.model._pack(own), place)
+        controls = None if own is None else core.round_forward(self.model.pack(own), place)
         gathered = None
         if self.gathers and self.ranks.numbers_of_all(int(controls is not None))[0][0]:
             gathered = torch.cat(self.ranks.rows_of_all(controls, sizes, core.flat()[0]))
@@ -232,16 +232,6 @@ class _OfTheFirst(Callbacks):
     def call(self, hook: str, *arguments: Any) -> bool:
         stop = super().call(hook, *arguments)
         return self._ranks.of_first(stop) if hook in ("on_train_begin", "on_epoch_end") else stop
-
-
-def predict(model: Estimator, loader: loaders.Loader, ranks: Ranks) -> Predictions:
-    """What :meth:`mmiln.Model.predict` gives, each batch scored by one of the processes."""
-    supply = loaders.each(loaders.for_reading(loader, model.config.train["batch_size"]))
-    own = [model._scored(batch) for batch in islice(supply, ranks.rank, None, ranks.size)]
-    of_all: list[list[Scored]] = ranks.of_all(own)
-    # The first process has as many as any, and is served first.
-    in_turn = (part[i] for i in range(len(of_all[0])) for part in of_all if i < len(part))
-    return joined(in_turn)
 
 
 def _labels(batch: Any) -> Tensor:

@@ -17,16 +17,17 @@ import pydantic
 
 from mmiln.data.arrays import Ints
 from mmiln.data.clean import Nonfinite
-from mmiln.data.dataset import Dataset
+from mmiln.data.dataset import Dataset, KnownDataset
+from mmiln.data.findings import Findings
 from mmiln.data.formats.npy import open_rows
 from mmiln.data.known import Known
-from mmiln.data.report import Report
 from mmiln.data.sequences import Ragged, Stored, StoredTokens
 from mmiln.data.split import Split
 from mmiln.data.standardizer import FILE as STANDARDIZER
 from mmiln.data.standardizer import Standardizer
 from mmiln.errors import ConfigError, DataError, MissingFileError
 from mmiln.files import read_json, sha256
+from mmiln.plain import Plain, faults
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -34,12 +35,6 @@ UTTERANCES: Final = "utterances.json"
 LABELS: Final = "labels.npy"
 
 _Count = Annotated[int, pydantic.Field(ge=0)]
-
-
-class Plain(pydantic.BaseModel):
-    """Plain data of known fields, to and from JSON."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class File(Plain):
@@ -104,9 +99,7 @@ class Manifest(Plain):
         except ConfigError as error:
             raise DataError(str(error)) from None
         except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
-            raise DataError(f"{path} is damaged: {where}: {first['msg']}") from None
+            raise DataError(f"{path} is damaged: {faults(error)[0]}") from None
         expected = {STANDARDIZER} | {f"{part}/{name}" for part in manifest.parts for name in manifest.layout}
         if "train" not in manifest.parts or manifest.files.keys() != expected:
             raise DataError(f"{path} is damaged: its parts and fields are not those of its files")
@@ -177,12 +170,13 @@ def open_converted(folder: Path, *, nonfinite: Nonfinite | None, test: bool) -> 
     dataset = Dataset(splits["train"], splits.get("valid"), splits.get("test"), name=manifest.name)
     if dataset.dims != manifest.widths or any(len(splits[n]) != part.utterances for n, part in parts.items()):
         raise DataError(f"{folder / MANIFEST} is damaged: its widths and sizes are not those of the files")
-    dataset.report = Report(manifest.notes.copy(), manifest.counts.copy())
+    dataset.report = Findings(manifest.notes.copy(), manifest.counts.copy())
     for name, split in dataset.splits.items():
         known = parts[name].split  # type: ignore[index]
         split.known = Known(split.contents(), known.plain, known.standardized)
     up_to = parts[list(dataset.splits)[-1]].dataset  # type: ignore[index]
-    dataset.known = Known(dataset.contents(), up_to.plain, up_to.standardized, Standardizer.load(folder))
+    scaler = Standardizer.load(folder)
+    dataset.known = KnownDataset(dataset.contents(), up_to.plain, up_to.standardized, scaler)
     return dataset
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mmiln.data.arrays import Floats, place, reals, single, take
 from mmiln.data.dataset import Dataset
-from mmiln.data.report import Report
+from mmiln.data.findings import Findings
 from mmiln.data.split import Split
 from mmiln.errors import DataError
 
@@ -37,7 +37,7 @@ def read_misa(parts: Mapping[str, Sequence[Any]], *, name: str, seed: int) -> Da
     Raises:
         DataError: a sample is of another form, or a single part has fewer than three videos.
     """
-    report = Report()
+    report = Findings()
     splits = {part: _read_part(part, samples, report) for part, samples in parts.items()}
     if len(splits) == 1:
         ((part, whole),) = splits.items()
@@ -114,7 +114,7 @@ def _string(value: Any) -> str:
     return value.decode("latin1") if isinstance(value, bytes) else str(value)
 
 
-def _read_part(part: str, content: Sequence[Any], report: Report) -> Split:
+def _read_part(part: str, content: Sequence[Any], report: Findings) -> Split:
     samples = []
     for position, sample in enumerate(content):
         try:

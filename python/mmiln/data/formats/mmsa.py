@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mmiln.data.arrays import Ints, content_bounds, place, reals, single
 from mmiln.data.dataset import Dataset
-from mmiln.data.report import Report
+from mmiln.data.findings import Findings
 from mmiln.data.sequences import Padded
 from mmiln.data.split import FIELDS, MODALITIES, Split
 from mmiln.errors import DataError
@@ -36,7 +36,7 @@ def read_mmsa(content: Mapping[str, Any], *, name: str) -> Dataset:
     """
     if "train" not in content:
         raise DataError(f"expected a 'train' split, got {sorted(map(str, content))}")
-    report = Report()
+    report = Findings()
     splits: dict[str, Split] = {}
     for key, fields in content.items():
         if key not in SPLITS:
@@ -58,7 +58,7 @@ def read_mmsa(content: Mapping[str, Any], *, name: str) -> Dataset:
 class _Reader:
     """Reads one split; methods in the order of use."""
 
-    def __init__(self, name: str, fields: Fields, report: Report) -> None:
+    def __init__(self, name: str, fields: Fields, report: Findings) -> None:
         self._name = name
         self._fields = fields
         self._report = report

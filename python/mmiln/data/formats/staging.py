@@ -12,8 +12,9 @@ import pydantic
 from filelock import FileLock, Timeout
 
 from mmiln import files
-from mmiln.data.formats.converted import File, Plain
+from mmiln.data.formats.converted import File
 from mmiln.errors import DataError
+from mmiln.plain import Plain
 
 JOURNAL: Final = "journal.json"
 LOCK: Final = ".lock"

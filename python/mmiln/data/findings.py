@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Report:
+class Findings:
     """Sentences and counts collected while a data set is read.
 
     Attributes:
         notes: one sentence for each thing found, in the order found.
         counts: numbers by ``split.modality.what``, such as ``train.audio.nonfinite``.
 
-    >>> report = Report()
+    >>> report = Findings()
     >>> report.add("2 values of train audio were not finite.", {"train.audio.nonfinite": 2})
     >>> report.counts["train.audio.nonfinite"]
     2

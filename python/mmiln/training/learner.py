@@ -1,0 +1,292 @@
+"""A model as training sees it: its config, its widths, what trains in it, and copies of it."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from .._core import Batch
+from ..config import Config
+from ..data.split import MODALITIES
+from ..errors import ConfigError, StateError
+from ..pages import html
+from ..results.history import History
+from ..results.summary import Summary
+from ..text_encoder import TextEncoder, find_text_encoder
+from . import batches
+from .device import check_device
+
+
+class Trainer(Protocol):
+    """What trains: the Rust core, or a PyTorch network with its optimiser."""
+
+    def keeps_pseudo_labels(self) -> bool:
+        """Whether a run needs to know how many utterances there are, and where in them each is."""
+
+    def begin_training(self, samples: int | None, train: str) -> None:
+        """A new run with these settings (JSON) on so many utterances."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Before each epoch, from 1."""
+
+    def train_step(self, batch: Any) -> Tensor:
+        """One micro-batch; its losses. Raises NonFiniteError where nothing was applied."""
+
+    def undone_steps(self) -> int:
+        """How many of the last steps turned out not to be finite and were not applied."""
+
+    def end_epoch(self) -> None:
+        """After each epoch."""
+
+    def keep_best(self) -> None:
+        """Remembers the weights."""
+
+    def restore_best(self) -> None:
+        """Goes back to the weights remembered, if any."""
+
+    def training_state(self) -> tuple[dict[str, Tensor], str]:
+        """All that the run depends on: tensors by name, counters as JSON."""
+
+    def load_training_state(self, state: dict[str, Tensor], counters: str) -> None:
+        """Puts a run that was just begun where the state was taken."""
+
+    def pseudo_labels(self) -> dict[str, Tensor] | None:
+        """Those of the last run by modality, (N,), NaN for utterances not seen; ``None`` without any."""
+
+    def scores(self, batch: Any) -> Tensor:
+        """(B,), without dropout."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """A copy of every weight by name."""
+
+
+class Learner(ABC):
+    """A model that can be trained, as the loop and callbacks see it; :class:`mmiln.Estimator` adds the loop.
+
+    Attributes:
+        history_: What the last ``fit`` measured.
+        encoder: The text encoder, or ``None``.
+    """
+
+    #: Names of the losses of a step, in order; the last is what is minimised.
+    LOSSES: ClassVar[tuple[str, ...]]
+    #: Whether several processes can train it together.
+    trains_in_parallel: ClassVar[bool] = False
+
+    #: Arguments of the constructor that are no fields of the config.
+    ARGUMENTS: ClassVar[tuple[str, ...]]
+
+    history_: History
+    precision: str
+
+    def __init__(
+        self,
+        preset: str,
+        text_encoder: str | Path | None,
+        widths: tuple[int | None, int | None, int | None],
+        device: str,
+        dtype: str,
+        fields: dict[str, Any],
+    ) -> None:
+        self.preset = preset
+        self.text_encoder = text_encoder
+        self.text_dim, self.audio_dim, self.vision_dim = widths
+        self.device = device
+        self.dtype = dtype
+        self.fields = fields
+        self.encoder: TextEncoder | None = None if text_encoder is None else find_text_encoder(text_encoder)
+        self._core: Trainer | None = None
+        self._final_widths: dict[str, int] = {}
+        self._make_locks()
+        self._config = self._checked()
+
+    def _make_locks(self) -> None:
+        """Locks of this object's own: one for who trains it, one for who gives it weights."""
+        self._training = threading.Lock()
+        self._building = threading.Lock()
+
+    def _checked(self) -> Config:
+        """The config of the arguments, with those widths that are known.
+
+        Raises:
+            ConfigError: An argument is out of range.
+            DeviceError: The device is not available.
+        """
+        if self.dtype not in ("float32", "float64"):
+            raise ConfigError(f'dtype must be "float32" or "float64", got {self.dtype!r}')
+        check_device(self.device)
+        config = self._resolved(self._widths())
+        freeze = config.to_dict()["freeze_text"]
+        if self.encoder is not None and type(freeze) is int and freeze > self.encoder.layers:
+            raise ConfigError(
+                f"freeze_text must be at most the text encoder's {self.encoder.layers} layers, got {freeze}"
+            )
+        return config
+
+    @abstractmethod
+    def _resolved(self, widths: dict[str, int]) -> Config:
+        """The config of the arguments and of widths by modality."""
+
+    @property
+    def config(self) -> Config:
+        """Every field of model and training, resolved; widths that are not known yet are the preset's."""
+        return Config(self._config.model.copy(), self._config.train.copy())
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """What tables call the model: a variant of MMILN such as ``full``, or the network of a baseline."""
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments as they were given."""
+        return {name: getattr(self, name) for name in self.ARGUMENTS} | self.fields
+
+    @abstractmethod
+    def set_params(self, **params: Any) -> Self:
+        """Changes arguments, those that weights do not depend on once there are any."""
+
+    def text_encoder_fingerprint(self) -> str | None:
+        """SHA-256 (hex) of the file of weights that the text encoder began with; ``None`` without one."""
+        return None if self.encoder is None else self.encoder.fingerprint()
+
+    @abstractmethod
+    def summary(self) -> Summary:
+        """How many parameters each part has."""
+
+    @abstractmethod
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Writes the model to a directory."""
+
+    @classmethod
+    @abstractmethod
+    def from_pretrained(cls, directory: str | Path, *, device: str = "cpu") -> Self:
+        """A model as :meth:`save_pretrained` left it."""
+
+    def _repr_html_(self) -> str:
+        """The constructor's call, what was trained, and the parameters of each part."""
+        told = html.code(self)
+        if hasattr(self, "history_"):
+            chosen = self.history_.best_epoch or "the last"
+            told += html.paragraph(f"Epochs trained: {self.history_.epochs}; weights of epoch: {chosen}")
+        if not self.built:
+            return told + html.paragraph("No weights yet: the widths are read off the first batch.")
+        return told + self.summary()._repr_html_()
+
+    # Copies: pickle, deepcopy, joblib
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Arguments, weights and ``history_``; what a run keeps beside them (pseudo-labels) stays behind."""
+        # As arrays: torch hands tensors to another process by file descriptors, too many of them.
+        weights = {n: t.cpu().numpy() for n, t in self.state_dict().items()} if self.built else None
+        locks = ("_training", "_building")
+        return {n: v for n, v in vars(self).items() if n not in locks} | {"_core": weights}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        weights = state["_core"]
+        vars(self).update(state | {"_core": None})
+        self._make_locks()
+        if weights is not None:
+            tensors = {name: batches.tensor(name, weight) for name, weight in weights.items()}
+            self._build(self._final_widths, weights=tensors)
+
+    # Weights: there are some once all widths are known
+
+    @property
+    def built(self) -> bool:
+        """Whether the model has weights: it gets them once all widths are known."""
+        return self._core is not None
+
+    @property
+    def core(self) -> Trainer:
+        """What trains and scores.
+
+        Raises:
+            StateError: The widths are not known before the first batch.
+        """
+        if self._core is not None:
+            return self._core
+        widths = self._widths()
+        if unknown := [f"{name}_dim" for name in MODALITIES if name not in widths]:
+            told = ", ".join(unknown)
+            raise StateError(f"the model has no weights yet: give {told}, or let it see a batch")
+        return self._build(widths)
+
+    def _widths(self) -> dict[str, int]:
+        """The widths that are known, by modality, from the arguments or the text encoder."""
+        widths = {name: value for name in MODALITIES if (value := getattr(self, f"{name}_dim")) is not None}
+        return widths | ({} if self.encoder is None else {"text": self.encoder.width})
+
+    def _widths_with(self, batch: object) -> dict[str, int]:
+        """All widths, those that are not known yet read off a batch."""
+        return batches.widths(batches.check_keys(batch)) | self._widths()
+
+    def _packed(self, batch: object, device: str) -> Batch:
+        """A batch without its padding; a model without weights gets its widths from it."""
+        widths = self._final_widths or self._widths_with(batch)
+        uses = [name for name in MODALITIES if widths[name]]
+        packed = batches.pack(batch, encoder=self.encoder, uses=uses, device=device, dtype=self.dtype)
+        if self._core is None:
+            self._build(widths)
+        return packed
+
+    def _build(self, widths: dict[str, int], *, weights: Mapping[str, Tensor] | None = None) -> Trainer:
+        """Makes the core, once; a text encoder's weights come with ``weights`` or from its directory."""
+        with self._building:
+            if self._core is not None:  # another thread came first
+                return self._core
+            config = self._resolved(widths)
+            core = self._made(config, widths, weights)
+            self._core, self._final_widths, self._config = core, widths, config
+            return core
+
+    @abstractmethod
+    def _made(self, config: Config, widths: dict[str, int], weights: Mapping[str, Tensor] | None) -> Trainer:
+        """A new core."""
+
+    @abstractmethod
+    def pack(self, batch: object) -> Any:
+        """A batch as the core reads it; its length is the number of utterances."""
+
+    def packed_ahead(self, source: Iterable[Any]) -> Iterator[Any]:
+        """Batches packed for training."""
+        return map(self.pack, source)
+
+    def new_step(self) -> Callable[[Any], Tensor]:
+        """The step of a run: trains on one packed batch and returns its losses."""
+        return self.core.train_step
+
+    @abstractmethod
+    def where_not_finite(self, batch: Mapping[str, Any]) -> str:
+        """The utterances of a batch, and where its values stop being finite."""
+
+    @property
+    def pseudo_labels(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Labels that the last run made of the true ones, by modality and dataset index ``(N,)``.
+
+        NaN for utterances never seen.
+
+        Raises:
+            StateError: No run has made any.
+        """
+        labels = self.core.pseudo_labels() if self.built else None
+        if labels is None:
+            raise StateError(
+                "there are no pseudo-labels: fit a model that makes them first, MMILN of text and another "
+                "modality or the baseline self_mm"
+            )
+        return {name: values.float().cpu().numpy() for name, values in labels.items()}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """A copy of every weight by name, in PyTorch's layouts.
+
+        Raises:
+            StateError: The widths are not known before the first batch.
+        """
+        return self.core.state_dict()

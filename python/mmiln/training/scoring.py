@@ -1,0 +1,86 @@
+"""From batches to predictions and measures of all utterances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import BatchError
+from ..results.metrics import Metrics
+from ..results.predictions import Predictions
+from . import batches, loaders
+from .learner import Learner
+from .ranks import Ranks
+
+
+class Scored(NamedTuple):
+    """A batch after prediction."""
+
+    score: npt.NDArray[np.float32]
+    names: list[str] | None
+    indices: npt.NDArray[np.int64] | None
+    label: npt.NDArray[np.float32] | None
+
+
+def predict(model: Learner, loader: loaders.Loader, ranks: Ranks | None = None) -> Predictions:
+    """Scores of all utterances, in dataset order where batches carry ``index``; of several processes each
+    scores some of the batches.
+    """
+    supply = loaders.each(loaders.for_reading(loader, model.config.train["batch_size"]))
+    if ranks is None:
+        return joined(_scored(model, batch) for batch in supply)
+    own = [_scored(model, batch) for batch in islice(supply, ranks.rank, None, ranks.size)]
+    of_all: list[list[Scored]] = ranks.of_all(own)
+    # The first process has as many as any, and is served first.
+    in_turn = (part[i] for i in range(len(of_all[0])) for part in of_all if i < len(part))
+    return joined(in_turn)
+
+
+def _scored(model: Learner, batch: Mapping[str, Any]) -> Scored:
+    packed = model.pack(batch)
+    return Scored(
+        model.core.scores(packed).float().cpu().numpy(),
+        batches.names(batch, len(packed)),
+        _numbers("index", batch.get("index"), np.int64),
+        _numbers("labels", batches.labels_of(batch), np.float32),
+    )
+
+
+def joined(parts: Iterable[Scored]) -> Predictions:
+    """The predictions of all batches, in dataset order where each carries ``index``."""
+    scores, names, indices, labels = zip(*parts, strict=True)
+    score = np.concatenate(scores)
+    named = [name for part in names if part is not None for name in part]
+    id_ = named if len(named) == len(score) else None
+    index, label = _together(indices), _together(labels)
+    if index is not None:
+        order = np.argsort(index, kind="stable")
+        score, index = score[order], index[order]
+        id_ = None if id_ is None else [id_[i] for i in order]
+        label = None if label is None else label[order]
+    return Predictions(score, id_, index, label)
+
+
+def measured(predictions: Predictions) -> Metrics:
+    """Measures of predictions that know their labels.
+
+    Raises:
+        BatchError: They don't.
+    """
+    if predictions.label is None:
+        raise BatchError("evaluation needs labels in every batch")
+    return Metrics.of(predictions.label, predictions.score)
+
+
+def _together(parts: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:
+    """The parts of all batches as one array; ``None`` where one batch has none."""
+    there = [part for part in parts if part is not None]
+    return np.concatenate(there) if len(there) == len(parts) else None
+
+
+def _numbers(name: str, values: Any, dtype: type) -> npt.NDArray[Any] | None:
+    return None if values is None else batches.tensor(name, values).reshape(-1).numpy().astype(dtype)
