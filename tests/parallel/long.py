@@ -5,9 +5,11 @@ With a rank, that process stops in the middle of an epoch, where the others wait
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,29 +19,30 @@ from mmiln.training.ranks import is_first
 from support.waiting import until
 
 
-class Stop(mmiln.Callback):
-    """Says so by the file "stopped", and goes on once there is a file "go on"."""
+def stop_within_the_second_epoch(model: mmiln.Model, out: Path) -> None:
+    """Before one of its batches this process writes the file "stopped", and waits for the file "go on"."""
+    pack, batches = model._pack, itertools.count(1)
 
-    def __init__(self, out: Path) -> None:
-        self.out, self.batches = out, 0
+    def stopping(batch: Any) -> Any:
+        if next(batches) == 13:  # eight an epoch, and two for validation where this is the first process
+            (out / "stopped").touch()
+            until((out / "go on").exists, "this process may go on")
+        return pack(batch)
 
-    def on_batch_end(self, model: object, epoch: int, batch: int) -> None:
-        self.batches += epoch == 2
-        if self.batches == 3:
-            (self.out / "stopped").touch()
-            until((self.out / "go on").exists, "this process may go on")
+    model._pack = stopping
 
 
 def main(out: Path, rank: str | None = None) -> None:
     torch.set_num_threads(1)
     data = synthetic(64, 8, 8)
     model = mmiln.Model("mosi", num_layers=1, batch_size=4, accumulate=2)
+    if rank == os.environ["RANK"]:
+        stop_within_the_second_epoch(model, out)
     model.fit(
         data.train,
         data.valid,
         epochs=4,
         progress=False,
-        callbacks=[Stop(out)] if rank == os.environ["RANK"] else [],
         checkpoint_dir=out / "checkpoints",
         checkpoint_every=0,
     )
