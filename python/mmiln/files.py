@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and files of JSON, TOML and weights, which may come from anywhere."""
+"""Files written whole or not at all, files that one process holds, JSON, TOML and weights from anywhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ConfigError, MissingFileError, WeightsError
+from filelock import FileLock, Timeout
+
+from .errors import ConfigError, MissingFileError, MmilnError, WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -133,3 +135,13 @@ def ctrl_c_waits() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         if came:
             signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def locked(path: Path, busy: MmilnError) -> Iterator[None]:
+    """Holds a file that one process can hold at a time; raises ``busy`` where another has it."""
+    try:
+        with FileLock(path, blocking=False):
+            yield
+    except Timeout:
+        raise busy from None

@@ -9,6 +9,7 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
+from ..plain import Plain
 from .inputs import Inputs, Sequence
 
 Outputs = dict[str, Tensor]
@@ -20,7 +21,7 @@ Rate = Annotated[float, pydantic.Field(ge=0, lt=1)]
 Weight = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
 
 
-class Settings(pydantic.BaseModel):
+class Settings(Plain):
     """Hyper-parameters that every baseline has; a network's own class adds its own.
 
     Attributes:
@@ -37,8 +38,6 @@ class Settings(pydantic.BaseModel):
         patience: Training stops after so many epochs without a lower validation MAE.
         seed: Of initial weights, dropout and the order of a shuffled split.
     """
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     batch_size: int = pydantic.Field(32, ge=1)
     lr: float = pydantic.Field(1e-3, ge=0, allow_inf_nan=False)

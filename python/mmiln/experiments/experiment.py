@@ -129,6 +129,13 @@ class Described(Plain):
     """What a TOML file or a dictionary describes."""
 
     @classmethod
+    def given(cls, description: Self | Mapping[str, Any] | str | Path) -> Self:
+        """From whatever describes it: itself, plain data or a TOML file."""
+        if isinstance(description, cls):
+            return description
+        return cls.of(description) if isinstance(description, Mapping) else cls.read(description)  # type: ignore[arg-type]
+
+    @classmethod
     def of(cls, description: Mapping[str, Any]) -> Self:
         """From plain data.
 

@@ -7,11 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from ..config import differing
 from ..errors import ExperimentError, StateError
-from ..files import write_json
+from ..files import locked, write_json
 from ..model import WIDTHS
 from . import provenance
 from .backends import pool_of
@@ -57,31 +55,20 @@ def run(
             connected to Ray already and an address is given.
         ExperimentError: Some runs failed; the others are finished and stay so.
     """
-    experiment = described(experiment)
+    experiment = Experiment.given(experiment)
     experiment.check()
     pool = pool_of(backend, jobs, address)
     folder = Path("runs", experiment.name) if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", blocking=False):
-            failures = _run(experiment, folder, pool, progress)
-    except Timeout:
-        raise StateError(
-            f"another process runs an experiment in {folder}: wait for it, or name another folder"
-        ) from None
+    busy = f"another process runs an experiment in {folder}: wait for it, or name another folder"
+    with locked(folder / ".lock", StateError(busy)):
+        failures = _run(experiment, folder, pool, progress)
     if failures:
         raise ExperimentError(
             f"{len(failures)} run{'s' * (len(failures) > 1)} failed, the others are finished in {folder}:\n"
             + "\n".join(map(str, failures))
         )
     return Report.read(folder)
-
-
-def described(experiment: Description) -> Experiment:
-    """An experiment from whatever describes it."""
-    if isinstance(experiment, Experiment):
-        return experiment
-    return Experiment.of(experiment) if isinstance(experiment, Mapping) else Experiment.read(experiment)
 
 
 def _run(experiment: Experiment, folder: Path, pool: Pool | RayPool, progress: bool) -> list[Failure]:

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
-from filelock import FileLock, Timeout
 from pydantic import Field, model_validator
 
 from ..baselines import Baseline
 from ..config import Config, differing
 from ..errors import ConfigError, ExperimentError, MissingFileError, StateError
-from ..files import read_json, write, write_json
+from ..files import locked, read_json, write, write_json
 from ..plain import Plain
 from .backends import pool_of
 from .experiment import Described, Experiment, Name, Seed, Source
@@ -165,29 +164,22 @@ def search(
         ExperimentError: Every trial failed; a trial alone may, as when values do not go together.
     """
     optuna = _optuna()
-    if isinstance(description, Mapping):
-        description = Search.of(description)
-    elif not isinstance(description, Search):
-        description = Search.read(description)
+    description = Search.given(description)
     description.check()
     pool = pool_of(backend, jobs, address)
     folder = Path("runs", description.name) if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", blocking=False):
-            _same_search(description, folder)
-            backend = optuna.storages.journal.JournalFileBackend(str(folder / STORAGE))
-            study = optuna.create_study(
-                study_name="search",
-                storage=optuna.storages.JournalStorage(backend),
-                direction="minimize",
-                load_if_exists=True,
-            )
-            failures = _Trials(description, study, folder).run(pool, progress)
-    except Timeout:
-        raise StateError(
-            f"another process searches in {folder}: wait for it, or name another folder"
-        ) from None
+    busy = f"another process searches in {folder}: wait for it, or name another folder"
+    with locked(folder / ".lock", StateError(busy)):
+        _same_search(description, folder)
+        backend = optuna.storages.journal.JournalFileBackend(str(folder / STORAGE))
+        study = optuna.create_study(
+            study_name="search",
+            storage=optuna.storages.JournalStorage(backend),
+            direction="minimize",
+            load_if_exists=True,
+        )
+        failures = _Trials(description, study, folder).run(pool, progress)
     return _found(study, folder, failures)
 
 

@@ -10,6 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -35,29 +36,22 @@ LOOK_EVERY: Final = 16  # micro-batches
 RESUME: Final = ("auto", "adopt", True, False)
 
 
+@dataclass(eq=False, repr=False)
 class TrainingRun:
     """A run under way: what it has measured, and where it is."""
 
-    def __init__(
-        self,
-        model: Learner,
-        loader: Iterable[Any],
-        valid: loaders.Loader,
-        epochs: int,
-        hooks: Callbacks,
-        checkpoints: Checkpoints | None,
-        nonfinite: NonFinite,
-    ) -> None:
-        self.model = model
-        self.loader = loader
-        self.valid = valid
-        self.epochs = epochs
-        self.hooks = hooks
+    model: Learner
+    loader: Iterable[Any]
+    valid: loaders.Loader
+    epochs: int
+    hooks: Callbacks
+    checkpoints: Checkpoints | None
+    nonfinite: NonFinite
+
+    def __post_init__(self) -> None:
         self.best = Monitor(BEST_BY)
-        self.checkpoints = checkpoints
-        self.nonfinite = nonfinite
         # On a card no step waits for its numbers; what is to be skipped must be known before the next.
-        self.look_every = 1 if nonfinite == "skip" else LOOK_EVERY
+        self.look_every = 1 if self.nonfinite == "skip" else LOOK_EVERY
         self._recent: deque[Any] = deque(maxlen=self.look_every)
         self.history = History()
         self.stopped = False  # by a callback

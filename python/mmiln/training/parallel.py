@@ -13,7 +13,8 @@ moves of labels: the result is that of one process with batches as large as a ro
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -25,13 +26,13 @@ from ..callbacks.callback import Callbacks
 from ..errors import BatchError, ConfigError, DistributedError, NonFiniteError
 from ..results.metrics import Metrics
 from . import batches, loaders
-from .checkpoints import Checkpoints, Position, Streams
-from .learner import Learner
-from .loop import NonFinite, Resume, TrainingRun
+from .checkpoints import Position, Streams
+from .loop import Resume, TrainingRun
 from .ranks import Ranks
 from .scoring import measured, predict
 
 
+@dataclass(eq=False, repr=False)
 class ParallelRun(TrainingRun):
     """A run, in one of the processes that share it.
 
@@ -40,18 +41,10 @@ class ParallelRun(TrainingRun):
         DistributedError: Another process has ended, or reads other batches.
     """
 
-    def __init__(
-        self,
-        model: Learner,
-        loader: Iterable[Any],
-        valid: loaders.Loader,
-        epochs: int,
-        hooks: Callbacks,
-        checkpoints: Checkpoints | None,
-        nonfinite: NonFinite,
-        ranks: Ranks,
-    ) -> None:
-        train = model.config.train
+    ranks: Ranks
+
+    def __post_init__(self) -> None:
+        model, ranks, train = self.model, self.ranks, self.model.config.train
         accumulate, size = train["accumulate"], train["batch_size"]
         if not model.trains_in_parallel:
             raise ConfigError(
@@ -64,13 +57,13 @@ class ParallelRun(TrainingRun):
                 f"processes: set it to a multiple of {ranks.size}; a step sees accumulate times "
                 f"batch_size={size} utterances"
             )
-        hooks = _OfTheFirst(hooks, ranks)
-        super().__init__(model, loader, valid, epochs, hooks, checkpoints if ranks.first else None, nonfinite)
-        self.ranks = ranks
+        self.hooks = _OfTheFirst(self.hooks, ranks)
+        self._keeps = self.checkpoints is not None
+        self.checkpoints = self.checkpoints if ranks.first else None
+        super().__post_init__()
         self.gathers: bool = train["gather_losses"]
         #: What ends a window: micro-batches, or rounds where each counts as one batch.
         self.window = accumulate // ranks.size if self.gathers else accumulate
-        self._keeps = checkpoints is not None
         self._due = False  # says the first process
         self._window_begins = True
         # What a checkpoint in mid-epoch knows of its epoch: losses and sizes, for all processes.

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import pydantic
-from filelock import FileLock, Timeout
 
 from mmiln import files
 from mmiln.data.formats.converted import File
@@ -36,11 +35,8 @@ def staging(target: Path, made_of: dict[str, Any]) -> Iterator[Staging]:
     """
     folder = target.with_name(f".{target.name}.part")
     folder.mkdir(exist_ok=True)
-    try:
-        with FileLock(folder / LOCK, blocking=False):
-            yield Staging(folder, target, made_of)
-    except Timeout:
-        raise DataError(f"another process writes {target}: wait for it") from None
+    with files.locked(folder / LOCK, DataError(f"another process writes {target}: wait for it")):
+        yield Staging(folder, target, made_of)
 
 
 class Staging:
