@@ -243,7 +243,7 @@ class Learner(ABC):
                 return self._core
             config = self._resolved(widths)
             core = self._made(config, widths, weights)
-            self._core, self._final_widths, self._config = core, widths, config
+            self._config, self._final_widths, self._core = config, widths, core
             return core
 
     @abstractmethod
