@@ -18,30 +18,14 @@ from typing import TYPE_CHECKING
 from . import _torch, errors
 
 _torch.check()
-_torch.import_before_core()
 
 __version__ = version("mmiln")
 
 __all__ = [
-    "Callback",
-    "Estimator",
-    "History",
-    "Metrics",
-    "Model",
-    "Predictions",
-    "Summary",
-    "baselines",
-    "callbacks",
-    "data",
-    "errors",
-    "experiments",
-    "explain",
-    "functional",
-    "load_pretrained",
-    "plotting",
-    "sklearn",
-    "testing",
-]
+    "Callback", "Estimator", "History", "Metrics", "Model", "Predictions", "Summary", "baselines",
+    "callbacks", "data", "errors", "experiments", "explain", "functional", "load_pretrained", "plotting",
+    "sklearn", "testing",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from . import baselines, callbacks, data, experiments, explain, functional, plotting, sklearn, testing

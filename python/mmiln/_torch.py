@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from importlib.abc import MetaPathFinder
 from importlib.metadata import PackageNotFoundError, version
 
 from .errors import VersionError
@@ -29,14 +28,13 @@ def check() -> None:
         )
 
 
-class _TorchFirst(MetaPathFinder):
+class _TorchFirst:
     """Imports torch when the core, which links against its libraries, is looked for; finds nothing itself."""
 
-    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+    @staticmethod
+    def find_spec(fullname: str, path: object, target: object = None) -> None:
         if fullname == f"{__package__}._core":
             import_module("torch")
 
 
-def import_before_core() -> None:
-    """Makes every import of the core import torch first."""
-    sys.meta_path.insert(0, _TorchFirst())
+sys.meta_path.insert(0, _TorchFirst)

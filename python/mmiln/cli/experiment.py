@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -143,16 +142,13 @@ def search(
 
 def _described(file: str, data: str | None, settings: dict[str, Any], *, key: str) -> dict[str, Any]:
     """The content of a TOML file or of one of the paper's, with what the command line replaces."""
-    path = Path(file)
-    paper = resources.files("mmiln").joinpath("experiments", "paper", f"{file}.toml")
-    if not path.is_file() and paper.is_file():
-        with resources.as_file(paper) as known:
-            description = mmiln.experiments.experiment.read_toml(known)
-    elif not path.is_file():
-        names = sorted(p.name.removesuffix(".toml") for p in paper.parent.iterdir())  # type: ignore[attr-defined]
-        raise MissingFileError(f"there is no file {path}, and the paper's experiments are {', '.join(names)}")
-    else:
-        description = mmiln.experiments.experiment.read_toml(path)
+    path, paper = Path(file), Path(__file__).parents[1] / "experiments" / "paper"
+    if not path.is_file():
+        path = paper / f"{file}.toml"
+    if not path.is_file():
+        names = ", ".join(sorted(known.stem for known in paper.iterdir()))
+        raise MissingFileError(f"there is no file {file}, and the paper's experiments are {names}")
+    description = mmiln.experiments.experiment.read_toml(path)
     if data is not None:
         sources = (
             [description.get(key)] if key == "dataset" else list(dict(description.get(key, {})).values())
