@@ -39,6 +39,8 @@ def main() -> int:
     print(output("step", *options), flush=True)
     print("## Training and prediction, BERT-base fine-tuned\n")
     print(output("step", "--bert", *options), flush=True)
+    print("## Starting\n")
+    print(output("startup", *options), flush=True)
     print("## Ops, forward and backward\n")
     for number, op in enumerate(OPS):
         lines = output(f"ops.{op}", *options).strip().splitlines()

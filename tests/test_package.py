@@ -10,6 +10,7 @@ import pytest
 
 import mmiln
 from mmiln import _core, _torch
+from mmiln.errors import VersionError
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,7 +19,11 @@ import logging, os, sys, pathlib
 def files():
     return {str(p) for root in (os.environ["HOME"], ".") for p in pathlib.Path(root).rglob("*")}
 before = files()
-import mmiln, torch
+import mmiln
+heavy = {"torch", "numpy", "mmiln._core", "typer", "rich", "pydantic"} & set(sys.modules)
+assert not heavy, f"imported before anything was asked for: {heavy}"
+rooms = mmiln.Model, mmiln.Metrics, mmiln.baselines, mmiln.callbacks, mmiln.data, mmiln.functional
+import torch
 ours = [name for name in logging.root.manager.loggerDict if name.startswith("mmiln")]
 assert not any(logging.getLogger(name).handlers for name in [None, *ours]), "a logger was configured"
 assert not torch.cuda.is_initialized(), "a CUDA context was started"
@@ -27,15 +32,24 @@ assert not heavy, f"imported without need: {heavy}"
 assert files() == before, files() - before
 """
 
-OTHER_TORCH = """
-import torch
-torch.__version__ = "2.10.1+cu130"
-import mmiln
+EACH_NAME_FIRST = """
+import os, torch, mmiln
+for name in mmiln.__all__:
+    child = os.fork()
+    if not child:
+        getattr(mmiln, name)
+        os._exit(0)  # not reached where that raised, which ends the child with 1
+    assert os.waitpid(child, 0)[1] == 0, name
 """
 
 
 def run(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {"HOME": str(cwd), "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        "HOME": str(cwd),
+        "PATH": "/usr/bin:/bin",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": str(Path(mmiln.__file__).parents[1]),
+    }
     return subprocess.run(
         [sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
@@ -47,10 +61,25 @@ def test_import_has_no_side_effect(tmp_path):
 
 
 def test_wrong_torch_is_explained_in_a_sentence(tmp_path):
-    last = run(OTHER_TORCH, tmp_path).stderr.strip().splitlines()[-1]
+    installed = tmp_path / "torch-2.10.1+cu130.dist-info" / "METADATA"
+    installed.parent.mkdir()
+    installed.write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.10.1+cu130\n")
+    last = run("import mmiln", tmp_path).stderr.strip().splitlines()[-1]
     assert last.startswith("mmiln.errors.VersionError: this mmiln was built for torch 2.11.0")
     assert "2.10.1" in last
     assert "pip install torch==2.11.0" in last
+
+
+def test_no_torch_is_explained_in_a_sentence(monkeypatch):
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(VersionError, match=r"there is none: install it with `pip install torch==2\.11\.0`"):
+        _torch.check()
+
+
+@pytest.mark.parametrize("code", ["from mmiln._core import Core", EACH_NAME_FIRST])
+def test_nothing_has_to_be_imported_before(code, tmp_path):
+    result = run(code, tmp_path)
+    assert result.returncode == 0, result.stderr
 
 
 def test_one_version_of_torch_everywhere():
@@ -87,6 +116,15 @@ def test_source_distribution_holds_every_crate(tmp_path):
 def test_public_names_exist_and_are_documented():
     for name in mmiln.__all__:
         assert getattr(mmiln, name).__doc__, name
+    assert set(dir(mmiln)) == {"__version__", *mmiln.__all__}
+    assert mmiln.config.Config is mmiln.model.Config  # modules that are not listed are found, too
+
+
+def test_a_name_that_is_not_there():
+    with pytest.raises(AttributeError, match="module 'mmiln' has no attribute 'Modell'"):
+        mmiln.Modell  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'Modell' from 'mmiln'"):
+        from mmiln import Modell  # noqa: F401
 
 
 def test_every_error_is_ours_and_a_builtin():

@@ -10,53 +10,57 @@
 
 from __future__ import annotations
 
-import importlib as _importlib
-from importlib.metadata import version as _version
-from typing import TYPE_CHECKING as _TYPE_CHECKING
-from typing import Any as _Any
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-from . import _torch, errors  # torch first: the core links against its libraries
+from . import _torch, errors
 
 _torch.check()
 
-from . import baselines, callbacks, data, functional  # noqa: E402
-from .auto import load_pretrained  # noqa: E402
-from .callbacks import Callback  # noqa: E402
-from .model import Model  # noqa: E402
-from .results.history import History  # noqa: E402
-from .results.metrics import Metrics  # noqa: E402
-from .results.predictions import Predictions  # noqa: E402
-from .results.summary import Summary  # noqa: E402
-from .training.estimator import Estimator  # noqa: E402
-
-__version__ = _version("mmiln")
-
-if _TYPE_CHECKING:
-    from . import experiments, plotting, sklearn, testing
+__version__ = version("mmiln")
 
 __all__ = [
-    "Callback",
-    "Estimator",
-    "History",
-    "Metrics",
-    "Model",
-    "Predictions",
-    "Summary",
-    "baselines",
-    "callbacks",
-    "data",
-    "errors",
-    "experiments",
-    "functional",
-    "load_pretrained",
-    "plotting",
-    "sklearn",
-    "testing",
-]
+    "Callback", "Estimator", "History", "Metrics", "Model", "Predictions", "Summary", "baselines",
+    "callbacks", "data", "errors", "experiments", "explain", "functional", "load_pretrained", "plotting",
+    "sklearn", "testing",
+]  # fmt: skip
+
+if TYPE_CHECKING:
+    from . import baselines, callbacks, data, experiments, explain, functional, plotting, sklearn, testing
+    from .auto import load_pretrained
+    from .callbacks import Callback
+    from .model import Model
+    from .results.history import History
+    from .results.metrics import Metrics
+    from .results.predictions import Predictions
+    from .results.summary import Summary
+    from .training.estimator import Estimator
+else:
+    _MODULE_OF = {
+        "Callback": "callbacks",
+        "Estimator": "training.estimator",
+        "History": "results.history",
+        "Metrics": "results.metrics",
+        "Model": "model",
+        "Predictions": "results.predictions",
+        "Summary": "results.summary",
+        "load_pretrained": "auto",
+    }
+
+    def __getattr__(name: str) -> object:
+        """What is imported when it is first asked for: the names above, and any module of the package."""
+        if name in _MODULE_OF:
+            value = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+        elif not name.startswith("__") and find_spec(f".{name}", __name__):
+            value = import_module(f".{name}", __name__)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
-def __getattr__(name: str) -> _Any:
-    """Rooms that are opened when they are first asked for: ``testing`` needs pytest, for one."""
-    if name in ("experiments", "plotting", "sklearn", "testing"):
-        return _importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    """All public names; ``testing`` only where there is pytest, as what lists names often asks for each."""
+    return ["__version__", *(name for name in __all__ if name != "testing" or find_spec("pytest"))]

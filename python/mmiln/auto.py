@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import mmiln
+
 from . import pretrained
-from .baselines import Baseline
 from .files import read_json
-from .model import Model
-from .training.estimator import Estimator
 
 
-def load_pretrained(directory: str | Path, *, device: str = "cpu") -> Estimator:
+def load_pretrained(directory: str | Path, *, device: str = "cpu") -> mmiln.Estimator:
     """A :class:`mmiln.Model` or a baseline, whichever was saved.
 
     Raises:
@@ -23,5 +22,5 @@ def load_pretrained(directory: str | Path, *, device: str = "cpu") -> Estimator:
     pretrained.check_there(directory)
     config = read_json(directory / "config.json")
     is_baseline = isinstance(config, dict) and config.get("model_type") == "mmiln-baseline"
-    kind: type[Estimator] = Baseline if is_baseline else Model
+    kind: type[mmiln.Estimator] = mmiln.baselines.Baseline if is_baseline else mmiln.Model
     return kind.from_pretrained(directory, device=device)

@@ -1,16 +1,30 @@
 """The command: every verb on a small file, its JSON, its errors."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from mmiln import cli
 from mmiln.cli import demonstration
 from mmiln.data import synthetic
 from support import small_file
+
+WITHOUT_TORCH = """
+import sys
+from typer.testing import CliRunner
+from mmiln import cli
+for *arguments, status, fragment in {calls}:
+    result = CliRunner().invoke(cli.app, arguments)
+    assert (result.exit_code, fragment in result.output) == (status, True), (arguments, result.output)
+heavy = ["torch", "numpy", "pandas", "scipy", "sklearn", "matplotlib", "mmiln._core"]
+assert not set(heavy) & set(sys.modules), sorted(set(heavy) & set(sys.modules))
+"""
 
 TINY = ["--set", "num_layers=1", "--set", "d_model=10", "--set", "num_heads=2", "--set", "batch_size=8"]
 
@@ -93,6 +107,30 @@ def test_errors_are_one_sentence_and_exit_with_1(arguments, fragment, file, monk
     assert error.startswith("error:")
     assert fragment in error
     assert "Traceback" not in error
+
+
+def helps(command, *words):
+    """``--help`` of a command and of all below it, with what it must show."""
+    yield [*words, "--help", 0, "Usage:"]
+    for word, one in getattr(command, "commands", {}).items():
+        yield from helps(one, *words, word)
+
+
+def test_help_and_errors_of_arguments_do_not_import_torch():
+    calls = list(helps(typer.main.get_command(cli.app)))
+    assert len(calls) == 12
+    calls += [
+        ["nosuch", 2, "No such command"],
+        ["train", "--nosuch", 2, "No such option"],
+        ["train", "--epochs", "many", 2, "Invalid value"],
+        ["evaluate", 2, "Missing option"],
+        ["experiment", "run", 2, "Missing argument"],
+        ["experiment", "run", "table9", 1, ""],
+        ["predict", "--model", "m", "--data", "x.csv", "--split", "test", 1, ""],
+    ]
+    code = WITHOUT_TORCH.format(calls=calls)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 def test_demo_compares_saves_and_predicts_from_disk(tmp_path, monkeypatch):

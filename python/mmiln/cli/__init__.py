@@ -1,29 +1,28 @@
-"""The ``mmiln`` command."""
+"""The ``mmiln`` command.
+
+Help and errors of arguments must not wait for torch: these modules import nothing heavy at their top. What a
+command works with is imported when it runs, mostly through ``mmiln.<name>``.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..auto import load_pretrained
-from ..data import Dataset, verify
+import mmiln
+
 from ..errors import MmilnError
-from ..experiments import runs
-from ..model import Model
 from ..pages import html
 from ..results.measures import MEASURES
-from ..results.metrics import Metrics, spread
-from ..training.loop import Resume
-from ..training.ranks import is_first, restarted
-from . import demonstration, experiment
+from . import experiment
 from .convert import convert
-from .options import Data, Json, Saved, load_data, out, prepared
+from .options import Data, Json, Saved, load_data, out, overrides, prepared
 from .predict import predict
 
 app = typer.Typer(
@@ -51,11 +50,13 @@ def main() -> None:
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("--out", help="Where results go.")] = Path("runs/demo"),
-    epochs: Annotated[int, typer.Option(help="At most so many epochs a model.")] = demonstration.EPOCHS,
+    epochs: Annotated[int, typer.Option(help="At most so many epochs a model.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of data and models.")] = 1111,
     json_: Json = False,
 ) -> None:
     """Train the full model and text alone on synthetic MOSI-shaped data; compare, save, predict."""
+    from . import demonstration
+
     result = demonstration.run(output, epochs=epochs, seed=seed, progress=not json_)
     if json_:
         print(json.dumps(result.to_dict()))
@@ -100,16 +101,19 @@ def train(
 
     On several cores, cards or machines: torchrun --nproc-per-node 2 -m mmiln train ...
     """
+    from ..experiments import runs
+    from ..training.ranks import is_first, restarted
+
     out.quiet = not is_first()
     dataset = load_data(data, standardize=standardize)
-    fields = runs.overrides(settings or [])
+    fields = overrides(settings or [])
     if not json_:
         out.print(dataset.describe())
     finished = []
     for one in seed or [1111]:
-        model = Model(preset, text_encoder=text_encoder, device=device, seed=one, **fields)
+        model = mmiln.Model(preset, text_encoder=text_encoder, device=device, seed=one, **fields)
         folder = output / f"seed-{one}"
-        how: Resume = "auto" if resume or restarted() else False
+        how: Literal["auto", False] = "auto" if resume or restarted() else False
         run = runs.train(dataset, model, folder, epochs=epochs, progress=not json_, resume=how)
         finished.append(run)
         if not json_:
@@ -157,9 +161,9 @@ def inspect(
 ) -> None:
     """Say what a dataset or a saved model holds."""
     if check:
-        verify(path)
+        mmiln.data.verify(path)
     if (Path(path) / "config.json").is_file():
-        model = load_pretrained(path)
+        model = mmiln.load_pretrained(path)
         summary = model.summary()
         if json_:
             print(json.dumps({"config": model.config.to_dict(), "parameters": summary.parts}))
@@ -176,10 +180,12 @@ def inspect(
 
 def _spread(values: list[float]) -> dict[str, float | None]:
     """What JSON can hold of a spread over seeds."""
+    from ..results.metrics import spread
+
     return {name: None if value != value else value for name, value in spread(values).items()}
 
 
-def _described(dataset: Dataset) -> dict[str, Any]:
+def _described(dataset: mmiln.data.Dataset) -> dict[str, Any]:
     return {
         "name": dataset.name,
         "widths": dataset.dims,
@@ -200,5 +206,5 @@ def _measures(title: str, columns: dict[str, list[str]]) -> Table:
     return table
 
 
-def _cells(metrics: Metrics) -> list[str]:
+def _cells(metrics: mmiln.Metrics) -> list[str]:
     return [html.number(getattr(metrics, name)) for name in MEASURES]

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.filesize import decimal
 
-from .. import data as datasets
-from ..data.formats.converted import Manifest
+import mmiln
+
 from .options import Json, out
 
 
@@ -33,9 +33,11 @@ def convert(
     compared with the source. Every --data takes the directory as it takes the
     source. An interrupted conversion goes on when the command is given again.
     """
+    from ..data.formats.converted import Manifest
+
     target = target or source.with_suffix(".mmiln")
     how: Any = nonfinite  # which convert() checks
-    dataset = datasets.convert(source, target, nonfinite=how, seed=seed, progress=not json_)
+    dataset = mmiln.data.convert(source, target, nonfinite=how, seed=seed, progress=not json_)
     manifest = Manifest.read(target)
     size = sum(file.size for file in manifest.files.values())
     was = sum(file.size for file in manifest.source.values())

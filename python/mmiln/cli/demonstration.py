@@ -16,7 +16,6 @@ from ..experiments import runs
 from ..model import Model
 from ..results.metrics import Metrics
 
-EPOCHS = 8
 EXAMPLES = 5
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markdown import Markdown
 
+import mmiln
+
 from ..errors import ConfigError, MissingFileError
-from ..experiments.runs import overrides
 from ..files import write_text
-from .options import Json, out
+from .options import Json, out, overrides
 
 app = typer.Typer(
     help="Experiments of many runs: datasets x models x seeds, reports, searches, case studies.",
@@ -51,16 +51,14 @@ def run(
     json_: Json = False,
 ) -> None:
     """Run what is not finished yet, then write the report. Stop it at any time; the same command goes on."""
-    from .. import experiments
-
     description = _described(file, data, overrides(settings or []), key="datasets")
     if seed:
         description["seeds"] = seed
     if epochs is not None:
         description["epochs"] = epochs
-    experiment = experiments.Experiment.of(description)
+    experiment = mmiln.experiments.Experiment.of(description)
     folder = output or Path("runs", experiment.name)
-    result = experiments.run(
+    result = mmiln.experiments.run(
         experiment, folder, jobs=jobs, progress=not json_, backend=backend, address=address
     )
     _show(result, folder, None, json_)
@@ -75,9 +73,7 @@ def report(
     json_: Json = False,
 ) -> None:
     """Tables of all finished runs; written as report.md, .tex, .html, .csv, and figures."""
-    from .. import experiments
-
-    _show(experiments.Report.read(folder), folder, against, json_)
+    _show(mmiln.experiments.Report.read(folder), folder, against, json_)
 
 
 @app.command()
@@ -95,9 +91,7 @@ def cases(
     json_: Json = False,
 ) -> None:
     """Table 4: utterances under two models that an experiment kept (keep_models = true)."""
-    from .. import experiments
-
-    study = experiments.cases(
+    study = mmiln.experiments.cases(
         folder,
         model=model,
         against=against,
@@ -129,14 +123,12 @@ def search(
     json_: Json = False,
 ) -> None:
     """Choose hyper-parameters by the validation MAE; the test part is not loaded."""
-    from .. import experiments
-
     description = _described(str(file), data, overrides(settings or []), key="dataset")
     if trials is not None:
         description["trials"] = trials
-    wanted = experiments.Search.of(description)
+    wanted = mmiln.experiments.Search.of(description)
     folder = output or Path("runs", wanted.name)
-    found = experiments.search(
+    found = mmiln.experiments.search(
         wanted, folder, jobs=jobs, progress=not json_, backend=backend, address=address
     )
     if json_:
@@ -150,18 +142,13 @@ def search(
 
 def _described(file: str, data: str | None, settings: dict[str, Any], *, key: str) -> dict[str, Any]:
     """The content of a TOML file or of one of the paper's, with what the command line replaces."""
-    from ..experiments.experiment import toml_description
-
-    path = Path(file)
-    paper = resources.files("mmiln.experiments").joinpath("paper", f"{file}.toml")
-    if not path.is_file() and paper.is_file():
-        with resources.as_file(paper) as known:
-            description = toml_description(known)
-    elif not path.is_file():
-        names = sorted(p.name.removesuffix(".toml") for p in paper.parent.iterdir())  # type: ignore[attr-defined]
-        raise MissingFileError(f"there is no file {path}, and the paper's experiments are {', '.join(names)}")
-    else:
-        description = toml_description(path)
+    path, paper = Path(file), Path(__file__).parents[1] / "experiments" / "paper"
+    if not path.is_file():
+        path = paper / f"{file}.toml"
+    if not path.is_file():
+        names = ", ".join(sorted(known.stem for known in paper.iterdir()))
+        raise MissingFileError(f"there is no file {file}, and the paper's experiments are {names}")
+    description = mmiln.experiments.experiment.toml_description(path)
     if data is not None:
         sources = (
             [description.get(key)] if key == "dataset" else list(dict(description.get(key, {})).values())

@@ -302,24 +302,3 @@ def part_of(dataset: Dataset, name: str) -> Split:
     if name not in dataset.splits:
         raise DataError(f"this dataset has the parts {', '.join(dataset.splits)}; got {name!r}")
     return dataset.splits[name]
-
-
-def overrides(assignments: list[str]) -> dict[str, Any]:
-    """Config fields out of ``name=value`` texts; values are JSON, or plain words.
-
-    Raises:
-        DataError: A text is no assignment.
-
-    >>> overrides(["alpha=0.3", "variant=no_mrm"])
-    {'alpha': 0.3, 'variant': 'no_mrm'}
-    """
-    fields = {}
-    for assignment in assignments:
-        name, sign, value = assignment.partition("=")
-        if not sign:
-            raise DataError(f"expected name=value, got {assignment!r}")
-        try:
-            fields[name.strip()] = json.loads(value)
-        except ValueError:
-            fields[name.strip()] = value.strip()
-    return fields
