@@ -9,11 +9,11 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 import mmiln
 from mmiln import experiments
 from mmiln.errors import ExperimentError, StateError
-from mmiln.experiments.runner import FileLock
 from mmiln.experiments.runs import Record
 from support import small_file
 from support.waiting import HANG_S, until
