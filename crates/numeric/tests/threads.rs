@@ -1,7 +1,9 @@
 //! Jobs that several threads do.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{current, sleep};
+use std::time::Duration;
 
 use mmiln_numeric::parallel::{both, each, each_of, with_threads};
 use mmiln_numeric::{Scratch, Shared};
@@ -13,6 +15,28 @@ fn every_piece_is_done_once() {
     for count in [0, 1, 2, 3, 17] {
         let mut done = vec![0; count];
         with_threads(THREADS, || each_of(&mut done, |done| *done += 1));
+        assert!(done.iter().all(|&done| done == 1));
+    }
+}
+
+/// The caller runs out of pieces while a helper is still at its last one, and has to wait for it.
+#[test]
+fn what_a_late_helper_writes_is_seen() {
+    let caller = current().id();
+    for _ in 0..20 {
+        let begun = AtomicBool::new(false);
+        let mut done = [0; 8];
+        with_threads(THREADS, || {
+            each_of(&mut done, |done| {
+                if current().id() != caller {
+                    begun.store(true, Ordering::Relaxed);
+                    sleep(Duration::from_millis(2));
+                } else if !begun.load(Ordering::Relaxed) {
+                    sleep(Duration::from_millis(1)); // for a helper to come
+                }
+                *done += 1;
+            });
+        });
         assert!(done.iter().all(|&done| done == 1));
     }
 }
