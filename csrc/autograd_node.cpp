@@ -1,7 +1,7 @@
-// What Rust needs of libtorch in C++: an autograd node whose backward is a Rust closure.
+// An autograd node of libtorch whose backward is a Rust closure.
 //
-// Rust hands over the differentiable inputs, the results and a closure that owns what backward needs.
-// Nothing unwinds from one language into the other: Rust answers with an error text, C++ throws it.
+// Rust passes the differentiable inputs, the results and a closure that owns the data that backward needs.
+// Nothing unwinds from one language into the other: Rust returns an error text, which C++ throws.
 
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/function.h>
@@ -15,8 +15,8 @@
 using at::Tensor;
 using torch::autograd::variable_list;
 
-// `gradients`: one tensor a result, null where it is undefined. `out`: one place an input, null to begin
-// with; the closure leaves an owned tensor there. Returns null, or an error text to be freed by `free`.
+// `gradients`: one tensor for each result, null if undefined. `out`: one place for each input, at first null; the
+// closure writes an owned tensor there. Returns null, or an error text to be freed by `free`.
 struct Closure {
   void* data;
   char* (*backward)(void* data, const Tensor* const* gradients, size_t results, Tensor** out, size_t inputs);
@@ -81,8 +81,8 @@ struct RustNode : torch::autograd::Node {
 
 extern "C" void omp_set_num_threads(int);
 
-// Sets how many threads libtorch uses for what the calling thread asks of it, and for nothing else
-// (`at::set_num_threads` changes the whole process); returns how many it used.
+// Sets how many threads libtorch uses for the calling thread's operations (`at::set_num_threads` changes the whole
+// process); returns how many it used before.
 extern "C" int mmiln_set_own_threads(int count) {
   const int before = at::get_num_threads();  // also initialises the thread, which must not happen later
   omp_set_num_threads(count);

@@ -1,5 +1,5 @@
-// Which CUDA device and stream libtorch uses at the moment, asked through what it has for any device: nothing
-// of CUDA is needed to compile this, and a torch without CUDA can load it.
+// The CUDA device and stream that libtorch uses at the moment, by its interface for any kind of device: compiling this
+// needs nothing of CUDA, and a torch without CUDA can load it.
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
@@ -13,7 +13,7 @@ c10::impl::VirtualGuardImpl cuda() { return c10::impl::VirtualGuardImpl(c10::Dev
 
 }  // namespace
 
-// The current stream of a device as CUDA's own handle, 0 where libtorch has no such device.
+// Writes the current stream of a device, as CUDA's own handle, to `stream`; false where libtorch has no such device.
 extern "C" bool mmiln_current_stream(int device, void** stream) {
   try {
     const auto current = cuda().getStream(c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(device)));
@@ -33,7 +33,7 @@ extern "C" int mmiln_exchange_device(int device) {
   }
 }
 
-// A copy in memory that the device can fetch by itself; null where that fails.
+// A copy in pinned memory, which a device can read by itself; null where that fails.
 extern "C" at::Tensor* mmiln_pin(const at::Tensor* tensor) {
   try {
     return new at::Tensor(tensor->pin_memory());

@@ -1,4 +1,4 @@
-// The state that the core computes in, whatever the caller's thread is set to.
+// The state of torch in which the core computes, whatever the state of the caller's thread.
 
 #include <ATen/autocast_mode.h>
 #include <c10/core/GradMode.h>
@@ -26,7 +26,7 @@ struct Neutral {
 
 }  // namespace
 
-// Enters the state on this thread; to be left on it, in reverse order.
+// Enters the state on this thread, where it must be left, too, in reverse order.
 extern "C" Neutral* mmiln_neutral_enter() { return new Neutral; }
 
 extern "C" void mmiln_neutral_leave(Neutral* neutral) { delete neutral; }

@@ -29,7 +29,7 @@ struct Pool final : c10::Allocator {
 
 }  // namespace
 
-// A new tensor of this shape, whose elements are whatever was in its memory; null if there is no memory.
+// A new tensor of this shape, with arbitrary elements; null if there is no memory.
 extern "C" at::Tensor* mmiln_empty(const int64_t* shape, size_t axes, bool is_double) {
   static Pool* const pool = new Pool;  // never destroyed: tensors may outlive everything else
   try {

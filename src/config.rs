@@ -1,12 +1,12 @@
 //! Plain data: what a model is made of and how it is trained, with presets and validation beside it.
 //!
-//! What the fields of a model mean stands in `docs/model.md`.
+//! `docs/model.md` explains the fields of a model.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// What the text encoder's products on a device are computed in. Weights, sums and all else are float32.
+/// The type of numbers that the text encoder's products on a device read. Weights, sums and all else are float32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     Float32,
@@ -57,7 +57,7 @@ impl Default for FreezeText {
 }
 
 impl FreezeText {
-    /// How many layers of an encoder's are frozen together with the embeddings; `None` where nothing is.
+    /// How many layers are frozen together with the embeddings; `None` where nothing is.
     pub fn layers(self) -> Option<usize> {
         match self {
             Self::Whole(false) => None,
@@ -111,16 +111,16 @@ pub enum AccumulateMode {
     Mean,
 }
 
-/// What batches of a shuffled split are made of.
+/// Which utterances of a shuffled split share a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BatchOrder {
-    /// Utterances as they come.
+    /// Those that follow each other in the shuffled order.
     #[default]
     Faithful,
-    /// Those of one optimiser step, by length.
+    /// Utterances of one optimiser step, sorted by length.
     Window,
-    /// Those of many steps, by length.
+    /// Utterances of many steps, sorted by length.
     Buckets,
 }
 
@@ -141,7 +141,7 @@ pub struct TrainConfig {
     #[serde(default)]
     pub order: BatchOrder,
     pub accumulate_mode: AccumulateMode,
-    /// With several processes: similarity and difference losses over the micro-batches of all of them.
+    /// With several processes: whether similarity and difference losses are over the micro-batches of all.
     #[serde(default)]
     pub gather_losses: bool,
     pub lr_text: f64,
@@ -158,7 +158,7 @@ pub struct TrainConfig {
 }
 
 impl ModelConfig {
-    /// Whether the model has text at its centre. Without, it is the control of one modality alone.
+    /// Whether the model has text at its centre. A model without reads a single modality, for comparison.
     pub fn has_text(&self) -> bool {
         self.text_dim > 0
     }
@@ -173,7 +173,7 @@ impl ModelConfig {
         self.has_text() && self.variant != Variant::NoGateFusion
     }
 
-    /// Weights of the similarity and difference losses, as the variant leaves them.
+    /// Weights alpha and beta of the similarity and difference losses: zero in every variant but the full model.
     pub fn loss_weights(&self) -> (f64, f64) {
         match self.variant {
             Variant::Full => (self.alpha, self.beta),
@@ -276,7 +276,7 @@ impl TrainConfig {
     }
 }
 
-/// Refuses a size so large that the product of a weight's three would not fit an `i64`.
+/// Refuses a size so large that a weight with three such axes would have more elements than an `i64` counts.
 ///
 /// # Errors
 /// [`Error::Config`] that names the field.

@@ -1,8 +1,8 @@
-//! What goes wrong: errors of a call, which each become the class of the same name in `mmiln.errors`, and faults.
+//! Errors of a call, each of which becomes the class of the same name in `mmiln.errors`, and faults.
 
 use std::any::Any;
 
-/// What a caller did wrong, or what the core found wrong, in a sentence for the person who made the call.
+/// An error of the caller, or one that the core found, in a sentence for the person who made the call.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{0}")]
@@ -21,14 +21,14 @@ pub enum Error {
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What stops an operation half-way and is no defect: the payload of a panic. The entry point from Python catches it
-/// and raises the exception that fits.
+/// A failure that stops an operation half-way but is not a defect: the payload of a panic. The entry point from Python
+/// catches it and raises the exception that fits.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// Memory was asked for that is not there.
+    /// There is not enough memory.
     #[error("{0}")]
     Memory(String),
-    /// A device, or what it needs, refuses.
+    /// A device can not do what was asked: a kernel is missing, a limit is exceeded, or CUDA reports an error.
     #[error("{0}")]
     Device(String),
 }
@@ -43,7 +43,7 @@ impl Fault {
     }
 }
 
-/// What a panic said, by a [`Fault`] or by a text.
+/// The message of a panic, whose payload is a [`Fault`] or a text.
 pub fn message_of(panic: &(dyn Any + Send)) -> String {
     let fault = panic.downcast_ref::<Fault>().map(ToString::to_string);
     let text = || panic.downcast_ref::<String>().cloned();

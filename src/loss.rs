@@ -1,5 +1,5 @@
-//! The loss of a batch, equations (24) to (26), (35) and (36), in libtorch's operations but for two of our own: the
-//! moments of (24), and P^T Q of (26).
+//! The loss of a batch, equations (24) to (26), (35) and (36), by libtorch's operations, except that the moments of
+//! (24) and the product P^T Q of (26) are computed by our own.
 
 use std::collections::BTreeMap;
 
@@ -13,9 +13,9 @@ use crate::ops::{Linear, Weight};
 
 /// The loss of a batch.
 pub struct Losses {
-    /// What training descends on, a scalar.
+    /// The scalar that training minimises.
     pub total: Tensor,
-    /// task, sim, diff and total, `(4,)`, off the graph.
+    /// task, sim, diff and total, `(4,)`, detached.
     pub values: Tensor,
 }
 
@@ -23,7 +23,7 @@ pub struct Losses {
 pub const NAMES: [&str; 4] = ["task", "sim", "diff", "total"];
 
 impl Losses {
-    /// Of a forward pass against the labels `y_m` and the pseudo-labels of each modality, `(B,)` each.
+    /// The losses of a forward pass against the labels `y_m` and the pseudo-labels of each modality, `(B,)` each.
     pub fn of(
         forward: &Forward,
         y_m: &Tensor,
@@ -33,8 +33,8 @@ impl Losses {
         Self::shared(forward, &Controls::of(forward), y_m, pseudo, config, 1.0)
     }
 
-    /// Of a micro-batch that is a `part` in (0, 1] of a larger batch, whose control vectors are given: `part`
-    /// times `total` has the gradients that come of this micro-batch.
+    /// The losses of a micro-batch that is the share `part` in (0, 1] of a larger batch, whose control vectors are
+    /// given: `part` times `total` has the gradients that this micro-batch contributes.
     pub fn shared(
         forward: &Forward,
         controls: &Controls,
@@ -43,7 +43,7 @@ impl Losses {
         config: &ModelConfig,
         part: f64,
     ) -> Self {
-        // The control of one modality alone has no pseudo-labels: y_m judges its score.
+        // A model of a single modality has no pseudo-labels: its score is compared with y_m.
         let has_pseudo = forward.heads.contains_key(&Target::Multimodal);
         let unimodal = pseudo.iter().filter(|_| has_pseudo);
         let unimodal = unimodal.map(|(n, y_n)| (&forward.heads[&Target::Unimodal(*n)].score, y_n));
@@ -65,7 +65,7 @@ impl Losses {
 /// constants.
 ///
 /// # Shapes
-/// `score` yhat_m, `y_m`, and of each other modality (yhat_n, y_n), `(B,)` each.
+/// `score` yhat_m, `y_m`, and (yhat_n, y_n) for each other modality, `(B,)` each.
 pub fn task<'a>(
     score: &Tensor,
     y_m: &Tensor,
@@ -90,7 +90,7 @@ pub fn task<'a>(
 /// `p` and `q` `(B, d)`.
 pub fn orthogonality(p: &Tensor, q: &Tensor, normalize: bool) -> Tensor {
     let [p, q] = [p, q].map(|x| if normalize { normalized(x) } else { x.shallow_clone() });
-    // By our own kernels: the same bits on any number of threads, and no cuBLAS in a captured step.
+    // Our own kernels give the same bits on any number of threads, and need no cuBLAS in a captured step.
     let bias = p.new_zeros([q.size()[1]], (p.kind(), p.device()));
     let q = Linear { weight: Weight::of(q.tr()), bias: Weight::of(bias) };
     let squares = linear(&p.tr(), &q, Activation::None).square(); // (P^T Q)^2, (d, d)
@@ -105,7 +105,7 @@ fn normalized(x: &Tensor) -> Tensor {
     x / (lengths + 1e-6)
 }
 
-/// task + alpha * sim + beta * diff, (36), of parts with their weights. A part of weight 0 gets no gradient.
+/// task + alpha * sim + beta * diff, (36), from the parts and their weights. A part of weight 0 gets no gradient.
 fn total(task: &Tensor, parts: [(&Option<Tensor>, f64); 2]) -> Tensor {
     parts.into_iter().fold(task.shallow_clone(), |total, (part, weight)| match part {
         Some(part) if weight > 0.0 => total + part * weight,
@@ -117,18 +117,18 @@ fn total(task: &Tensor, parts: [(&Option<Tensor>, f64); 2]) -> Tensor {
 pub struct Controls(Streams<Tensor>);
 
 impl Controls {
-    /// Those of a forward pass.
+    /// The control vectors of a forward pass.
     pub fn of(forward: &Forward) -> Self {
         Self(forward.controls().into_iter().map(|(f, c)| (f, c.shallow_clone())).collect())
     }
 
-    /// All of them side by side, off the graph, `(B, n d)`; `None` without any.
+    /// All control vectors side by side, detached, `(B, n d)`; `None` where there are none.
     pub fn beside(&self) -> Option<Tensor> {
         let all: Vec<Tensor> = self.0.values().map(Tensor::detach).collect();
         (!all.is_empty()).then(|| Tensor::cat(&all, 1))
     }
 
-    /// The same among the rows of other micro-batches, `(N, n d)`, where this one's begin at row `start`.
+    /// The control vectors of a larger batch, `rows` `(N, n d)`, with these in place of the rows from `start` on.
     pub fn among(&self, rows: &Tensor, start: i64) -> Self {
         let mut column = 0;
         let widened = self.0.iter().map(|(f, own)| {
@@ -148,7 +148,7 @@ impl Controls {
         Some(cmd(c_ta?, c_tv?))
     }
 
-    /// sum over (ta, a), (tv, v) of ||C_f^T C_n||_F^2, (26), as many as there are.
+    /// sum over (ta, a), (tv, v) of ||C_f^T C_n||_F^2, (26), over the pairs that exist.
     fn difference(&self, normalize: bool) -> Option<Tensor> {
         let pairs = self.0.iter().filter_map(|(f, c_f)| Some((c_f, self.0.get(&f.source()?)?)));
         pairs.map(|(c_f, c_n)| orthogonality(c_f, c_n, normalize)).reduce(|sum, next| sum + next)

@@ -15,7 +15,7 @@ pub struct Metrics {
     pub corr: f64,
 }
 
-/// Measures `prediction` against `truth`, slices of one length, at least one element. NaN stands
+/// Measures `prediction` against `truth`, slices of equal length, at least one element. NaN stands
 /// where a measure has no value: `corr` of a constant side, `non0_*` where every truth is zero.
 pub fn compute(truth: &[f64], prediction: &[f64]) -> Metrics {
     let pairs = || truth.iter().copied().zip(prediction.iter().copied());
@@ -46,13 +46,13 @@ fn share(hits: impl Iterator<Item = bool>) -> f64 {
     mean(hits.map(|hit| f64::from(u8::from(hit))))
 }
 
-/// F1 of both classes, weighted by how often each is true; a class that is never predicted nor true
-/// counts zero.
+/// F1 of both classes, weighted by how often each is true; the F1 of a class that is neither predicted nor
+/// true is zero.
 fn weighted_f1(pairs: &[(bool, bool)]) -> f64 {
-    [false, true].iter().fold(0.0, |sum, &of| {
-        let support = pairs.iter().filter(|(t, _)| *t == of).count() as f64;
-        let predicted = pairs.iter().filter(|(_, p)| *p == of).count() as f64;
-        let both = pairs.iter().filter(|(t, p)| *t == of && *p == of).count() as f64;
+    [false, true].iter().fold(0.0, |sum, &class| {
+        let support = pairs.iter().filter(|(t, _)| *t == class).count() as f64;
+        let predicted = pairs.iter().filter(|(_, p)| *p == class).count() as f64;
+        let both = pairs.iter().filter(|(t, p)| *t == class && *p == class).count() as f64;
         let f1 = if support + predicted > 0.0 { 2.0 * both / (support + predicted) } else { 0.0 };
         sum + f1 * support / pairs.len() as f64
     })

@@ -115,7 +115,7 @@ impl Builder {
                 let part = |whole: &Tensor| whole.narrow(0, offset, numel(&value)).view(&value.size()[..]);
                 let mut place = part(&flat);
                 place.copy_(&value);
-                // The model's handles move along.
+                // The handles that the model holds now point there, too.
                 if let Some(own) = &mut own {
                     own.set_data(&part(&grad));
                 }
@@ -144,7 +144,7 @@ impl Scope<'_> {
         Self { builder: self.builder, path: format!("{}{name}.", self.path), frozen: self.frozen }
     }
 
-    /// The same place, where parameters are not trained if `frozen`.
+    /// The same scope; parameters declared in the new one are not trained if `frozen`.
     pub fn frozen(&self, frozen: bool) -> Self {
         Self { builder: self.builder, path: self.path.clone(), frozen: self.frozen || frozen }
     }
@@ -163,7 +163,7 @@ impl Scope<'_> {
             }
         };
         let grad = (!self.frozen).then(|| Tensor::empty([0], (kind, device)));
-        // The text encoder's maps are the wide ones.
+        // Only the text encoder has maps wide enough to gain from bfloat16.
         let halved = self.builder.precision == Precision::Bf16 && name.starts_with("text.bert.");
         let half = halved.then(|| Tensor::empty([0], (Kind::BFloat16, device)));
         let handle = |tensor: &Tensor| tensor.shallow_clone();
@@ -189,14 +189,14 @@ pub struct Params {
 }
 
 impl Params {
-    /// Makes the copies in bfloat16 anew, to be called where weights were set from outside.
+    /// Renews the copies in bfloat16; to be called where weights were set from outside.
     pub fn weights_changed(&self) {
         if let Some(half) = &self.half {
             half.shallow_clone().copy_(&self.flat);
         }
     }
 
-    /// Gradients of a scalar by name of parameter, zero for a frozen one; those accumulated stay as they are.
+    /// Gradients of a scalar by parameter name, zero for a frozen one; accumulated gradients do not change.
     pub fn gradients(&mut self, scalar: &Tensor) -> Vec<(String, Tensor)> {
         let before = self.grad.copy();
         let _ = self.grad.zero_();
@@ -210,7 +210,7 @@ impl Params {
         found
     }
 
-    /// First and length of each trained group's run in flat storage.
+    /// Start and length of each trained group's range in flat storage.
     pub fn ranges(&self) -> Vec<(Group, i64, i64)> {
         Group::TRAINED
             .iter()
@@ -270,7 +270,7 @@ impl Params {
     }
 }
 
-/// Why tensors by name are not taken over, `what` said in the plural or singular with its verb.
+/// The error for named tensors that do not fit; `what` is the subject with "do" or "does".
 pub fn refused(what: &str, mut faults: Vec<String>) -> Error {
     const SHOWN: usize = 20;
     let more = faults.len().saturating_sub(SHOWN);

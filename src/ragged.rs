@@ -21,7 +21,7 @@ pub struct Layout {
     pub longest_first: Vec<usize>,
     /// Frames in all.
     pub total: i64,
-    /// Rows of packed tensors: the frames, and maybe some more that are not looked at.
+    /// Rows of packed tensors: the frames, and possibly more, which nothing reads.
     rows: usize,
     device: OnceLock<Tensor>,
 }
@@ -59,12 +59,12 @@ impl Layout {
     }
 
     /// The layout as kernels on a device read it, `i32`: the first row of each utterance and the number of
-    /// frames; the utterances, longest first; of each row the utterance that it belongs to, or -1.
+    /// frames; the utterances, longest first; for each row the utterance that it belongs to, or -1.
     pub fn on(&self, device: Device) -> &Tensor {
         self.device.get_or_init(|| to_device(&Tensor::from_slice(&self.numbers()), device))
     }
 
-    /// The same layout, whose numbers stand on a device already.
+    /// The same layout, whose numbers are on a device already.
     pub fn with_numbers(&self, numbers: Tensor) -> Self {
         Self { device: OnceLock::from(numbers), ..Self::with_rows(self.lengths.clone(), self.rows) }
     }

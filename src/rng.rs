@@ -108,13 +108,13 @@ pub struct Dropout {
 #[derive(Clone, Copy, Debug)]
 pub enum Key {
     Value(u64),
-    /// Where a device's kernels find it: one graph of launches serves steps of different keys.
+    /// Its address on a device, so that one graph of launches serves steps of different keys.
     At(Pointer),
 }
 
 impl Key {
     /// # Panics
-    /// On the CPU keys are values.
+    /// For a key on a device.
     fn value(self) -> u64 {
         match self {
             Self::Value(key) => key,
@@ -135,7 +135,7 @@ impl Dropout {
         Self { p: 0.0, key: Key::Value(0), site: 0 }
     }
 
-    /// By itself, outside a model.
+    /// Dropout outside a model.
     pub fn seeded(p: f64, seed: u64) -> Self {
         Self { p, key: Key::Value(seed), site: 0 }
     }
@@ -144,19 +144,19 @@ impl Dropout {
         self.p == 0.0
     }
 
-    /// Of the 2^16 values that an element may draw, those from this on keep it.
+    /// An element draws one of 2^16 values and is kept if that is not below the threshold.
     pub fn threshold(&self) -> u32 {
         (self.p * 65536.0).round() as u32
     }
 
-    /// What elements `start` and following of `stream` are multiplied with: 0 with probability p, to 1 in
-    /// 2^17, else 1 / (1 - p).
+    /// Fills `mask` with the factors of elements `start` and following of `stream`: 0 with probability p (to
+    /// within 2^-17), else 1 / (1 - p).
     pub fn fill<T: Real>(&self, stream: u32, start: usize, mask: &mut [T]) {
         fill(*self, stream, start, mask);
     }
 
-    /// The same for elements of a matrix: rows from `row` on, a multiple of [`TILE_ROWS`], and columns from
-    /// `column` on, a multiple of [`TILE_COLUMNS`], in rows side by side; for use in a kernel.
+    /// The factors of one tile of a matrix, row after row: rows from `row` on, a multiple of [`TILE_ROWS`], and
+    /// columns from `column` on, a multiple of [`TILE_COLUMNS`]; for use in a kernel.
     #[inline(always)]
     pub fn tile<S: Simd, T: Real>(&self, simd: S, stream: u32, row: usize, column: usize, mask: &mut [T]) {
         let mut words = [0; WORDS];
@@ -174,7 +174,7 @@ impl Dropout {
 
 kernel! {
     fn fill<'a, T>(simd; dropout: Dropout, stream: u32, start: usize, mask: &'a mut [T]) {
-        // A row of tiles, one below the other as far as elements go.
+        // The elements of a stream are those of one row of tiles, tile after tile.
         let mut tile = [T::ZERO; TILE];
         let end = start + mask.len();
         for number in start / TILE..end.div_ceil(TILE) {

@@ -1,7 +1,7 @@
 //! Unimodal label generation (ULGM): pseudo-labels y_s, s in {a, v}, of every training sample, (29) to (34);
 //! Yu et al. 2021.
 //!
-//! In epoch n >= 2 a step moves the labels of its samples, `ops/ulgm` has the arithmetic:
+//! In epoch n >= 2 a step moves the labels of its samples; `ops/ulgm` has the arithmetic:
 //!
 //! ```text
 //! D_u^p   = ||F_u - C_u^p||_2 / sqrt(d_u)          (29)   u in {m, a, v}
@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Then it stores their features F_u, and moves the centres: C_u^p and C_u^n are the mean features of the samples
-//! with a positive and with a negative label, of u = m by y_m, else by y_u.
+//! with a positive and with a negative label, which is y_m for u = m, else y_u.
 
 use std::collections::BTreeMap;
 
@@ -52,7 +52,7 @@ pub struct Ulgm {
     spaces: BTreeMap<Target, Space>,
 }
 
-/// What one step hands over: train-mode features and labels of a batch, and which of its samples count.
+/// The input of one step: positions, labels and train-mode features of a batch, and the epoch.
 pub struct Step<'a> {
     pub index: &'a Index,
     /// True labels, `(B,)`.
@@ -63,16 +63,16 @@ pub struct Step<'a> {
     pub features: BTreeMap<Target, &'a Tensor>,
     /// From 1.
     pub epoch: i64,
-    /// On a device: where the number of the epoch stands.
+    /// On a device: the address of the epoch's number.
     pub epoch_at: Pointer,
-    /// On a device: nothing is done unless the number that stands there is zero.
+    /// On a device: the address of a number; the step does nothing unless that is zero.
     pub unless: Pointer,
 }
 
-/// What the state is made for.
+/// The sizes and place of the state.
 pub struct Shape {
     pub samples: i64,
-    /// Of F_u.
+    /// Widths of F_u.
     pub widths: BTreeMap<Target, i64>,
     pub kind: Kind,
     pub device: Device,
@@ -115,7 +115,7 @@ impl Ulgm {
         self.spaces.iter().map(|(u, space)| (*u, space.features.size()[1]))
     }
 
-    /// All of its state by name: `ulgm.stored`, and of each space its labels, features, sums and counts.
+    /// The whole state by name: `ulgm.stored`, and of each space its labels, features, sums and counts.
     pub fn tensors(&self) -> Vec<(String, Tensor)> {
         let handle = |tensor: &Tensor| tensor.shallow_clone();
         let mut tensors = vec![("ulgm.stored".to_owned(), handle(&self.stored))];
@@ -149,14 +149,14 @@ impl Ulgm {
     fn current<T: Real + Element>(&self, rows: &[i64], y_m: &Tensor) -> Vec<Tensor> {
         // SAFETY: the state is written by `update` alone, which has it to itself, and nobody writes labels of a batch.
         let (stored, y_m) = unsafe { (slice::<u8>(&self.stored), slice::<T>(y_m)) };
-        let of = |labels: &[T]| -> Vec<T> {
+        let current = |labels: &[T]| -> Vec<T> {
             let label =
                 |(&row, &y_m): (&i64, &T)| if stored[row as usize] == 0 { y_m } else { labels[row as usize] };
             rows.iter().zip(y_m).map(label).collect()
         };
         // SAFETY: as above.
         let labels = self.unimodal().map(|(_, space)| unsafe { slice(&space.labels) });
-        labels.map(|labels| Tensor::from_slice(&of(labels))).collect()
+        labels.map(|labels| Tensor::from_slice(&current(labels))).collect()
     }
 
     fn update<T: Real + Element>(&mut self, step: &Step) {
@@ -171,12 +171,12 @@ impl Ulgm {
         let mut labels = BTreeMap::from([(Target::Multimodal, y_m.clone())]);
         for (s, space) in self.unimodal() {
             let (target, mut y_s) = (Target::Unimodal(s), pick(&step.pseudo[&s], 1));
-            // Labels stay where a class has no sample yet.
+            // Labels do not change while a class has no sample yet.
             let centres = space.centres::<T>();
-            if let (true, Some(own), Some(of_m)) = (step.epoch >= 2, &centres, &centres_m) {
+            if let (true, Some(own), Some(own_m)) = (step.epoch >= 2, &centres, &centres_m) {
                 let call = ops::Relabel {
-                    own: of(&features[&target], own),
-                    multimodal: of(multimodal, of_m),
+                    own: centred(&features[&target], own),
+                    multimodal: centred(multimodal, own_m),
                     y_m: &y_m,
                     epoch: step.epoch,
                     bound: self.bound,
@@ -241,7 +241,7 @@ impl Space {
         counts.iter().all(|&count| count > 0.0).then(|| [mean(0), mean(1)])
     }
 
-    /// Stores new labels and features of `rows` and moves the class sums: the old row out, the new one in.
+    /// Stores new labels and features of `rows`; in the class sums, they take the place of the old ones.
     fn replace<T: Real + Element>(
         &mut self,
         rows: &[usize],
@@ -285,7 +285,7 @@ impl Space {
     }
 }
 
-fn of<'a, T>(features: &'a [T], [positive, negative]: &'a [Vec<T>; 2]) -> ops::Space<'a, T> {
+fn centred<'a, T>(features: &'a [T], [positive, negative]: &'a [Vec<T>; 2]) -> ops::Space<'a, T> {
     ops::Space { features, positive, negative }
 }
 

@@ -7,13 +7,13 @@ use tch::{Device, Kind, Tensor};
 
 use crate::device::to_device;
 
-/// Rows that `total` frames take: an eighth more on average, a quarter at most; the least is 16.
+/// Number of rows for `total` frames: an eighth more on average, a quarter more at most, and 16 at least.
 pub fn rounded_rows(total: usize) -> usize {
     let step = (total.next_power_of_two() / 8).max(16);
     total.next_multiple_of(step)
 }
 
-/// Tensors behind one another.
+/// Tensors one after the other in a single piece of memory.
 #[derive(Debug)]
 pub struct Buffer {
     bytes: Tensor,
@@ -23,13 +23,13 @@ pub struct Buffer {
 /// A tensor in the buffer.
 #[derive(Clone, Debug)]
 struct Part {
-    /// Bytes before it.
+    /// Offset in bytes.
     start: i64,
     kind: Kind,
     shape: Vec<i64>,
 }
 
-/// Bytes of which each part begins at a multiple.
+/// Each part begins at a multiple of this many bytes.
 const ALIGNMENT: i64 = 256;
 
 impl Part {
@@ -61,17 +61,17 @@ impl Buffer {
         Self { bytes: to_device(&host, device), parts }
     }
 
-    /// A new buffer of the same parts, filled with the same.
+    /// A new buffer with the same parts and the same content.
     pub fn copy(&self) -> Self {
         Self { bytes: self.bytes.copy(), parts: self.parts.clone() }
     }
 
-    /// Fills the buffer with what another of the same parts holds.
+    /// Copies the content of another buffer with the same parts.
     pub fn copy_from(&mut self, other: &Self) {
         self.bytes.copy_(&other.bytes);
     }
 
-    /// All bytes.
+    /// The memory of all parts.
     pub fn bytes(&self) -> &Tensor {
         &self.bytes
     }

@@ -1,7 +1,7 @@
 //! A batch: packed frames of text, audio and vision, targets and dataset indices.
 //!
-//! Built from padded arrays with lengths or from one array an utterance; what padding holds, NaN
-//! included, is never copied.
+//! Built from padded arrays with lengths or from one array per utterance. Padding is never copied, whatever it
+//! holds, NaN included.
 
 mod device;
 
@@ -27,7 +27,7 @@ pub enum Frames {
     List(Vec<Tensor>),
 }
 
-/// At which end of a padded array the padding lies.
+/// The end of a padded array at which the padding is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Right,
@@ -52,14 +52,14 @@ impl Text {
     }
 }
 
-/// True labels, `(B,)` on the device, and what the host knows of them.
+/// True labels, `(B,)` on the device, and the largest magnitude, on the host.
 #[derive(Debug)]
 pub struct Labels {
     pub values: Tensor,
     pub largest: f64,
 }
 
-/// What one step reads.
+/// The data that one step reads.
 #[derive(Debug)]
 pub struct Batch {
     pub size: usize,
@@ -69,7 +69,7 @@ pub struct Batch {
     pub labels: Option<Labels>,
     /// Position of each utterance in the training set.
     pub index: Option<Index>,
-    /// On a device: what holds the tensors of all parts.
+    /// On a device: the memory of all tensors.
     buffer: Option<Buffer>,
 }
 
@@ -77,7 +77,7 @@ pub struct Batch {
 #[derive(Debug)]
 pub struct Index {
     pub values: Vec<i64>,
-    /// On a device: the positions, and again with -1 where a position comes again later, `(2, B)`, `i32`.
+    /// On a device, `(2, B)`, `i32`: the positions; the same, with -1 for those that occur again later.
     pub on_device: Option<Tensor>,
 }
 
@@ -206,25 +206,25 @@ impl Batch {
         [text, self.audio.as_ref(), self.vision.as_ref()].into_iter().flatten()
     }
 
-    /// On a device: a copy in memory of its own, which [`Batch::copy_from`] fills again.
+    /// On a device: a copy with its own memory, which [`Batch::copy_from`] overwrites; on the CPU `None`.
     pub fn copy(&self) -> Option<Self> {
         self.buffer.as_ref().map(|buffer| self.with(buffer.copy()))
     }
 
-    /// On a device: takes over the tensors of a batch of the same shapes, and nothing that the host knows.
+    /// On a device: copies the tensors of a batch of the same shapes, but nothing that the host keeps.
     pub fn copy_from(&mut self, other: &Self) {
         if let (Some(own), Some(other)) = (&mut self.buffer, &other.buffer) {
             own.copy_from(other);
         }
     }
 
-    /// On a device: what holds its tensors.
+    /// On a device: the memory of all tensors.
     pub fn bytes(&self) -> Option<&Tensor> {
         self.buffer.as_ref().map(Buffer::bytes)
     }
 
-    /// What two batches have in common that are of the same shapes: utterances, and of each part its kind,
-    /// rows and width.
+    /// The number of utterances, and the kind, rows and width of each part: equal for two batches whose tensors
+    /// have the same shapes.
     pub fn shapes(&self) -> Vec<i64> {
         let part = |frames: Option<&Ragged>| frames.map_or_else(|| vec![0, 0], |f| f.frames.size());
         let text = match &self.text {
@@ -237,7 +237,7 @@ impl Batch {
             .concat()
     }
 
-    /// Copies of what is packed, by name: frames or tokens `(sum T, 2)` (word and segment), `*_lengths`, `labels`, `index`.
+    /// Copies of the packed tensors by name: frames, tokens `(sum T, 2)` (word, segment), `*_lengths`, `labels`, `index`.
     pub fn parts(&self) -> Vec<(String, Tensor)> {
         let mut parts = Vec::new();
         let mut push = |name: &str, packed: Tensor, layout: &Layout| {
@@ -265,17 +265,17 @@ impl Batch {
 }
 
 impl Index {
-    /// Positions that are not negative, `(B,)`, on a device as kernels there read them.
+    /// Takes positions `(B,)`, and puts them on the device where kernels there read them.
     ///
     /// # Errors
-    /// [`Error::Batch`] for a negative one.
+    /// [`Error::Batch`] for a negative position.
     pub fn of(index: &Tensor, device: Device) -> Result<Self> {
         let index = check_index(index)?;
         let on_device = runs_on(device).then(|| to_device(&index.numbers(), device));
         Ok(Self { on_device, ..index })
     }
 
-    /// The rows to update: where a position stands twice, its last place alone.
+    /// The rows to update: of a position that occurs twice, only the last place.
     ///
     /// Returns (places in the batch, positions).
     pub fn distinct(&self) -> (Vec<usize>, Vec<usize>) {
@@ -343,13 +343,13 @@ fn layout(lengths: Vec<i64>, on_device: bool) -> Layout {
 fn first_broken<T: Real + Element>(packed: &Tensor) -> Option<usize> {
     // SAFETY: `pack_frames` has just made it, and lends it for this call.
     let (elements, width) = (unsafe { slice::<T>(packed) }, packed.size()[1].max(1) as usize);
-    // A finite number times zero is zero, any other NaN.
+    // Zero times a finite number is zero; zero times any other is NaN.
     let zero = <T as Number>::ZERO;
     let is_broken = |row: &[T]| row.iter().any(|&x| x * zero != zero);
     elements.chunks(width).position(is_broken)
 }
 
-/// The true frames of a padded array, in order, and nothing else of it.
+/// A copy of the true frames of a padded array, in order.
 fn gather(name: &str, array: &Tensor, lengths: &[i64], side: Side) -> Result<Tensor> {
     let shape = array.size();
     let [batch, width, dim] = shape[..] else {

@@ -1,8 +1,8 @@
-//! What kernels are called with, laid out as in `common.cuh`.
+//! The arguments of kernels, laid out as in `common.cuh`.
 
 use tch::{Kind, Tensor};
 
-/// Calls of one launch at most, of most kernels.
+/// The most calls in one launch, for most kernels.
 pub const MANY: usize = 8;
 
 /// The calls of one launch; places beyond them repeat the last.
@@ -30,7 +30,7 @@ impl Pointer {
     /// The first element of a contiguous tensor; null for one without elements.
     ///
     /// # Panics
-    /// For a tensor whose elements do not lie side by side.
+    /// For a tensor that is not contiguous.
     pub fn to(tensor: &Tensor) -> Self {
         assert!(tensor.is_contiguous(), "kernels read contiguous tensors");
         if tensor.numel() == 0 { Self::NULL } else { Self(tensor.data_ptr() as u64) }
@@ -44,13 +44,13 @@ impl Pointer {
         self == Self::NULL
     }
 
-    /// `count` elements on, of a kind.
+    /// The place `count` elements of a kind further on.
     pub fn offset(self, count: usize, kind: Kind) -> Self {
         Self(if self.0 == 0 { 0 } else { self.0 + (count * kind.elt_size_in_bytes()) as u64 })
     }
 }
 
-/// Where a gradient goes.
+/// The place to which a gradient is written or added.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct GradientTo {
@@ -70,30 +70,30 @@ impl GradientTo {
         self.to.is_null()
     }
 
-    /// Whether it is added to what is there.
+    /// Whether the gradient is added to the content of its place.
     pub fn adds(&self) -> bool {
         self.add != 0
     }
 
-    /// The gradient as a tensor that libtorch writes, of the kind and on the device of another.
+    /// The place as a tensor for libtorch to write, with the kind and device of `like`.
     ///
     /// # Safety
-    /// It was made of a tensor of this shape, kind and device, which outlives the one returned.
+    /// It was made from a tensor of this shape, kind and device, which outlives the one returned.
     ///
     /// # Panics
-    /// Where it goes nowhere.
+    /// Where there is no place.
     pub unsafe fn tensor(&self, shape: &[i64], like: &Tensor) -> Tensor {
         assert!(!self.is_nowhere(), "a gradient that is wanted");
         // SAFETY: that tensor is contiguous, as `Pointer::to` requires; the rest is the caller's.
         unsafe { Tensor::from_blob(self.to.0 as *const u8, shape, &[], like.kind(), like.device()) }
     }
 
-    /// The same, added to what is there by then.
+    /// The same place; the gradient is added to what was written there before.
     pub fn added(self) -> Self {
         Self { add: 1, ..self }
     }
 
-    /// `count` elements on, of a kind.
+    /// The place `count` elements of a kind further on.
     pub fn offset(self, count: usize, kind: Kind) -> Self {
         Self { to: self.to.offset(count, kind), ..self }
     }

@@ -1,7 +1,7 @@
 //! Compiled kernels on disk, so that the next process need not compile them again.
 //!
-//! A file's name tells the source, the architecture and a hash of all that was compiled; its head is a hash of
-//! the rest. A file that is damaged, or a folder that can't be written, costs another compilation and nothing
+//! A file's name has the source, the architecture and a hash of everything compiled; its head is a hash of the
+//! rest. A file that is damaged, or a folder that can't be written, costs another compilation and nothing
 //! else.
 
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ fn folder() -> Option<PathBuf> {
     }
 }
 
-/// The file of what is compiled under a name from some texts.
+/// The file for the machine code that some texts compile to, under a name.
 pub fn file(name: &str, texts: &[&str]) -> Option<PathBuf> {
     let mut all = Vec::new();
     for text in texts {
@@ -33,7 +33,7 @@ pub fn file(name: &str, texts: &[&str]) -> Option<PathBuf> {
     Some(folder()?.join(format!("{name}-{:032x}.cubin", hash(&all))))
 }
 
-/// What a file holds, if it is whole.
+/// The content of a file, if that is whole.
 pub fn read(file: &PathBuf) -> Option<Cubin> {
     let bytes = fs::read(file).ok()?;
     let (head, rest) = bytes.split_first_chunk::<16>()?;
@@ -53,14 +53,14 @@ pub fn write(file: &PathBuf, cubin: &Cubin) {
     let bytes = [&hash(&rest).to_le_bytes()[..], &rest].concat();
     let Some(folder) = file.parent() else { return };
     let staged = file.with_extension(process::id().to_string());
-    // Without a cache all works as well, only later.
+    // Errors are ignored: without a cache everything works, but is compiled again.
     let _ = fs::create_dir_all(folder)
         .and_then(|()| fs::write(&staged, bytes))
         .and_then(|()| fs::rename(&staged, file))
         .inspect_err(|_| drop(fs::remove_file(&staged)));
 }
 
-/// FNV-1a of 128 bits: against accidents, not against malice.
+/// FNV-1a with 128 bits: detects accidents, not malice.
 fn hash(bytes: &[u8]) -> u128 {
     const START: u128 = 0x6C62_272E_07BB_0142_62B8_2175_6295_C58D;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013B;

@@ -1,9 +1,9 @@
-// What every kernel shares. Sources are compiled once for each type of number: `real` is float or double.
+// Code that every kernel shares. Sources are compiled once for each type of number: `real` is float or double.
 //
 // Conventions of all kernels:
 //   - the one parameter is a struct, which Rust declares in the same order;
 //   - blockIdx.z is the call, where several streams run in one launch (`Many`);
-//   - a sum is taken in an order that depends on sizes alone, never by atomics: same input, same bits.
+//   - the order of a sum depends on sizes alone, never on atomics: the same input gives the same bits.
 #pragma once
 
 typedef unsigned int uint32;
@@ -13,13 +13,13 @@ constexpr int MANY = 8;
 constexpr int WARP = 32;
 constexpr uint32 ALL = 0xffffffffu;
 
-// Up to N calls of one kernel; gridDim.z of them count.
+// Up to N calls of one kernel, of which gridDim.z are used.
 template <typename Call, int N = MANY>
 struct Many {
   Call at[N];
 };
 
-// Where a gradient goes, and whether it is added to what is there; nowhere if null.
+// The place of a gradient, null if it is not wanted, and whether it is added to the content of that place.
 struct Gradient {
   real* to;
   int add;
@@ -44,12 +44,12 @@ __device__ inline real block_sum(real x, real* shared) {
   return sum;
 }
 
-// Sums over the rows of each column, by a whole block: `add(row, column, sums)` adds to a column's sums what a row
-// has of them, `put(column, sums)` takes them, once each column. `shared` holds SUMS numbers a thread and is free
+// Sums over the rows of each column, by a whole block: `add(row, column, sums)` adds a row's terms to a column's
+// sums, `put(column, sums)` stores them, once for each column. `shared` holds SUMS numbers a thread and is free
 // afterwards.
 template <int SUMS, typename Add, typename Put>
 __device__ inline void sum_columns(int rows, int width, real* shared, Add add, Put put) {
-  // Where there are more threads than columns, each column's rows are shared out in slices.
+  // Where there are more threads than columns, each column's rows are divided into slices.
   const int threads = blockDim.x, span = min(width, threads), slices = threads / span, slice = threadIdx.x / span;
   for (int first = 0; first < width; first += span) {
     const int column = first + threadIdx.x % span;
@@ -69,7 +69,7 @@ __device__ inline void sum_columns(int rows, int width, real* shared, Add add, P
   }
 }
 
-// Numbers side by side at an address that is a multiple of 16, moved by as few instructions as there can be.
+// Four numbers at an address that is a multiple of 16, so that they are moved by as few instructions as possible.
 struct alignas(16) Four {
   real at[4];
 };

@@ -1,4 +1,4 @@
-//! From a source to machine code, by NVRTC of the CUDA that torch brings along.
+//! Compiles a source to machine code, by NVRTC of the CUDA that torch brings along.
 
 use std::ffi::{CStr, CString, c_char};
 use std::ptr::null_mut;
@@ -9,11 +9,11 @@ use tch::Kind;
 use super::cache;
 use super::kernel::{Cubin, Source};
 
-/// A source compiled for numbers of a kind and a compute capability such as 90; from the cache on disk where
-/// that was done before.
+/// Compiles a source for numbers of a kind and a compute capability such as 90, or reads the result from the cache
+/// on disk.
 ///
 /// # Errors
-/// NVRTC's own messages, or that it is not there.
+/// NVRTC's own messages, or that it was not found.
 pub fn compile(source: Source, kind: Kind, capability: u32) -> Result<Cubin, String> {
     let name = format!("{}-sm_{capability}", source.name);
     let options = [real(kind), &OPTIONS.join(" "), &version()];
@@ -35,7 +35,7 @@ fn real(kind: Kind) -> &'static str {
     if kind == Kind::Double { "double" } else { "float" }
 }
 
-/// Of NVRTC; of none, if it is not there.
+/// The version of NVRTC; 0.0 if that was not found.
 fn version() -> String {
     let (mut major, mut minor) = (0, 0);
     // SAFETY: opens the library, which has no side effects, and writes two numbers.
@@ -54,8 +54,8 @@ fn compile_anew(source: Source, kind: Kind, capability: u32) -> Result<Cubin, St
             "CUDA's compiler (libnvrtc) was not found: install torch for CUDA, which brings it along".into(),
         );
     }
-    let own = [format!("--gpu-architecture=sm_{capability}"), format!("-Dreal={}", real(kind))];
-    let options: Vec<CString> = own.iter().map(String::as_str).chain(OPTIONS).map(c_string).collect();
+    let chosen = [format!("--gpu-architecture=sm_{capability}"), format!("-Dreal={}", real(kind))];
+    let options: Vec<CString> = chosen.iter().map(String::as_str).chain(OPTIONS).map(c_string).collect();
     let options: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
     let (text, name) = (c_string(source.text), c_string(&format!("{}.cu", source.name)));
     let headers: Vec<_> =

@@ -27,7 +27,7 @@ unsafe impl Send for Function {}
 // SAFETY: as above.
 unsafe impl Send for Module {}
 
-/// What is loaded, by device, name of the source or kernel, and whether numbers are double.
+/// The loaded modules and functions, by device, name of the source or kernel, and whether numbers are double.
 #[derive(Default)]
 struct Loaded {
     modules: HashMap<(usize, &'static str, bool), Module>,
@@ -49,7 +49,7 @@ fn loaded() -> &'static Mutex<Loaded> {
 pub unsafe fn launch(launch: &Launch, device: usize, arguments: *const c_void, size: usize) {
     let function = function(launch, device);
     let mut size = size;
-    // The parameters as one buffer: NULL-terminated pairs of what follows and where it is.
+    // The parameters as one buffer: pairs of a tag and an address, then NULL.
     let mut extra = [
         std::ptr::without_provenance_mut(cuda::CU_LAUNCH_PARAM_BUFFER_POINTER_AS_INT as usize),
         arguments.cast_mut(),
@@ -85,7 +85,7 @@ fn stream(device: usize) -> cuda::CUstream {
     stream.cast()
 }
 
-/// The function of a launch on a device, compiled and loaded where this is the first of its kind.
+/// The function of a launch on a device; the first launch compiles and loads it.
 fn function(launch: &Launch, device: usize) -> Function {
     let double = launch.kind == Kind::Double;
     let mut loaded = loaded().lock().unwrap_or_else(PoisonError::into_inner);
@@ -202,7 +202,7 @@ impl Drop for Current {
     }
 }
 
-/// A copy in memory that a device can fetch by itself.
+/// A copy in pinned memory, which a device can read by itself.
 pub fn pinned(tensor: &Tensor) -> Tensor {
     // SAFETY: a tensor that comes back is ours.
     unsafe {

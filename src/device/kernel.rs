@@ -23,8 +23,8 @@ pub struct Kernel {
     pub name: &'static str,
 }
 
-/// Machine code of a source for one architecture, and what the assembler says of it: registers, shared
-/// memory and spills of each kernel.
+/// Machine code of a source for one architecture, and the assembler's report: registers, shared memory and spills
+/// of each kernel.
 pub struct Cubin {
     pub code: Vec<u8>,
     pub log: String,
@@ -50,7 +50,7 @@ impl Grid {
         Self { shared: numbers, ..self }
     }
 
-    /// A grid that covers both.
+    /// The smallest grid that covers both.
     pub fn cover(self, other: Self) -> Self {
         assert!(self.threads == other.threads || self.threads == 0, "calls of one launch share a block size");
         Self {
@@ -62,14 +62,14 @@ impl Grid {
     }
 }
 
-/// What every card since compute capability 8.0 can do.
+/// Limits that every card since compute capability 8.0 meets.
 pub mod limits {
     pub const X: usize = (1 << 31) - 1;
     pub const YZ: usize = 65535;
     pub const THREADS: usize = 1024;
     /// Bytes of shared memory of a block.
     pub const SHARED: usize = 99 << 10;
-    /// Of those, what kernels may declare by themselves.
+    /// The part of those that kernels may declare statically.
     pub const SHARED_STATIC: usize = 8 << 10;
     /// Bytes of a kernel's parameters.
     pub const PARAMETERS: usize = 4096;

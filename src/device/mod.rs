@@ -1,5 +1,5 @@
-//! What a card needs: kernels compiled for the card present when they are first needed, launched on libtorch's
-//! current stream, in libtorch's memory. Nothing here knows what the kernels compute.
+//! Kernels on a CUDA card: they are compiled for it when they are first needed, and launched on libtorch's current
+//! stream, in libtorch's memory. Nothing here depends on what the kernels compute.
 //!
 //! A kernel takes one struct, declared in its `.cu` file and in Rust. Tests run the same sources on the CPU
 //! ([`shim`]).
@@ -25,19 +25,19 @@ pub fn runs_on(device: Device) -> bool {
     device.is_cuda() || shim::is_loaded()
 }
 
-/// Whether operations on this tensor do.
+/// Whether operations on this tensor run as CUDA kernels.
 pub fn takes(tensor: &Tensor) -> bool {
     runs_on(tensor.device())
 }
 
-/// A new tensor whose elements are whatever was in its memory.
+/// A new tensor with arbitrary elements.
 pub fn empty(shape: &[i64], kind: Kind, device: Device) -> Tensor {
     let tensor = Tensor::empty(shape, (kind, device));
-    // What nobody may read shows where it is read.
+    // NaN shows up in results if a kernel reads what was not written.
     if shim::is_loaded() && tensor.is_floating_point() { tensor.fill(f64::NAN) } else { tensor }
 }
 
-/// A copy on a device, made without waiting for it: ready for what the current stream does next.
+/// A copy on a device, made without waiting for it; later work on the current stream can use it.
 pub fn to_device(tensor: &Tensor, device: Device) -> Tensor {
     if device.is_cuda() {
         driver::pinned(tensor).to_device_(device, tensor.kind(), true, false)

@@ -1,5 +1,5 @@
-//! The same kernels on the CPU, compiled from the same sources by a C++ compiler: how tests run them where
-//! there is no card. Tensors stay on the CPU; every operation goes the way that it goes on a card.
+//! Runs the kernels on the CPU, compiled from the same sources by a C++ compiler, so that tests need no card.
+//! Tensors stay on the CPU; operations take the same path as on a card.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -17,9 +17,9 @@ use super::kernel::Launch;
 type Run = unsafe extern "C" fn(u32, u32, u32, u32, u32, *const c_void, usize) -> *const std::ffi::c_char;
 
 struct Shim {
-    /// For float and for double.
+    /// One for float, one for double.
     libraries: [Library; 2],
-    /// By name, and whether numbers are double.
+    /// Functions by name, and whether numbers are double.
     functions: HashMap<(&'static str, bool), Run>,
 }
 
@@ -35,7 +35,7 @@ pub fn is_loaded() -> bool {
 /// to the CPU's own kernels.
 ///
 /// # Errors
-/// What the loader says.
+/// The loader's message.
 pub fn load(folder: Option<&Path>) -> Result<(), libloading::Error> {
     let mut shim = SHIM.lock().unwrap_or_else(PoisonError::into_inner);
     *shim = match folder {
@@ -56,7 +56,7 @@ pub fn load(folder: Option<&Path>) -> Result<(), libloading::Error> {
 /// `arguments` is the kernel's struct, of `size` bytes.
 ///
 /// # Panics
-/// Where the kernel is not there, or does what no kernel may.
+/// Where the kernel is not there, or breaks a rule of CUDA.
 pub unsafe fn launch(launch: &Launch, arguments: *const c_void, size: usize) {
     let mut shim = SHIM.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(Shim { libraries, functions }) = &mut *shim else { panic!("no kernels for the CPU are loaded") };

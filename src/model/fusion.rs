@@ -2,7 +2,7 @@
 //! (7)-(12), text led by audio and text led by vision through a SAG-Transformer each, (13)-(23).
 //!
 //! ```text
-//! GateTransformer(X)                         SAG-Transformer(X, A), A of the source's GateTransformer
+//! GateTransformer(X)                         SAG-Transformer(X, A), A from the source's GateTransformer
 //!   c    = c(X)                   (7)          H    = MHA(X, X, X)              (15)
 //!   g_r  = sigmoid(W_r c + b_r)   (8)          c    = c(X)                      (16)
 //!   g_c  = sigmoid(W_c c + b_c)   (9)          g_s  = sigmoid(W_s A + b_s)      (17)
@@ -37,11 +37,11 @@ pub struct FusionLayer {
     sags: Streams<Sag>,
 }
 
-/// What both transformers have.
+/// The part that both transformers have.
 struct Transformer {
     /// `None` in the variant without gates.
     gates: Option<Gates>,
-    /// Of A (10) or R (21).
+    /// Computes A (10) or R (21).
     attention: MultiHeadAttention,
     norm1: LayerNorm,
     norm2: LayerNorm,
@@ -50,15 +50,15 @@ struct Transformer {
     residual_dropout: f64,
 }
 
-/// What only a SAG-Transformer has.
+/// The part that only a SAG-Transformer has.
 struct Sag {
-    /// Of H (15).
+    /// Computes H (15).
     self_attention: MultiHeadAttention,
     /// W_s and b_s (17); `None` in the variant without gates.
     source: Option<Linear>,
 }
 
-/// What a stream computes in one layer.
+/// The result of a stream in one layer.
 pub struct StreamOutput {
     /// X^i, `(sum T, d)`.
     pub output: Ragged,
@@ -111,7 +111,7 @@ impl FusionLayer {
         h.iter().map(|(f, h)| (*f, self.transformers[f].attention.probabilities(h, &s[f]))).collect()
     }
 
-    /// c, g_r and g_c of each stream; of none in the variant without gates.
+    /// c, g_r and g_c of each stream; empty in the variant without gates.
     fn gates(&self, x: &Streams<&Ragged>) -> Streams<OpenGates> {
         let calls = x.iter().filter_map(|(f, x)| Some((*f, (self.transformers[f].gates.as_ref()?, *x))));
         together(calls, Gates::open)
@@ -125,8 +125,8 @@ impl FusionLayer {
         attended.into_iter().partition(|(f, _)| !f.is_text_led())
     }
 
-    /// S = g_s * A (18) and g_s = sigmoid(W_s A + b_s) (17) of each text-led stream, A that of its source. In the
-    /// variant without gates S = A, and there is no g_s.
+    /// S = g_s * A (18) and g_s = sigmoid(W_s A + b_s) (17) of each text-led stream, where A is that of its source.
+    /// In the variant without gates S = A, and there is no g_s.
     fn gated_sources(&self, a: &Streams<Ragged>) -> (Streams<Ragged>, Streams<Ragged>) {
         let read: Streams<&Ragged> = self.sags.keys().filter_map(|f| Some((*f, &a[&f.source()?]))).collect();
         let calls = self.sags.iter().filter_map(|(f, sag)| Some((*f, (read[f], sag.source.as_ref()?))));
@@ -138,7 +138,7 @@ impl FusionLayer {
         (s.collect(), gated.iter().map(|(f, gated)| (*f, read[f].with(gated.gate.shallow_clone()))).collect())
     }
 
-    /// R = MHA(H, S, S) of each text-led stream (21): its frames ask, the gated ones of its source answer.
+    /// R = MHA(H, S, S) (21) of each text-led stream: queries from its own frames, keys and values from its source.
     fn cross_attention(&self, h: &Streams<Ragged>, s: &Streams<Ragged>, noise: &Noise) -> Streams<Ragged> {
         let calls = h.iter().map(|(f, h)| (*f, (&self.transformers[f].attention, h, &s[f])));
         together(calls, |calls| MultiHeadAttention::over_sources(calls, noise))

@@ -17,7 +17,7 @@ pub struct Head {
     dropout: f64,
 }
 
-/// What a head computes of each utterance.
+/// The result of a head for each utterance.
 pub struct HeadOutput {
     /// F_u, `(B, features)`: the representation that ULGM sees.
     pub features: Tensor,

@@ -113,8 +113,8 @@ impl MultiHeadAttention {
         streams.iter().zip(attended).map(|((_, h, _), attended)| h.with(attended)).collect()
     }
 
-    /// The probabilities softmax(Q_h K_h^T / sqrt(d / heads)) of [`Self::over_sources`], of one stream: one
-    /// `(heads, Th, Ts)` an utterance. The op never holds them, so they are computed here by themselves.
+    /// The probabilities softmax(Q_h K_h^T / sqrt(d / heads)) of [`Self::over_sources`] for one stream: one
+    /// `(heads, Th, Ts)` an utterance. The op never stores them, so they are computed here.
     pub fn probabilities(&self, h: &Ragged, s: &Ragged) -> Vec<Tensor> {
         let d = self.width();
         let (q, k) = (self.in_proj.rows(0, d), self.in_proj.rows(d, d));
@@ -136,7 +136,7 @@ fn affine<'a>(maps: impl Iterator<Item = (&'a Tensor, &'a Linear)>) -> Vec<Tenso
     linears(&maps.map(|(x, weights)| (x, weights, Activation::None)).collect::<Vec<_>>())
 }
 
-/// A stream's control vector and the two gates that it opens.
+/// The GRU of a stream's control vector and the maps from that to its two gates.
 pub struct Gates {
     forward: Recurrent,
     backward: Recurrent,

@@ -1,7 +1,7 @@
 //! The graph of MMILN, read as the paper: encoders, L fusion layers, heads.
 //!
 //! Audio and vision meet text in the SAG stack and each other only in the multimodal head. A model may have both,
-//! one, or none of them; without text it is the control of one modality alone.
+//! one, or none of them. A model without text reads a single modality, for comparison.
 
 pub mod encoder;
 pub mod fusion;
@@ -37,7 +37,7 @@ pub struct Model {
     heads: BTreeMap<Target, Head>,
 }
 
-/// How much of a forward pass is wanted.
+/// Which results of a forward pass are wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
     /// The model's score and what it depends on.
@@ -45,16 +45,16 @@ pub enum Wanted {
     Everything,
 }
 
-/// What a forward pass computes.
+/// The results of a forward pass.
 pub struct Forward {
-    /// y_u and F_u; of the multimodal head alone where the score was wanted and comes from that.
+    /// y_u and F_u by head; only those of the multimodal head where just the score was wanted and it has that.
     pub heads: BTreeMap<Target, HeadOutput>,
-    /// What each layer computes of each stream, from the first on.
+    /// The results of each layer by stream, from the first layer on.
     pub layers: Vec<Streams<StreamOutput>>,
 }
 
 impl Forward {
-    /// The model's score of each utterance, `(B,)`: y_m, or that of the control of one modality alone.
+    /// The model's score of each utterance, `(B,)`: y_m, or that of the only modality.
     ///
     /// # Panics
     /// Never: a model has a head.
@@ -117,7 +117,7 @@ impl Model {
         self.heads.iter().map(|(u, head)| (*u, head.features())).collect()
     }
 
-    /// Whether the model can read this batch.
+    /// Checks that the model can read this batch.
     ///
     /// # Errors
     /// [`Error::Batch`] for a part that is missing or of another width, or tokens without an embedding.
@@ -148,7 +148,7 @@ impl Model {
         Ok(())
     }
 
-    /// Whether a forward pass looks features up that were computed before.
+    /// Whether a forward pass looks up text features that were computed before.
     pub fn looks_up_features(&self) -> bool {
         self.config.freeze_text.layers().is_some()
     }
@@ -209,7 +209,7 @@ impl Model {
         x
     }
 
-    /// z_u, what each head reads, `(B, width)`: z_n = pool(X_n^L), and z_m = concat(pool(X_ta^L), pool(X_tv^L)), or
+    /// z_u, the input of each head, `(B, width)`: z_n = pool(X_n^L), and z_m = concat(pool(X_ta^L), pool(X_tv^L)), or
     /// concat(pool(X_t^0), z_a, z_v) without a SAG stack.
     fn pool(&self, text: Option<&Ragged>, x: &Streams<Ragged>) -> BTreeMap<Target, Tensor> {
         let how = |f: Stream| if f.is_text_led() { self.config.pooling } else { Pooling::Mean };

@@ -1,4 +1,4 @@
-//! Names of what the model is made of, and maps by these names.
+//! Names of modalities, streams and heads, and maps by these names.
 
 use std::collections::BTreeMap;
 
@@ -25,12 +25,12 @@ impl Modality {
 pub enum Stream {
     /// X_n: audio or vision by itself.
     Unimodal(Modality),
-    /// X_f: text, led through audio or vision, its source.
+    /// X_f: text that attends to audio or vision, its source.
     TextLed(Modality),
 }
 
 impl Stream {
-    /// As parameters and results are named.
+    /// The name in parameters and results.
     pub fn name(self) -> &'static str {
         match self {
             Self::Unimodal(modality) => modality.name(),
@@ -39,7 +39,7 @@ impl Stream {
         }
     }
 
-    /// The stream whose A (10) a text-led one reads; `None` of audio and vision.
+    /// The stream whose A (10) a text-led one reads; `None` for audio and vision.
     pub fn source(self) -> Option<Self> {
         match self {
             Self::Unimodal(_) => None,
@@ -60,7 +60,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// As parameters and results are named.
+    /// The name in parameters and results.
     pub fn name(self) -> &'static str {
         match self {
             Self::Multimodal => "multimodal",
@@ -72,7 +72,7 @@ impl Target {
 /// A value for each stream that there is, in the order a, v, ta, tv.
 pub type Streams<T> = BTreeMap<Stream, T>;
 
-/// One call of an operation for several streams, modalities or targets, which run at the same time: the
+/// Calls an operation once for several streams, modalities or targets, which run at the same time; returns the
 /// result of each.
 pub fn together<K: Copy + Ord, C, R>(
     calls: impl IntoIterator<Item = (K, C)>,

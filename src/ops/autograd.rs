@@ -1,12 +1,12 @@
 //! How an operation in Rust takes part in libtorch's automatic differentiation.
 //!
-//! An [`Op`] knows slices. [`apply`] runs several of a kind at once and makes them one node of the graph,
-//! whose backward is theirs. A parameter of the model brings the place where its gradients are summed up
-//! ([`Input::grad`]): backward adds to it in place and the graph never sees a gradient of that parameter.
+//! An [`Op`] works on slices. [`apply`] runs several calls of one op at once and makes them one node of the graph. A
+//! parameter of the model comes with the tensor in which its gradients are summed up ([`Input::grad`]): backward adds
+//! to that in place, and the graph never sees a gradient of the parameter.
 //!
-//! Memory of tensors is libtorch's, which does not keep threads apart: as for its own operations, whoever calls one of
-//! these sees to it that no other thread writes its tensors meanwhile. What is written here is either new, or a place
-//! of gradients that no other input of the node has.
+//! The memory of tensors is libtorch's, which does not keep threads apart: as for libtorch's own operations, the caller
+//! makes sure that no other thread writes its tensors meanwhile. Operations write only to new tensors and to gradients
+//! of parameters, each of which belongs to a single input of the node.
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,14 +21,14 @@ use crate::device::{self, GradientTo};
 use crate::error::{Fault, message_of};
 use crate::numeric::{Number, Real};
 
-/// What an operation returns and what it keeps for backward.
+/// The shapes of an operation's results, and the sizes of what it keeps for backward.
 pub struct Shapes {
     pub results: Vec<Vec<i64>>,
     /// Numbers of elements.
     pub saved: Vec<usize>,
 }
 
-/// What an operation has read, returned and kept.
+/// The slices that an operation has read, returned and kept.
 pub struct Io<'a, T> {
     pub x: &'a [&'a [T]],
     pub y: &'a [&'a [T]],
@@ -41,32 +41,31 @@ pub trait Op: Send + Sync + 'static {
 
     fn shapes(&self) -> Shapes;
 
-    /// Overwrites the results `y` and, unless they are empty because nobody will ask for a gradient, the
-    /// slices `saved`.
+    /// Overwrites the results `y` and the slices `saved`, which are empty where no gradient will be asked for.
     fn forward<T: Real>(&self, x: &[&[T]], y: &mut [&mut [T]], saved: &mut [&mut [T]]);
 
-    /// Adds to the gradients `dx` of those inputs that want one, given those of the results, `None` where
-    /// nothing depends on one.
+    /// Adds to the gradients `dx` of the inputs, `None` for those that need none, from the gradients `dy` of the
+    /// results, `None` for those that the loss does not depend on.
     fn backward<T: Real>(&self, io: &Io<T>, dy: &[Option<&[T]>], dx: &mut [Option<&mut [T]>]);
 }
 
-/// The same operation on a CUDA device: launches, on the tensors of all calls together. An operation that has no kernels
-/// implements nothing of it, and is refused on a device.
+/// The same operation on a CUDA device: it launches kernels on the tensors of all calls together. The defaults are for
+/// an operation without kernels: it is refused on a device.
 pub trait DeviceOp: Op + Sized {
-    /// Whether forward works in what it saves, so that it needs it even where nobody will ask for a gradient.
+    /// Whether forward uses `saved` as working memory, so that it needs it even where no gradient will be asked for.
     const WORKS_IN_SAVED: bool = false;
 
-    /// Numbers of elements of what forward keeps for backward.
+    /// Numbers of elements of the tensors that forward keeps for backward.
     fn saved_on_device(&self) -> Vec<usize> {
         self.shapes().saved
     }
 
-    /// Overwrites results and, unless they are empty, what is saved.
+    /// Overwrites the results and, unless they are empty, the `saved` tensors.
     fn forward_on_device(_calls: &[OnDevice<Self>]) {
         no_kernels::<Self>()
     }
 
-    /// Puts the gradients of those inputs that want one.
+    /// Puts the gradients of those inputs that need one.
     fn backward_on_device(_calls: &[BackOnDevice<Self>]) {
         no_kernels::<Self>()
     }
@@ -85,22 +84,22 @@ pub struct OnDevice<'a, O> {
     pub saved: &'a [Tensor],
 }
 
-/// A call of which some results have a gradient.
+/// A call with a gradient for at least one of its results.
 pub struct BackOnDevice<'a, O> {
     pub call: OnDevice<'a, O>,
     pub dy: Vec<Option<&'a Tensor>>,
-    /// Where the gradient of each input goes; all of its elements are to be put.
+    /// The place for the gradient of each input; all of its elements must be written or added to.
     pub dx: Vec<GradientTo>,
 }
 
 impl<O> BackOnDevice<'_, O> {
-    /// Any of the tensors, which says the device and the kind of all.
+    /// One of the tensors, all of which have the same kind and device.
     pub fn any(&self) -> &Tensor {
         &self.call.x[0]
     }
 }
 
-/// An input of an operation: a tensor of the graph, or a parameter with the place of its gradient.
+/// An input of an operation: a tensor of the graph, or a parameter with the tensor of its summed gradients.
 pub struct Input<'a> {
     pub tensor: &'a Tensor,
     pub grad: Option<&'a Tensor>,
@@ -118,7 +117,7 @@ pub struct Call<'a, O> {
     pub inputs: Vec<Input<'a>>,
 }
 
-/// A call as backward needs it: its tensors, cut off the graph, contiguous.
+/// A call as backward needs it: its tensors are detached and contiguous.
 struct Done<O> {
     op: O,
     x: Vec<Tensor>,
@@ -127,7 +126,7 @@ struct Done<O> {
     grads: Vec<Grad>,
 }
 
-/// Where the gradient of an input goes.
+/// The destination of an input's gradient.
 enum Grad {
     Nowhere,
     Returned,
@@ -137,8 +136,8 @@ enum Grad {
 /// Runs the calls at the same time; returns the results of each.
 ///
 /// # Panics
-/// Where the tensors are not all of one floating-point kind on one device: callers check. Where a parameter that is
-/// trained occurs twice: its gradients would be added to in one place by several threads at a time.
+/// Where the tensors are not all of one floating-point kind on one device: callers check. Where a trained parameter
+/// occurs twice: several threads would add to its gradient at the same time.
 pub fn apply<O: DeviceOp>(calls: Vec<Call<O>>) -> Vec<Vec<Tensor>> {
     let first = calls[0].inputs[0].tensor;
     let (kind, place, on_device) = (first.kind(), first.device(), device::takes(first));
@@ -195,7 +194,7 @@ pub fn apply<O: DeviceOp>(calls: Vec<Call<O>>) -> Vec<Vec<Tensor>> {
     let results: Vec<Vec<Tensor>> =
         done.iter().map(|call| call.y.iter().map(Tensor::shallow_clone).collect()).collect();
     if differentiable {
-        // The node holds views, not the results themselves: these hold the node.
+        // The node holds detached views of the results: the results hold the node, so that would be a cycle.
         let done = done
             .into_iter()
             .map(|call| Done { y: call.y.iter().map(Tensor::detach).collect(), ..call })
@@ -205,7 +204,7 @@ pub fn apply<O: DeviceOp>(calls: Vec<Call<O>>) -> Vec<Vec<Tensor>> {
     results
 }
 
-/// The tensor off the graph, its elements side by side, at an address that is a multiple of their size.
+/// The tensor, detached and contiguous, at an address that is a multiple of its elements' size.
 pub fn plain(tensor: &Tensor) -> Tensor {
     let tensor = if tensor.requires_grad() { tensor.detach() } else { tensor.shallow_clone() };
     match tensor.is_contiguous() {
@@ -215,7 +214,7 @@ pub fn plain(tensor: &Tensor) -> Tensor {
     }
 }
 
-/// Whether a tensor begins where its type may: memory that a user lends to torch may begin anywhere.
+/// Whether a tensor is aligned for its type: memory that a user lends to torch may begin anywhere.
 pub fn is_aligned(tensor: &Tensor) -> bool {
     tensor.data_ptr().addr().is_multiple_of(tensor.kind().elt_size_in_bytes())
 }
@@ -269,7 +268,7 @@ fn backward<O: Op, T: Real + Element>(done: &[Done<O>], dy: &[Option<Tensor>], d
     let elements = work.iter().map(|(_, x, y, ..)| 2 * (count(x) + count(y))).sum();
     parallel::install(elements, || {
         parallel::each_of(&mut work, |(op, x, y, saved, dy, dx, fresh)| {
-            // A gradient that is returned is new memory; a parameter's is added to.
+            // A gradient that is returned is new memory and starts from zero; a parameter's is added to.
             for (dx, fresh) in dx.iter_mut().zip(fresh.iter()) {
                 if let (Some(dx), true) = (dx, *fresh) {
                     dx.fill(<T as Number>::ZERO);
@@ -352,7 +351,7 @@ pub unsafe fn slice_mut<T: Element>(tensor: &mut Tensor) -> &mut [T] {
     }
 }
 
-/// Where the elements of a tensor stand, and how many.
+/// The address of a tensor's elements, and their number.
 fn elements<T: Element>(tensor: &Tensor) -> (*mut T, usize) {
     assert!(tensor.kind() == T::KIND && tensor.device() == Device::Cpu);
     assert!(tensor.is_contiguous() && is_aligned(tensor));
@@ -432,7 +431,7 @@ unsafe extern "C" fn on_drop<O: DeviceOp>(data: *mut c_void) {
     let _ = catch_unwind(AssertUnwindSafe(|| drop(done)));
 }
 
-/// `out` has one place for every input that is an edge of the graph.
+/// `out` has one place for each input that is an edge of the graph.
 unsafe extern "C" fn on_backward<O: DeviceOp>(
     data: *mut c_void,
     gradients: *const *mut C_tensor,
@@ -457,7 +456,7 @@ unsafe extern "C" fn on_backward<O: DeviceOp>(
             // SAFETY: a tensor of C++'s, of which this makes another handle.
             .map(|&g| (!g.is_null()).then(|| plain(&unsafe { Tensor::clone_from_ptr(g) }.to_kind(kind))))
             .collect();
-        // A call on none of whose results anything depends has no gradients.
+        // A call has gradients only if the loss depends on one of its results.
         let mut given = dy.iter();
         let concerned: Vec<bool> = done
             .iter()

@@ -5,8 +5,8 @@ use std::ptr::null_mut;
 
 use crate::numeric::pool::{Line, borrow, give_back};
 
-/// Memory of at least so many bytes: the block, which [`mmiln_give_back`] takes, and in `data` where it begins; null
-/// if there is no memory.
+/// Memory of at least so many bytes: returns the block, which [`mmiln_give_back`] takes back, and writes its address to
+/// `data`; null if there is no memory.
 ///
 /// # Safety
 /// `data` is good for writing a pointer.
@@ -19,7 +19,7 @@ unsafe extern "C" fn mmiln_borrow(bytes: usize, data: *mut *mut c_void) -> *mut 
 }
 
 /// # Safety
-/// `block` is of [`mmiln_borrow`] and given back once; nothing uses its memory any more.
+/// `block` comes from [`mmiln_borrow`] and is given back once; nothing uses its memory any more.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mmiln_give_back(block: *mut c_void) {
     // SAFETY: made by `mmiln_borrow`, as the caller says.

@@ -1,9 +1,9 @@
-//! The operations that the model is made of. One that runs on the CPU alone is a file: contract, shapes, source
-//! equation, forward and backward. One with CUDA kernels is a folder: the same in `mod.rs`, the kernels in `cuda.cu`,
-//! how they are launched in `cuda.rs`.
+//! The operations of the model. One that runs on the CPU alone is a file: contract, shapes, source equation, forward
+//! and backward. One with CUDA kernels is a folder: the same in `mod.rs`, the kernels in `cuda.cu`, their launches in
+//! `cuda.rs`.
 //!
-//! Ops know packed frames and layouts, never models. Each takes several calls at once where the model has
-//! streams that do not depend on each other.
+//! Ops work on packed frames and layouts and know nothing of models. Those that the model runs on independent streams
+//! take several calls at once.
 
 pub mod adam;
 pub mod attention;

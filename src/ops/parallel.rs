@@ -1,20 +1,20 @@
-//! How many threads kernels use: as many as torch is set to. What the threads do is in [`crate::numeric::parallel`].
+//! How many threads kernels use: as many as torch is set to. The threads themselves are in [`crate::numeric::parallel`].
 
 use std::cell::Cell;
 
 use crate::numeric::parallel::with_threads;
 pub use crate::numeric::parallel::{PANIC_IS_CAUGHT, both, each, each_of};
 
-/// Elements below which an operation is not worth waking another thread for.
+/// An operation on fewer elements than this runs on one thread: waking another costs more than it gains.
 const SMALL: usize = 1 << 14;
 
 thread_local! {
-    /// Threads of the kernels that this thread calls, where libtorch itself is held to one.
+    /// Threads of the kernels that this thread calls, while libtorch itself is limited to one.
     static THREADS: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
-/// Runs `f`, all of whose heavy work is in kernels, with libtorch on one thread: its own threads, once woken,
-/// keep their cores busy waiting for more, which the kernels' threads would have to share.
+/// Runs `f`, whose heavy work is all in kernels, with libtorch on one thread: libtorch's own threads, once woken, wait
+/// for more work in a busy loop and take cores from the kernels' threads.
 pub fn kernels_alone<R>(f: impl FnOnce() -> R) -> R {
     struct Restore(i32, Option<usize>);
     impl Drop for Restore {

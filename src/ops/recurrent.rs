@@ -1,7 +1,7 @@
-//! What the scans of LSTM and GRU share.
+//! Code that the scans of LSTM and GRU share.
 //!
 //! A scan runs a few utterances of similar length side by side, so that each recurrent weight that is read
-//! serves all of them. What is computed of their frames is used while it is in the cache.
+//! serves all of them, and the products of their frames are used while they are in the cache.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use crate::ragged::Layout;
 /// Utterances that one scan runs side by side.
 pub const SIDE_BY_SIDE: usize = 4;
 
-/// Sums of the weights' gradients at most, each over the utterances of some groups.
+/// The most partial sums of the weights' gradients, each over the utterances of some groups.
 const PARTS: usize = 4;
 
 /// A few utterances, longest first.
@@ -26,7 +26,7 @@ impl<'a> Group<'a> {
         layout.longest_first.chunks(SIDE_BY_SIDE).map(|members| Self { layout, members }).collect()
     }
 
-    /// The groups dealt out into parts of about equal work.
+    /// The groups in parts of about equal work.
     pub fn parts(layout: &'a Layout) -> Vec<Vec<Self>> {
         let all = Self::all(layout);
         let count = PARTS.min(all.len());
@@ -46,7 +46,7 @@ impl<'a> Group<'a> {
         self.own(self.size())
     }
 
-    /// How many utterances have a frame at step `t`: the first ones.
+    /// How many utterances have a frame at step `t`; these are the first ones.
     pub fn running(&self, t: usize) -> usize {
         (0..self.members.len()).take_while(|&m| self.length(m) > t).count()
     }
@@ -66,7 +66,7 @@ impl<'a> Group<'a> {
         first..first + length
     }
 
-    /// Where a member's rows begin in a buffer of the group's own, one member after the other.
+    /// The first row of a member in a buffer that has the group's members one after the other.
     pub fn own(&self, member: usize) -> usize {
         (0..member).map(|m| self.length(m)).sum()
     }

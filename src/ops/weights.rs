@@ -1,21 +1,21 @@
-//! Parameters as operations take them.
+//! The parameters of operations.
 
 use tch::Tensor;
 
 use super::autograd::Input;
 
-/// A parameter, and where its gradients are summed up; `None` for one that is not trained, and for a user's
-/// tensor, whose gradient is returned.
+/// A parameter and the tensor in which its gradients are summed up; `None` for one that is not trained, and for a
+/// user's tensor, whose gradient is returned.
 #[derive(Debug)]
 pub struct Weight {
     pub value: Tensor,
     pub grad: Option<Tensor>,
-    /// A copy in bfloat16, where products of wide maps are to be in bfloat16.
+    /// A copy in bfloat16, if wide maps are to be computed in that.
     pub half: Option<Tensor>,
 }
 
 impl Weight {
-    /// A tensor of a user's.
+    /// A user's tensor.
     pub fn of(value: Tensor) -> Self {
         Self { value, grad: None, half: None }
     }

@@ -1,4 +1,4 @@
-//! `_core.Batch`: torch tensors in, packed frames kept.
+//! `_core.Batch`: takes torch tensors and keeps packed frames.
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -70,7 +70,7 @@ impl PyBatch {
         self.0.size
     }
 
-    /// On the CPU: copies of what is packed, by name.
+    /// On the CPU: copies of the packed tensors by name.
     fn parts(&self, py: Python<'_>) -> PyResult<Py<PyDict>> {
         let parts = entry::run(py, || Ok(self.0.parts()))?;
         let dict = PyDict::new(py);
@@ -80,7 +80,7 @@ impl PyBatch {
         Ok(dict.unbind())
     }
 
-    /// Batches of which this is equal are of the same shapes.
+    /// Equal for two batches whose tensors have the same shapes.
     fn shapes(&self) -> Vec<i64> {
         self.0.shapes()
     }
@@ -90,7 +90,7 @@ impl PyBatch {
         entry::run(py, || self.0.copy().map(Self).ok_or_else(on_the_cpu))
     }
 
-    /// On a device: takes over the tensors of a batch of the same shapes.
+    /// On a device: copies the tensors of a batch of the same shapes.
     fn copy_from(&mut self, py: Python<'_>, other: &Self) -> PyResult<()> {
         entry::run(py, || {
             if self.0.shapes() != other.0.shapes() {

@@ -29,7 +29,7 @@ pub struct Core {
     holder: AtomicU32,
 }
 
-/// How long a thread may take from having the lock to saying so.
+/// How long a thread may take to note itself as the holder after it has taken the lock.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A tensor, or one tensor an utterance.
@@ -134,7 +134,7 @@ impl Core {
         entry::run(py, || Ok(PyTensor(self.lock()?.train_step(&batch.0)?)))
     }
 
-    /// The three parts of a step by themselves: what the host does before, the launches, what it counts after.
+    /// The three parts of a step: the host's work before, the launches, the host's counting after.
     fn prepare_step(&self, py: Python<'_>, batch: &PyBatch) -> PyResult<()> {
         entry::run(py, || self.lock()?.prepare_step(&batch.0))
     }
@@ -147,7 +147,7 @@ impl Core {
         entry::run(py, || self.lock()?.finish_step())
     }
 
-    /// A step that several processes share, in its parts: see `train/round.rs`.
+    /// The parts of a step that several processes share: see `train/round.rs`.
     fn round_forward(&self, py: Python<'_>, batch: &PyBatch, place: u32) -> PyResult<Option<PyTensor>> {
         entry::run(py, || Ok(self.lock()?.round_forward(&batch.0, place)?.map(PyTensor)))
     }
@@ -203,7 +203,7 @@ impl Core {
         entry::run(py, || self.lock()?.last_of_window())
     }
 
-    /// Why launches of steps can't be captured and repeated.
+    /// Why the launches of steps can't be captured and repeated; `None` where they can.
     fn not_capturable(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
         entry::run(py, || Ok(self.lock()?.not_capturable()))
     }
@@ -225,7 +225,7 @@ impl Core {
         entry::run(py, || self.lock()?.restore_best())
     }
 
-    /// All that the run depends on: tensors by name, and its counters as JSON.
+    /// The whole state of the run: tensors by name, and its counters as JSON.
     fn training_state<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyDict>, String)> {
         let (state, counters) = entry::run(py, || {
             let (state, counters) = self.lock()?.training_state()?;
@@ -234,7 +234,7 @@ impl Core {
         Ok((tensor_dict(py, state)?, counters))
     }
 
-    /// Puts a run that was just started where `training_state` was taken.
+    /// Continues a run that was just started from where `training_state` was taken.
     fn load_training_state(
         &self,
         py: Python<'_>,
@@ -275,12 +275,12 @@ impl Core {
 }
 
 impl Core {
-    /// Waits for its turn. A call that panicked left the trainer whole: weights change in the last stage of a step
-    /// only.
+    /// Waits for the lock. A call that panicked left the trainer whole: weights change only in the last stage of a
+    /// step.
     ///
     /// # Errors
-    /// [`Error::State`] in a process that was forked while another thread had the lock, which is not there to give
-    /// it back.
+    /// [`Error::State`] in a process that was forked while another thread had the lock: that thread is not there to
+    /// release it.
     fn lock(&self) -> Result<MutexGuard<'_, Trainer>> {
         let (process, started) = (std::process::id(), Instant::now());
         let guard = loop {
@@ -290,7 +290,7 @@ impl Core {
                 Err(TryLockError::WouldBlock) if self.holder.load(Ordering::Relaxed) == process => {
                     break self.trainer.lock().unwrap_or_else(PoisonError::into_inner);
                 }
-                // Either that, or a thread of this process has taken it just now and not said so yet.
+                // Either that, or a thread of this process has taken it just now and not noted it yet.
                 Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
             }
             if started.elapsed() > PATIENCE {

@@ -1,4 +1,5 @@
-//! The one way from Python into the core: neutral torch, release the GIL, stop panics, map errors.
+//! The one way from Python into the core: it makes torch's state neutral, releases the GIL, stops panics and maps
+//! errors.
 
 use std::any::Any;
 use std::ffi::c_void;
@@ -32,8 +33,8 @@ pub fn run<T: Send>(py: Python<'_>, f: impl FnOnce() -> Result<T> + Send) -> PyR
     })
 }
 
-/// Gradients on, inference mode and autocast off, on this thread as long as this lasts. Not by way of Python,
-/// where Ctrl-C could come in between.
+/// While this lives, gradients are on, and inference mode and autocast are off, on this thread. Set in C++, as in
+/// Python Ctrl-C could come in between.
 struct Neutral(*mut c_void);
 
 impl Neutral {
@@ -56,7 +57,7 @@ unsafe extern "C" {
     fn mmiln_neutral_leave(neutral: *mut c_void);
 }
 
-/// The same in the caller's own state of torch, whose gradient mode decides whether there is a graph.
+/// [`run`] in the caller's own state of torch, whose gradient mode decides whether there is a graph.
 pub fn run_as_is<T: Send>(py: Python<'_>, f: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
     let outcome = py.allow_threads(|| {
         let outer = PANIC_IS_CAUGHT.replace(true);
@@ -113,8 +114,8 @@ fn explain(py: Python<'_>, panic: Box<dyn Any + Send>) -> PyErr {
     }
 }
 
-/// The fault that a text tells of. An exception of C++ reaches Rust as a text: those that libtorch throws, and faults
-/// of ours in a backward pass, which libtorch's engine runs. The numbers' own crate knows no faults either.
+/// The fault that a text describes. A C++ exception reaches Rust as a text: those that libtorch throws, and our own
+/// faults in a backward pass, which libtorch's engine runs. `crates/numeric` panics with a text, too.
 fn fault_in(text: &str) -> Option<Fault> {
     if text.contains("out of memory") || text.contains("can't allocate memory") {
         Some(Fault::Memory(text.to_owned()))

@@ -1,4 +1,4 @@
-//! The operations by themselves, for `mmiln.functional`: users' tensors in, checked, results in their graph.
+//! The operations for `mmiln.functional`: they check users' tensors and return results that join their graph.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 // Checks
 
-/// Refuses tensors that the kernels can't read: of another kind than the first, or on another device.
+/// Refuses tensors that the kernels can't read together: of another kind than the first, or on another device.
 fn check_kinds(tensors: &[(&str, &Tensor)]) -> Result<()> {
     let (first, kind, device) = (tensors[0].0, tensors[0].1.kind(), tensors[0].1.device());
     for (name, tensor) in tensors {
@@ -125,7 +125,7 @@ fn frames(name: &str, tensor: &Tensor) -> Result<[i64; 2]> {
     Ok([rows, width])
 }
 
-/// Rows that belong together.
+/// Packed frames of a single utterance.
 fn one_utterance(rows: PyTensor, count: i64) -> Ragged {
     Ragged { frames: rows.0, layout: Arc::new(Layout::new(vec![count])) }
 }
@@ -495,13 +495,13 @@ fn ulgm_labels(
         check_shape("old", &old, &[rows], "(R,)")?;
         check_shape("features", &features, &[rows, -1], "(R, dim)")?;
         check_shape("features_m", &features_m, &[rows, -1], "(R, dim)")?;
-        for (name, centre, of) in [
+        for (name, centre, features) in [
             ("positive", &positive, &features),
             ("negative", &negative, &features),
             ("positive_m", &positive_m, &features_m),
             ("negative_m", &negative_m, &features_m),
         ] {
-            check_shape(name, centre, &[of.size()[1]], "(dim,)")?;
+            check_shape(name, centre, &[features.size()[1]], "(dim,)")?;
         }
         let _no_grad = tch::no_grad_guard();
         let own = [features, positive, negative].map(|x| plain(&x));
@@ -516,7 +516,7 @@ fn ulgm_labels(
     })
 }
 
-/// Features, positive and negative centre of one modality and of all; `labels` become the new ones.
+/// `own` and `multimodal` are features, positive and negative centre; overwrites `labels` with the new ones.
 fn relabel_in_place<T: Real + Element>(
     labels: &mut Tensor,
     y_m: &Tensor,

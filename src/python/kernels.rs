@@ -1,4 +1,4 @@
-//! The CUDA kernels, for tests: compiled for a card that need not be there, run on the CPU.
+//! The CUDA kernels for tests: compiled for a card that need not be present, or run on the CPU.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(emulate_kernels, module)?)
 }
 
-/// What CUDA's assembler says of each file of kernels, compiled for a compute capability such as 90.
+/// The CUDA assembler's report on each file of kernels, compiled for a compute capability such as 90.
 #[pyfunction]
 fn compile_kernels(py: Python<'_>, capability: u32, dtype: &str) -> PyResult<Vec<(&'static str, String)>> {
     entry::run_as_is(py, || {
@@ -28,7 +28,7 @@ fn compile_kernels(py: Python<'_>, capability: u32, dtype: &str) -> PyResult<Vec
     })
 }
 
-/// Sends every operation to the kernels for CUDA, compiled for the CPU into a folder, or back with `None`.
+/// Sends every operation to the CUDA kernels that were compiled for the CPU into `folder`; `None` undoes it.
 #[pyfunction]
 fn emulate_kernels(py: Python<'_>, folder: Option<PathBuf>) -> PyResult<()> {
     entry::run_as_is(py, || {

@@ -1,4 +1,4 @@
-//! The bindings: owned inputs in, the GIL released, errors mapped. No arithmetic.
+//! The bindings: they take owned inputs, release the GIL and map errors. No arithmetic.
 
 mod batch;
 mod core;
@@ -46,7 +46,7 @@ fn check_config(py: Python<'_>, model: &str, train: &str) -> PyResult<()> {
     })
 }
 
-/// The measures of [`metrics`] by name, of two arrays of one length, not empty.
+/// The measures of [`metrics`] by name, of two arrays of equal length, not empty.
 #[pyfunction]
 fn metrics_of(
     truth: PyReadonlyArray1<f64>,

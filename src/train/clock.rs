@@ -1,14 +1,14 @@
-//! What changes from one training step to the next beside the batch, where kernels on a device read it: a graph
-//! of launches that was captured once serves all steps. And what they say back: which step was not finite.
+//! The numbers besides the batch that change from step to step, where kernels on a device read them, so that one
+//! captured graph of launches serves all steps; and the first step that the kernels found not to be finite.
 
 use tch::{Device, Kind, Tensor};
 
 use crate::device::{Pointer, to_device};
 use crate::rng::Key;
 
-/// Of one step: dropout's key, the epoch from 1, the optimiser's step from 1, the step itself from 1; and the last
-/// two of the first step that was not finite, zero where all were. [`crate::ops::finite::cuda::note`] reads and
-/// writes them.
+/// Holds, for one step, dropout's key, the epoch, the optimiser's step and the step, each from 1; then the step and
+/// the optimiser's step of the first one that was not finite, zero while all were.
+/// [`crate::ops::finite::cuda::note`] reads and writes them.
 pub struct Clock(Tensor);
 
 const PLACES: i64 = 6;
@@ -29,7 +29,7 @@ impl Clock {
         Self(Tensor::zeros([PLACES], (Kind::Int64, device)))
     }
 
-    /// Sets them for what is launched from now on.
+    /// Sets the numbers for kernels that are launched from now on.
     pub fn set(&self, key: u64, epoch: i64, optimizer_step: i64, step: i64) {
         let now = Tensor::from_slice(&[key.cast_signed(), epoch, optimizer_step, step]);
         self.0.narrow(0, 0, FAULT as i64).copy_(&to_device(&now, self.0.device()));
@@ -50,12 +50,12 @@ impl Clock {
         self.at(OPTIMIZER_STEP)
     }
 
-    /// All of them, for the kernel that looks for what is not finite.
+    /// All numbers, for the kernel that looks for losses and gradients that are not finite.
     pub fn all(&self) -> Pointer {
         self.at(0)
     }
 
-    /// Not zero once a step was not finite, whose and whose followers' changes are not to be made.
+    /// Not zero once a step was not finite: neither that step nor later ones may change the state.
     pub fn fault(&self) -> Pointer {
         self.at(FAULT)
     }

@@ -23,7 +23,7 @@ use crate::ulgm::{Shape, Ulgm};
 use clock::Clock;
 use optimizer::Optimizer;
 
-/// How far a label may lie outside the bound: what rounding to float32 and back can do, amply.
+/// How far a label may lie outside the bound: more than rounding to float32 and back can move it.
 const LABEL_SLACK: f64 = 1e-4;
 
 /// A model, its weights, and the current or last training run.
@@ -35,7 +35,7 @@ pub struct Trainer {
     run: Option<Run>,
 }
 
-/// What a training run keeps between steps.
+/// The state of a training run between steps.
 pub struct Run {
     config: TrainConfig,
     optimizer: Optimizer,
@@ -48,8 +48,8 @@ pub struct Run {
     pending: i64,
     best: Option<Tensor>,
     clock: Clock,
-    /// Where several processes train, of a round under way: which of its micro-batches is this process's, from
-    /// 0, and that itself.
+    /// In a round that several processes share: the place of this process's micro-batch, from 0, and that
+    /// micro-batch.
     place: u32,
     share: Option<Share>,
 }
@@ -224,8 +224,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// Labels of a batch and the pseudo-labels that go with them: those of the run for samples that it has
-    /// seen, else the labels themselves.
+    /// Labels of a batch and its pseudo-labels: those of the run for samples that it has seen, else the labels.
     fn targets(&self, batch: &Batch) -> Result<(Tensor, BTreeMap<Modality, Tensor>)> {
         let y_m = self.check_labels(batch)?.values.shallow_clone();
         let ulgm = self.run.as_ref().and_then(|run| run.ulgm.as_ref());

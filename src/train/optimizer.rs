@@ -20,8 +20,8 @@ impl Optimizer {
         Self { first: params.grad.zeros_like(), second: params.grad.zeros_like(), steps: 0 }
     }
 
-    /// The next step, on the gradients that `window` micro-batches accumulated, which it clears. On a device the
-    /// number of the step is the clock's.
+    /// Takes the next step, on the gradients that `window` micro-batches accumulated, and clears them. On a device
+    /// the number of the step is read from the clock.
     pub fn step(&self, params: &mut Params, window: i64, config: &TrainConfig, clock: &Clock) {
         let scale = match config.accumulate_mode {
             AccumulateMode::Sum => 1.0,

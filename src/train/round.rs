@@ -1,6 +1,6 @@
-//! A step that several processes share. The micro-batches that they work on at a time are a round; each process
-//! has one of them, or none at the end of an epoch. What goes from one to the others is handed out and taken in
-//! here; `mmiln/training/parallel.py` carries it. All of them hold the same weights, moments and pseudo-labels.
+//! A step that several processes share. The micro-batches that they compute at the same time are a round; each
+//! process has one of them, or none at the end of an epoch. Methods here return the data that the others need and
+//! take theirs; `mmiln/training/parallel.py` exchanges them. All hold the same weights, moments and pseudo-labels.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +14,11 @@ use crate::model::{Target, Wanted};
 use crate::rng::Noise;
 use crate::ulgm::Step;
 
-/// What the other processes' losses read of a micro-batch.
+/// The data of all micro-batches of a round that the losses of one of them read.
 pub struct Others<'a> {
     /// Control vectors of the whole round, `(N, n d)`.
     pub controls: &'a Tensor,
-    /// The row at which this micro-batch's begin.
+    /// The first row that is this micro-batch's.
     pub start: i64,
 }
 
@@ -39,9 +39,9 @@ impl Trainer {
         Ok(controls)
     }
 
-    /// Losses and gradients of the micro-batch of [`Trainer::round_forward`]. With the control vectors of the
-    /// `others`, those of similarity and difference are of the whole round, and the task's counts by its
-    /// utterances: the gradients of all processes add up to those of the round as one batch.
+    /// Losses and gradients of the micro-batch of [`Trainer::round_forward`]. With the control vectors of `others`,
+    /// similarity and difference are those of the whole round, and the task loss is weighted by the micro-batch's
+    /// share of the utterances: the gradients of all processes add up to those of the round as one batch.
     ///
     /// Returns [`Losses::values`], and what [`Trainer::relabel`] needs: labels and features,
     /// `(B, 1 + dims)`, where pseudo-labels are kept.
@@ -59,15 +59,15 @@ impl Trainer {
                 losses.values
             }
             Some(Others { controls, start }) => {
-                let among = Controls::of(&forward).among(controls, *start);
+                let round = Controls::of(&forward).among(controls, *start);
                 let part = y_m.size()[0] as f64 / controls.size()[0] as f64;
-                let counted = Losses::shared(&forward, &among, &y_m, &pseudo, config, part);
-                let total = &counted.total * part;
-                self.descend(&counted, &total)?;
-                counted.values
+                let losses = Losses::shared(&forward, &round, &y_m, &pseudo, config, part);
+                let total = &losses.total * part;
+                self.descend(&losses, &total)?;
+                losses.values
             }
         };
-        self.heed_the_device()?;
+        self.check_device()?;
         let _no_grad = tch::no_grad_guard();
         let rows = self.keeps_pseudo_labels().then(|| {
             let features = forward.features().into_values().map(Tensor::detach);
@@ -77,8 +77,8 @@ impl Trainer {
         Ok((values, rows))
     }
 
-    /// On a device: waits to hear whether the gradients were finite, as the other processes must know.
-    fn heed_the_device(&mut self) -> Result<()> {
+    /// On a device: waits for the gradients, to know whether they are finite: all processes must stop alike.
+    fn check_device(&mut self) -> Result<()> {
         if crate::device::runs_on(self.device) && self.run_mut()?.clock.take_fault().is_some() {
             self.drop_window()?;
             return Err(Error::NonFinite("the loss or a gradient of this batch is not finite.".into()));
@@ -117,8 +117,8 @@ impl Trainer {
         Ok(())
     }
 
-    /// Counts the micro-batches of a round; whether the window is full of as many as `window`, of which the
-    /// round was `worth` so many.
+    /// Counts the micro-batches of a round, `worth` of the `window` that an optimiser step needs; returns whether
+    /// the window is full.
     ///
     /// # Errors
     /// [`Error::State`] where no run was started.

@@ -1,4 +1,4 @@
-//! All that a training run depends on, by name, out and in again: what a checkpoint holds.
+//! The whole state of a training run by name, which a checkpoint holds: how it is copied out and put back.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::params::refused;
 use crate::ulgm::Ulgm;
 
-/// What a run counts.
+/// The counters of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Counters {
@@ -27,7 +27,7 @@ pub struct Counters {
 impl Counters {
     fn check(&self, accumulate: i64) -> Result<()> {
         let Self { epoch, step, pending, optimizer_steps } = *self;
-        let far = i32::MAX / 2; // leaves room to count on
+        let far = i32::MAX / 2; // so that later steps do not overflow
         if (0..far.into()).contains(&epoch)
             && step < far.cast_unsigned()
             && (0..accumulate).contains(&pending)
@@ -35,7 +35,7 @@ impl Counters {
         {
             return Ok(());
         }
-        Err(Error::State(format!("no run of accumulate={accumulate} comes to {self:?}")))
+        Err(Error::State(format!("no run with accumulate={accumulate} reaches {self:?}")))
     }
 }
 
@@ -61,10 +61,12 @@ impl Trainer {
         Ok((state, Counters { epoch, step, pending, optimizer_steps: run.optimizer.steps }))
     }
 
-    /// Puts a run that was just started where [`Trainer::training_state`] was taken; all of it or nothing.
+    /// Continues a run that was just started from where [`Trainer::training_state`] was taken; on an error, nothing
+    /// is changed.
     ///
     /// # Errors
-    /// [`Error::State`] where no run was started or the counters are of none, [`Error::Weights`] that lists what does not fit.
+    /// [`Error::State`] where no run was started or no run reaches these counters, [`Error::Weights`] that lists
+    /// what does not fit.
     pub fn load_training_state(
         &mut self,
         state: &BTreeMap<String, Tensor>,
@@ -90,7 +92,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// Where every tensor that a run depends on lies.
+    /// Views of every tensor that a run depends on, by name.
     fn places(&self, run: &Run) -> Vec<(String, Tensor)> {
         let mut places: Vec<_> = self.by_name("weights.", &self.params.flat).collect();
         let flat = [
@@ -103,8 +105,8 @@ impl Trainer {
         places
     }
 
-    /// The parts of flat storage by parameter, of those that it reaches: gradients and moments end with the
-    /// trained ones.
+    /// Views of flat storage by parameter. Gradients and moments exist for the trained parameters only, which come
+    /// first.
     fn by_name<'a>(
         &'a self,
         prefix: &'a str,
@@ -136,7 +138,7 @@ fn check(places: &[(String, Tensor)], state: &BTreeMap<String, Tensor>) -> Resul
             Some(_) => {}
         }
     }
-    let known = |name: &String| places.iter().any(|(place, _)| place == name);
-    faults.extend(state.keys().filter(|name| !known(name)).map(|name| format!("unexpected: {name}")));
+    let is_known = |name: &String| places.iter().any(|(place, _)| place == name);
+    faults.extend(state.keys().filter(|name| !is_known(name)).map(|name| format!("unexpected: {name}")));
     if faults.is_empty() { Ok(()) } else { Err(refused("this state of training does", faults)) }
 }

@@ -26,8 +26,8 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::State`] before an epoch has begun, [`Error::Batch`] where the batch can't be used,
-    /// [`Error::NonFinite`] for a loss or a gradient that is not finite: weights and pseudo-labels are as before
-    /// then, and so are accumulated gradients where it was the loss. On a device nobody waits to hear of it; ask
+    /// [`Error::NonFinite`] for a loss or a gradient that is not finite: weights and pseudo-labels then do not
+    /// change, nor, if it was the loss, do accumulated gradients. A device does not report this at once: call
     /// [`Trainer::undone_steps`] from time to time.
     pub fn train_step(&mut self, batch: &Batch) -> Result<Tensor> {
         self.prepare_step(batch)?;
@@ -36,7 +36,7 @@ impl Trainer {
         Ok(losses)
     }
 
-    /// What the host does before a step: checks, and the clock that the device's kernels read.
+    /// The host's work before a step: it checks the batch and sets the clock that the device's kernels read.
     ///
     /// # Errors
     /// As [`Trainer::train_step`].
@@ -58,8 +58,8 @@ impl Trainer {
         Ok(())
     }
 
-    /// The step itself. On a device nothing but launches, which may be captured and repeated for batches of the
-    /// same shapes, as long as [`Trainer::last_of_window`] says the same.
+    /// The step itself. On a device it only launches kernels, which may be captured and repeated for batches of the
+    /// same shapes, as long as [`Trainer::last_of_window`] returns the same.
     ///
     /// # Errors
     /// [`Error::NonFinite`] as [`Trainer::train_step`]; [`Error::State`] where no run was started.
@@ -97,7 +97,7 @@ impl Trainer {
         Ok(if on_device { run.clock.key() } else { Key::Value(run.dropout_key()) })
     }
 
-    /// Adds the gradients of `total`, which `losses` tell of, to those of the window. A device only notes
+    /// Adds the gradients of `total`, the scalar behind `losses`, to those of the window. On a device the clock notes
     /// whether all were finite.
     ///
     /// # Errors
@@ -141,7 +141,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// What the host counts after a step.
+    /// The host's work after a step: it counts.
     ///
     /// # Errors
     /// [`Error::State`] where no run was started.
@@ -171,7 +171,7 @@ impl Trainer {
     }
 
     /// On a device: how many of the last steps were not applied, as the loss or a gradient of the first of them was
-    /// not finite. The run is as before that one from now on, but that what its window had gathered is dropped.
+    /// not finite. The run continues as before that step, except that the gradients of its window are dropped.
     ///
     /// # Errors
     /// [`Error::State`] where no run was started.
@@ -216,7 +216,7 @@ impl Run {
         self.pending + 1 == self.config.accumulate
     }
 
-    /// Of several processes each has the key that one alone would have for its micro-batch.
+    /// With several processes, each uses the key that a single process would use for its micro-batch.
     fn dropout_key(&self) -> u64 {
         step_key(self.config.seed, self.step + self.place)
     }

@@ -1,4 +1,4 @@
-// A kernel that lacks a barrier: the proof that the checks would find one.
+// A kernel that lacks a barrier, to prove that the checks find that.
 #include "common.cuh"
 
 struct Reverse {

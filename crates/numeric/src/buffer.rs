@@ -1,4 +1,4 @@
-//! Memory of the kernels: slices that several threads fill, working memory that is used again.
+//! The kernels' memory: slices that several threads fill, and working memory that is reused.
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -9,11 +9,11 @@ use pulp::bytemuck::{cast_slice, cast_slice_mut};
 use super::number::Number;
 use super::pool::{self, Line};
 
-/// One slice of which several threads write parts, each its own.
+/// A slice in which several threads write, each to parts of its own.
 ///
-/// It holds the only borrow of the slice, and checks that parts lie within it. That no two parts overlap is what
-/// the caller of [`Shared::part`] promises, and whoever writes to a [`Shared::pointer`]. Usually the number that
-/// [`super::parallel::each`] hands out says which part is whose, as it hands out each number once.
+/// It holds the only borrow of the slice, and checks that parts lie within it. The caller of [`Shared::part`]
+/// promises that no two parts overlap, as does whoever writes to a [`Shared::pointer`]. Usually the part follows
+/// from the number that [`super::parallel::each`] passes to its closure, as it passes each number once.
 pub struct Shared<'a, T> {
     data: *mut T,
     len: usize,
@@ -36,10 +36,10 @@ impl<'a, T> Shared<'a, T> {
         self.len == 0
     }
 
-    /// Where element `start` stands, good for `len` elements as long as nobody else uses one of them.
+    /// The address of element `start`, good for `len` elements as long as nobody else uses one of them.
     ///
     /// # Panics
-    /// Where the slice ends before.
+    /// Where the slice ends before those.
     pub fn pointer(&self, start: usize, len: usize) -> *mut T {
         let fits = start <= self.len && len <= self.len - start;
         assert!(fits, "elements {start} + {len} of {}", self.len);
@@ -49,11 +49,11 @@ impl<'a, T> Shared<'a, T> {
     /// `len` elements from `start` on.
     ///
     /// # Panics
-    /// Where the slice ends before.
+    /// Where the slice ends before those.
     ///
     /// # Safety
     /// As long as the part lives, none of its elements may be in another part, or be used by a pointer.
-    #[allow(clippy::mut_from_ref)] // what `unsafe` is for here
+    #[allow(clippy::mut_from_ref)] // the reason why this is `unsafe`
     pub unsafe fn part(&self, start: usize, len: usize) -> &mut [T] {
         // SAFETY: `pointer` checks that it's within the slice, whose borrow lasts longer than `self`; the caller keeps
         // parts apart.
@@ -61,8 +61,8 @@ impl<'a, T> Shared<'a, T> {
     }
 }
 
-/// Bytes from which on working memory comes from the pool that the kernels' tensors share: threads that each
-/// kept their own would have to get new memory as often as work moves from one to another.
+/// Working memory of this many bytes or more comes from the pool of the kernels' tensors: if each thread kept its
+/// own, new memory would be needed whenever work moves from one thread to another.
 const LARGE: usize = 1 << 16;
 
 thread_local! {
@@ -78,7 +78,7 @@ pub struct Scratch<T: Number> {
 }
 
 impl<T: Number> Scratch<T> {
-    /// `len` elements that hold whatever was left in them.
+    /// `len` elements with values from earlier use.
     ///
     /// # Panics
     /// Where there is no memory.
@@ -97,7 +97,7 @@ impl<T: Number> Scratch<T> {
     }
 }
 
-/// The smallest block of this thread's that has so many lines, or a new one.
+/// The smallest block with enough lines that this thread keeps, or a new one.
 fn kept(lines: usize) -> Option<Vec<Line>> {
     KEPT.with_borrow_mut(|kept| {
         let fits = kept.iter().enumerate().filter(|(_, block)| block.len() >= lines);
@@ -112,7 +112,7 @@ impl<T: Number> Drop for Scratch<T> {
     fn drop(&mut self) {
         let lines = std::mem::take(&mut self.lines);
         if self.len * size_of::<T>() < LARGE {
-            // Where the thread is ending there is nothing to keep it for.
+            // This fails only where the thread is ending, which needs the memory no more.
             let _ = KEPT.try_with(|kept| kept.borrow_mut().push(lines));
         } else {
             pool::give_back(lines);

@@ -1,4 +1,4 @@
-//! What makes the crate's locks safe to fork with.
+//! Makes forking safe while threads use the crate's locks.
 //!
 //! A forked child has only the thread that forked. A lock that another thread held at that moment would stay
 //! locked in the child for ever, so the thread that forks takes the locks first, and gives them back after.
@@ -22,7 +22,7 @@ extern "C" fn after() {
     HELD.take();
 }
 
-/// Makes every later fork of this process safe, however often it's called.
+/// Makes every later fork of this process safe; may be called any number of times.
 ///
 /// # Panics
 /// Where the system has no memory to keep the handlers.

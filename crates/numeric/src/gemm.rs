@@ -9,9 +9,9 @@ use super::parallel;
 use super::real::Real;
 use crate::kernel;
 
-/// Multiplications below which a product is not cut.
+/// A product with fewer multiplications than this is not cut.
 const PIECE: usize = 1 << 17;
-/// Pieces at most: enough for a balanced load on a few cores, and fewer where each has to pack what it reads.
+/// The most pieces: enough for a balanced load on a few cores, but few, as each may have to pack its factors.
 const PIECES: usize = 16;
 const PIECES_PACKED: usize = 8;
 
@@ -31,15 +31,15 @@ fn pieces<T>(a: &Matrix<T>, b: &Matrix<T>) -> Vec<(Range<usize>, Range<usize>)> 
     }
 }
 
-/// C = A B on top of `start`, in rows side by side; then `finish` of elements that lie side by side and the
-/// place of the first.
+/// C = A B on top of `start`, contiguous; then calls `finish(first, elements)` on runs of adjacent elements, from
+/// place `first` on.
 pub fn multiply_then<T: Real>(
     (a, b): (Matrix<T>, Matrix<T>),
     c: &mut [T],
     start: Start<T>,
     finish: impl Fn(usize, &mut [T]) + Sync,
 ) {
-    // What every piece reads is laid out once; where the result is small that does not pay.
+    // Every piece reads B, which is therefore laid out once, unless the result is too small for that to pay.
     let laid_out = (b.is_narrow() && (b.column_stride != 1 || a.rows > b.rows)).then(|| LaidOut::of(b));
     let b = laid_out.as_ref().map_or(b, LaidOut::view);
     let pieces = pieces(&a, &b);
@@ -63,7 +63,7 @@ pub fn multiply_then<T: Real>(
     });
 }
 
-/// C = A B on top of `start`, in rows side by side.
+/// C = A B on top of `start`, contiguous.
 pub fn parallel_multiply<T: Real>(a: Matrix<T>, b: Matrix<T>, c: &mut [T], start: Start<T>) {
     multiply_then((a, b), c, start, |_, _| {});
 }
@@ -76,7 +76,7 @@ pub fn column_sums<T: Real>(x: &Matrix<T>, sums: &mut [T]) {
 }
 
 kernel! {
-    /// The same on the calling thread alone.
+    /// [`column_sums`] on the calling thread alone.
     pub fn add_rows<'a, T>(simd; x: Matrix<'a, T>, sums: &'a mut [T]) {
         for w in windows::<S, T>(simd, x.columns) {
             let mut sum = w.read(sums);

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use pulp::Arch;
 
-/// The instruction set in use: the best that the machine has, or less by `MMILN_SIMD=avx2` or `scalar`.
+/// The instruction set in use: the best that the machine has, or a lesser one by `MMILN_SIMD=avx2` or `scalar`.
 #[inline]
 pub fn arch() -> Arch {
     static ARCH: OnceLock<Arch> = OnceLock::new();
@@ -17,8 +17,8 @@ pub fn arch() -> Arch {
 }
 
 /// `kernel! { pub fn name<'a, T>(simd; x: &'a [T]) { ... } }` defines `name`, whose body is compiled for
-/// AVX-512, for AVX2 and for any machine. In the body `S` is the instruction set and `simd` its token;
-/// functions that it calls take part where they are `#[inline(always)]`.
+/// AVX-512, for AVX2 and for any machine. In the body `S` is the instruction set and `simd` its token. Functions that
+/// the body calls are compiled for `S`, too, if they are `#[inline(always)]`.
 #[macro_export]
 macro_rules! kernel {
     ($(#[$meta:meta])* $vis:vis fn $name:ident<$($lifetime:lifetime,)* $t:ident>

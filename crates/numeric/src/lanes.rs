@@ -1,4 +1,4 @@
-//! Registers full of numbers that are written like one number, and the loops over rows that fill them.
+//! Vector registers with the operators of a single number, and loops over rows by registers.
 
 use std::marker::PhantomData;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
@@ -7,7 +7,7 @@ use pulp::Simd;
 
 use super::number::Number;
 
-/// As many numbers as one register of the instruction set `S` holds.
+/// One register of the instruction set `S`, full of numbers.
 #[derive(Clone, Copy)]
 pub struct Lanes<S: Simd, T: Number> {
     pub simd: S,
@@ -26,7 +26,7 @@ impl<S: Simd, T: Number> Lanes<S, T> {
         Self::new(simd, T::splat(simd, x))
     }
 
-    /// Another number in every lane.
+    /// The number `x`, the same in every lane.
     #[inline(always)]
     pub fn all(self, x: T) -> Self {
         Self::splat(self.simd, x)
@@ -73,7 +73,7 @@ impl<S: Simd, T: Number> Lanes<S, T> {
         sum
     }
 
-    /// Within the bounds; a NaN stays one.
+    /// Limited to the bounds; a NaN stays NaN.
     #[inline(always)]
     pub fn clamp(self, low: T, high: T) -> Self {
         self.max(self.all(low)).min(self.all(high))
@@ -111,14 +111,14 @@ impl<S: Simd, T: Number> AddAssign for Lanes<S, T> {
     }
 }
 
-/// Places of a row that one register takes: lanes beyond the row's end are zero when read and not written.
+/// The places of a row that one register covers: lanes beyond the row's end are zero when read, and not written.
 pub struct Window<S: Simd, T: Number> {
     simd: S,
     /// Elements of the whole row.
     width: usize,
     start: usize,
     end: usize,
-    /// Of the last places, where they are fewer than a register's.
+    /// The mask of the last places, if they are fewer than a register's lanes.
     mask: Option<T::Mask<S>>,
 }
 
@@ -151,7 +151,7 @@ impl<S: Simd, T: Number> Window<S, T> {
         }
     }
 
-    /// The places of `N` rows that stand one after the other.
+    /// The places of `N` rows that are one after the other in memory.
     #[inline(always)]
     pub fn read_rows<const N: usize>(&self, rows: &[T]) -> [Lanes<S, T>; N] {
         let mut lanes = [Lanes::splat(self.simd, T::ZERO); N];

@@ -1,12 +1,12 @@
-//! What the CPU's kernels are written in: numbers of two widths, vectors of three instruction sets, matrix
-//! products, working memory and threads. Knows neither Python nor libtorch.
+//! The numeric base of the CPU's kernels: numbers of two widths, vectors of three instruction sets, matrix products,
+//! working memory and threads. It depends neither on Python nor on libtorch.
 //!
 //! Each file uses only those above it:
 //!
 //! | file | what is in it |
 //! |---|---|
 //! | [`number`] | float32 and float64: arithmetic on one number and on a register full of them |
-//! | [`lanes`] | registers written like numbers, and loops over rows by registers |
+//! | [`lanes`] | registers with the operators of numbers, and loops over rows by registers |
 //! | [`real`] | exp, tanh, erf, sigmoid |
 //! | [`kernel`] | functions compiled once for each instruction set |
 //! | [`norm`] | sums, layer normalisation |
@@ -15,7 +15,7 @@
 //! | [`matrix`], [`product`] | strided matrices, and their products on one thread |
 //! | [`parallel`] | the threads |
 //! | [`gemm`] | large products, on several threads |
-//! | [`mind_forks`] | what makes the locks of all of these safe to fork with |
+//! | [`mind_forks`] | makes forking safe while threads use these locks |
 
 pub mod buffer;
 mod fork;
@@ -42,7 +42,7 @@ pub use product::{product, product_at};
 pub use pulp;
 pub use real::Real;
 
-/// Locks a mutex whose value stays whole where its holder panics.
+/// Locks a mutex whose value stays valid even if its holder panics.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,10 +1,10 @@
-//! Matrices of any strides, and their products outside kernels.
+//! Matrices with any strides, and their products outside kernels.
 
 use super::buffer::Scratch;
 use super::product::product_alone;
 use super::real::Real;
 
-/// Columns of a right-hand side up to which it is best used where it lies.
+/// The most columns of a right-hand side that products read in place, without packing it.
 const NARROW: usize = 256;
 
 /// A view of numbers as `(rows, columns)`.
@@ -18,7 +18,7 @@ pub struct Matrix<'a, T> {
 }
 
 impl<'a, T> Matrix<'a, T> {
-    /// Rows side by side in memory.
+    /// A contiguous matrix.
     pub fn new(data: &'a [T], rows: usize, columns: usize) -> Self {
         Self::strided(data, rows, columns, columns)
     }
@@ -45,19 +45,19 @@ impl<'a, T> Matrix<'a, T> {
         Self { data: &self.data[(first * self.row_stride).min(self.data.len())..], rows, ..self }
     }
 
-    /// `columns` columns from `first` on, of a matrix with rows side by side.
+    /// `columns` columns from `first` on, where the elements of a row are adjacent.
     pub fn columns(self, first: usize, columns: usize) -> Self {
         assert!(first + columns <= self.columns && self.column_stride == 1, "columns of a matrix");
         Self { data: &self.data[first.min(self.data.len())..], columns, ..self }
     }
 
-    /// The elements of a row that lie side by side.
+    /// A row whose elements are adjacent.
     pub fn row(&self, row: usize) -> &'a [T] {
         assert!(row < self.rows && self.column_stride == 1, "a row of a matrix");
         &self.data[row * self.row_stride..][..self.columns]
     }
 
-    /// Whether products need not pack it, if its rows are laid out side by side.
+    /// Whether products need not pack this right-hand side, if the elements of its rows are adjacent.
     pub fn is_narrow(&self) -> bool {
         self.columns <= NARROW
     }
@@ -74,7 +74,7 @@ impl<'a, T> Matrix<'a, T> {
     }
 }
 
-/// A copy of a matrix in rows that begin where cache lines do, which is how products read fastest.
+/// A copy of a matrix whose rows begin at cache lines, which products read fastest.
 pub struct LaidOut<T: Real> {
     data: Scratch<T>,
     rows: usize,
@@ -106,17 +106,17 @@ impl<T: Real> LaidOut<T> {
     }
 }
 
-/// What a product is added to.
+/// The matrix to which a product is added.
 #[derive(Clone, Copy)]
 pub enum Start<'a, T> {
     Zero,
-    /// What the result holds.
+    /// The previous content of the result.
     Itself,
-    /// The same row everywhere, a bias.
+    /// The same row for every row of the result: a bias.
     Row(&'a [T]),
 }
 
-/// C = A B on top of `start`; `c` holds rows of `stride` elements. On the calling thread alone.
+/// C = A B on top of `start`, on the calling thread alone; `c` holds rows of `stride` elements.
 pub fn multiply<T: Real>(a: Matrix<T>, b: Matrix<T>, c: &mut [T], stride: usize, start: Start<T>) {
     let (m, n) = (a.rows, b.columns);
     assert!(n <= stride || m == 1, "rows of the result do not overlap");
@@ -125,7 +125,7 @@ pub fn multiply<T: Real>(a: Matrix<T>, b: Matrix<T>, c: &mut [T], stride: usize,
     unsafe { multiply_at(a, b, c.as_mut_ptr(), stride, start) }
 }
 
-/// The same at a pointer.
+/// [`multiply`] with a pointer to the result.
 ///
 /// # Safety
 /// `c` is good for `a.rows` rows of `b.columns` elements, `stride` apart, that nothing else uses meanwhile.

@@ -6,7 +6,7 @@ use super::lanes::windows;
 use super::number::Number;
 use crate::kernel;
 
-/// Partial sums of a reduction: enough that they fill the widest vectors.
+/// Partial sums of a reduction: enough to fill the widest vectors.
 const LANES: usize = 16;
 
 /// The sum of `f` over the places below `count`, in [`LANES`] partial sums.
@@ -86,8 +86,8 @@ pub fn affine<T: Number>(normal: &[T], weight: &[T], bias: &[T], y: &mut [T]) {
     }
 }
 
-/// From the gradient `dy` of a normalised, scaled and shifted row to that of the row before, in `ds`; adds to
-/// the gradients of scale and shift. `normal` and `scale` are what [`normalize`] made.
+/// Writes the gradient of a row before normalisation, scale and shift to `ds`, from the gradient `dy` after those;
+/// adds to the gradients of scale and shift. `normal` and `scale` are the results of [`normalize`].
 #[inline(always)]
 pub fn normalize_backward<T: Number>(
     dy: &[T],

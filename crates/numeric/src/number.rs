@@ -9,7 +9,7 @@ use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssi
 use pulp::bytemuck::Pod;
 use pulp::{MemMask, Simd};
 
-/// A floating-point number. Methods generic over `S` belong into kernels compiled for `S`.
+/// A floating-point number. Call methods generic over `S` only in kernels compiled for `S`.
 pub trait Number:
     Pod
     + Default
@@ -30,7 +30,7 @@ pub trait Number:
 {
     const ZERO: Self;
     const ONE: Self;
-    /// A register full of numbers, which stand in memory one after the other.
+    /// A register full of numbers; its layout in memory is that of an array.
     type Vector<S: Simd>: Pod;
     /// One bit for each number of a register.
     type Mask<S: Simd>: Copy;
@@ -47,7 +47,7 @@ pub trait Number:
     fn mul_lanes<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
     fn div_lanes<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
     fn neg_lanes<S: Simd>(simd: S, a: Self::Vector<S>) -> Self::Vector<S>;
-    /// `yes` in lanes where a < b, else `no`; a NaN is less than nothing.
+    /// `yes` in lanes where a < b, else `no`, also where either is NaN.
     fn where_less<S: Simd>(
         simd: S,
         a: Self::Vector<S>,
@@ -55,17 +55,17 @@ pub trait Number:
         yes: Self::Vector<S>,
         no: Self::Vector<S>,
     ) -> Self::Vector<S>;
-    /// The mask of the first `count` numbers of a register, at most all.
+    /// The mask of the first `count` numbers of a register, or of all if `count` is larger.
     fn first<S: Simd>(simd: S, count: usize) -> Self::Mask<S>;
-    /// The numbers from `from` on that the mask has, zeros elsewhere. It costs an operation more than reading all.
+    /// Reads the numbers from `from` on that are in the mask, zeros elsewhere; one operation slower than reading all.
     ///
     /// # Safety
-    /// The pointer is good for reading what the mask has.
+    /// The pointer is good for reading the numbers that are in the mask.
     unsafe fn load<S: Simd>(simd: S, mask: Self::Mask<S>, from: *const Self) -> Self::Vector<S>;
-    /// Writes the numbers that the mask has.
+    /// Writes the numbers that are in the mask.
     ///
     /// # Safety
-    /// The pointer is good for writing what the mask has.
+    /// The pointer is good for writing the numbers that are in the mask.
     unsafe fn store<S: Simd>(simd: S, mask: Self::Mask<S>, to: *mut Self, x: Self::Vector<S>);
 
     /// How many numbers a register holds.
@@ -75,7 +75,7 @@ pub trait Number:
     }
 }
 
-/// [`Number`] for a type, given the names that `pulp` has for its vectors, masks and instructions.
+/// Implements [`Number`] for a type, by `pulp`'s names for its vectors, masks and instructions.
 macro_rules! number {
     ($number:ident, $vector:ident, $mask:ident, $count:ident; $splat:ident, $fma:ident, $add:ident, $sub:ident,
      $mul:ident, $div:ident, $neg:ident, $less:ident, $select:ident, $between:ident, $load:ident, $store:ident) => {

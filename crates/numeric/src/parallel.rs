@@ -3,9 +3,9 @@
 //! Work is always cut into the same pieces, whatever the number of threads, and partial sums are added in
 //! the order of the pieces: one thread and many give the same bits.
 //!
-//! A step has some seventy operations of less than a millisecond, so waking a thread for each would cost a
-//! good part of what it helps. The caller works itself and waits for no helper that has not begun; helpers,
-//! threads of a rayon pool, look out for the next job for a moment before they go back to sleep.
+//! A step has some seventy operations of less than a millisecond, so waking a thread for each would cost much of
+//! what that thread contributes. The caller works itself and does not wait for helpers that have not begun; helpers,
+//! threads of a rayon pool, look for the next job for a moment before they go back to sleep.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -20,13 +20,13 @@ use rayon::ThreadPool;
 use super::buffer::Shared;
 use crate::lock;
 
-/// How long a helper without work looks out for more.
+/// How long a helper without work looks for more before it sleeps.
 const LOOK_OUT: Duration = Duration::from_micros(200);
 
 thread_local! {
-    /// Whether the panic of a thread is caught at the entry point, so that it need not be printed.
+    /// Whether a panic of this thread is caught at the entry point, so that it need not be printed.
     pub static PANIC_IS_CAUGHT: Cell<bool> = const { Cell::new(false) };
-    /// Who helps with what this thread does.
+    /// The team that helps with this thread's jobs.
     static TEAM: RefCell<Option<Arc<Team>>> = const { RefCell::new(None) };
 }
 
@@ -46,13 +46,13 @@ pub(crate) type Teams = (u32, BTreeMap<usize, Arc<Team>>);
 /// The teams by number of threads, and the process that made them: threads do not survive a fork.
 pub(crate) static TEAMS: Mutex<Teams> = Mutex::new((0, BTreeMap::new()));
 
-/// Pieces of work that whoever comes first takes.
+/// Pieces of work, each of which is done by the first thread that takes it.
 struct Job {
-    /// The caller's, good until [`Job::close`] has returned.
+    /// The caller's closure, good until [`Job::close`] has returned.
     work: *const (dyn Fn(usize) + Sync),
     count: usize,
     next: AtomicUsize,
-    /// Helpers at work, and [`CLOSED`] once there may be no more.
+    /// The number of helpers at work, plus [`CLOSED`] once no more may enter.
     helpers: AtomicUsize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -69,7 +69,7 @@ impl Job {
     /// Does pieces until none is left.
     ///
     /// # Safety
-    /// To be called by whoever will close the job, before that, or by a helper between [`Job::enter`] and
+    /// Call it from the thread that will close the job, before that, or from a helper between [`Job::enter`] and
     /// [`Job::leave`].
     unsafe fn work(&self) {
         loop {
@@ -86,7 +86,7 @@ impl Job {
         self.next.load(Ordering::Relaxed) >= self.count
     }
 
-    /// Lets one more help, unless the job is closed.
+    /// Lets one more helper in, unless the job is closed; returns whether it did.
     fn enter(&self) -> bool {
         let one_more = |helpers| (helpers & CLOSED == 0).then_some(helpers + 1);
         self.helpers.fetch_update(Ordering::Acquire, Ordering::Relaxed, one_more).is_ok()
@@ -96,7 +96,7 @@ impl Job {
         self.helpers.fetch_sub(1, Ordering::Release);
     }
 
-    /// Lets nobody in any more and waits for those who are.
+    /// Lets no more helpers in, and waits until those inside have left.
     fn close(&self) {
         self.next.fetch_max(self.count, Ordering::Relaxed);
         self.helpers.fetch_or(CLOSED, Ordering::AcqRel);
@@ -123,7 +123,7 @@ impl Team {
         Some(Self { pool, helpers, awake, published, jobs: Mutex::new(vec![]) })
     }
 
-    /// The team of so many threads, the caller's among them.
+    /// The team of so many threads, including the caller's.
     fn of(threads: usize) -> Option<Arc<Self>> {
         let mut teams = lock(&TEAMS);
         let process = std::process::id();
@@ -135,13 +135,13 @@ impl Team {
         if let Some(team) = teams.1.get(&threads) {
             return Some(Arc::clone(team));
         }
-        // Where no thread can be had, one's own does the work.
+        // If no thread can be started, the caller does all the work.
         let team = Arc::new(Self::new(threads - 1)?);
         teams.1.insert(threads, Arc::clone(&team));
         Some(team)
     }
 
-    /// Does a job together with those helpers that come in time.
+    /// Does a job, together with the helpers that join before its pieces run out.
     fn each(self: &Arc<Self>, count: usize, work: &(dyn Fn(usize) + Sync)) {
         struct Close<'a>(&'a Team, &'a Arc<Job>);
         impl Drop for Close<'_> {
@@ -173,7 +173,7 @@ impl Team {
         }
     }
 
-    /// Wakes those helpers that sleep.
+    /// Wakes the helpers that sleep.
     fn wake(self: &Arc<Self>) {
         let one_more = |awake| (awake < self.helpers).then_some(awake + 1);
         while self.awake.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_more).is_ok() {
@@ -182,7 +182,7 @@ impl Team {
         }
     }
 
-    /// What a helper does until there has been no work for a while.
+    /// The loop of a helper, which ends when there has been no work for a while.
     fn help(self: &Arc<Self>) {
         TEAM.set(Some(Arc::clone(self)));
         let mut since = Instant::now();
@@ -208,14 +208,14 @@ impl Team {
         self.awake.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// A job that has pieces left, entered.
+    /// A job with pieces left, which this helper has entered.
     fn find(&self) -> Option<Arc<Job>> {
         let jobs = lock(&self.jobs);
         jobs.iter().find(|job| !job.is_taken() && job.enter()).map(Arc::clone)
     }
 }
 
-/// Runs `work`, in which [`each`] and friends may use so many threads, the calling one among them.
+/// Runs `work`, in which [`each`] and friends may use so many threads, including the calling one.
 pub fn with_threads<R>(threads: usize, work: impl FnOnce() -> R) -> R {
     struct Restore(Option<Arc<Team>>);
     impl Drop for Restore {
@@ -247,7 +247,7 @@ pub fn each_of<I: Send>(items: &mut [I], work: impl Fn(&mut I) + Sync) {
     each(count, |i| work(&mut unsafe { items.part(i, 1) }[0]));
 }
 
-/// Runs both, at the same time where threads are to be had.
+/// Runs both, at the same time if another thread is free.
 pub fn both(a: impl FnOnce() + Send, b: impl FnOnce() + Send) {
     let (a, b) = (Mutex::new(Some(a)), Mutex::new(Some(b)));
     each(2, |i| {

@@ -1,8 +1,8 @@
 //! Large blocks of memory, kept from one training step to the next.
 //!
-//! The C library gives large blocks back to the system as they are freed, and the system clears each page
-//! again before the next step touches it, which costs as much as a good part of the step itself. Here freed
-//! blocks wait in lists by size. What waits is never more than what was in use at once.
+//! The C library returns large blocks to the system when they are freed, and the system clears each page again
+//! before the next step uses it, which takes a considerable part of the step's time. Here freed blocks wait in
+//! lists by size. The memory in use and waiting is never more than was in use at one time.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -11,7 +11,7 @@ use pulp::bytemuck::{Pod, Zeroable};
 
 use crate::lock;
 
-/// A cache line. Memory is measured in lines, as products read fastest what begins with one.
+/// A cache line. Memory is allocated in lines, as products read fastest from memory that begins at one.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub struct Line([u64; 8]);
@@ -30,7 +30,7 @@ impl Line {
     }
 }
 
-/// Lines of a block above which its size is rounded up: smaller blocks are no trouble to the C library.
+/// Sizes of blocks of more lines than this are rounded up; the C library handles smaller ones well.
 const SMALL: usize = (1 << 16) / size_of::<Line>();
 
 pub(crate) static POOL: Mutex<Pool> = Mutex::new(Pool::new());
@@ -44,15 +44,15 @@ pub(crate) struct Pool {
     kept: usize,
 }
 
-/// A block of at least so many bytes, which hold whatever was left in them; `None` if there is no memory. It's to
-/// be given back by [`give_back`], on any thread.
+/// A block of at least so many bytes, with content from earlier use; `None` if there is no memory. Return it by
+/// [`give_back`], on any thread.
 pub fn borrow(bytes: usize) -> Option<Vec<Line>> {
     let lines = rounded(Line::count(bytes));
     let waiting = lock(&POOL).take(lines);
     if waiting.is_some() {
         return waiting;
     }
-    // Outside of the lock, as clearing memory takes its time.
+    // Without the lock, as clearing memory takes long.
     let block = new(lines).or_else(|| {
         lock(&POOL).release(0);
         new(lines)
@@ -72,12 +72,12 @@ pub fn give_back(block: Vec<Line>) {
     pool.release(most);
 }
 
-/// An eighth of a power of two: batches of about the same length use the same blocks.
+/// Rounds up to a multiple of an eighth of a power of two, so that batches of similar length use the same blocks.
 fn rounded(lines: usize) -> usize {
     if lines <= SMALL { lines } else { lines.next_multiple_of(1 << (lines.ilog2() - 3)) }
 }
 
-/// New memory, cleared so that nobody reads what was never written.
+/// New memory, cleared, as reading memory that was never written is undefined.
 pub(crate) fn new(lines: usize) -> Option<Vec<Line>> {
     let mut block = Vec::new();
     block.try_reserve_exact(lines).ok()?;
@@ -90,7 +90,7 @@ impl Pool {
         Self { waiting: BTreeMap::new(), used: 0, most_used: 0, kept: 0 }
     }
 
-    /// A waiting block. Batches differ in length: one that is somewhat too large will do.
+    /// A waiting block, which may be up to half larger than asked for, as batches differ in length.
     fn take(&mut self, lines: usize) -> Option<Vec<Line>> {
         let mut fitting = self.waiting.range_mut(lines..=lines + lines / 2);
         let block = fitting.find_map(|(_, blocks)| blocks.pop())?;

@@ -1,5 +1,5 @@
-//! The matrix product of the model's own sizes: the right-hand side stays in the cache as it is, so nothing
-//! is packed.
+//! The matrix product for sizes as the model's, whose right-hand side fits into the cache, so that nothing is
+//! packed.
 
 use pulp::{Simd, WithSimd};
 
@@ -7,13 +7,13 @@ use super::kernel::arch;
 use super::matrix::{Matrix, Start};
 use super::real::Real;
 
-/// The depth that is handled at once: that much of the right-hand side stays in the nearest cache.
+/// The depth handled at a time: that much of the right-hand side stays in the nearest cache.
 const DEPTH: usize = 64;
 
-/// C = A B on top of `start`: `a` `(m, k)` of any strides, `b` `(k, n)` and `c` `(m, n)` in rows of
-/// `stride`, with numbers side by side.
+/// C = A B on top of `start`: `a` `(m, k)` of any strides, `b` `(k, n)` and `c` `(m, n)` with adjacent
+/// elements in rows of `stride`.
 ///
-/// Each element is summed over k in order, whatever the shape of the rest.
+/// Each element is summed over k in order, whatever the shapes are.
 #[inline(always)]
 pub fn product<S: Simd, T: Real>(
     simd: S,
@@ -30,7 +30,7 @@ pub fn product<S: Simd, T: Real>(
     unsafe { product_at(simd, a, b, c.as_mut_ptr(), stride, start) }
 }
 
-/// The same at a pointer.
+/// [`product`] with a pointer to the result.
 ///
 /// # Safety
 /// `c` is good for `a.rows` rows of `b.columns` elements, `stride` apart, that nothing else uses meanwhile.
@@ -45,7 +45,7 @@ pub unsafe fn product_at<S: Simd, T: Real>(
 ) {
     // SAFETY: as the caller's.
     if let Some(product) = unsafe { Product::checked(a, b, c, stride, start) } {
-        // One function that all kernels call, not a copy in each.
+        // All kernels call this one function, rather than each having a copy.
         simd.vectorize(product);
     }
 }
@@ -67,7 +67,7 @@ struct Product<'a, T> {
     b: Matrix<'a, T>,
     c: *mut T,
     stride: usize,
-    /// Where sums start from, and how far its rows are apart.
+    /// The matrix from which sums start, and the stride of its rows.
     start: Option<(*const T, usize)>,
 }
 
@@ -106,8 +106,8 @@ impl<T: Real> WithSimd for Product<'_, T> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { a, b, c, stride, start } = self;
         let lanes = T::lanes::<S>();
-        // As many sums as the registers hold, and enough to keep the multipliers busy: the narrower a tile,
-        // the taller.
+        // A tile has as many sums as registers hold, and enough to keep the multipliers busy, so a narrower tile is
+        // taller.
         let widest = if S::REGISTER_COUNT >= 32 { 4 } else { 2 };
         for first in (0..a.columns.max(1)).step_by(DEPTH) {
             let depth = DEPTH.min(a.columns - first);
@@ -121,7 +121,7 @@ impl<T: Real> WithSimd for Product<'_, T> {
                 let mut row = 0;
                 while row < a.rows {
                     let left = a.rows - row;
-                    // What is left at the end is shared by two tiles.
+                    // Two tiles divide the last rows evenly.
                     let rows = if left > tall && left < 2 * tall { left.div_ceil(2) } else { tall.min(left) };
                     // SAFETY: within the rows and columns that `checked` has checked.
                     unsafe {
@@ -130,7 +130,7 @@ impl<T: Real> WithSimd for Product<'_, T> {
                             a_row: a.row_stride,
                             a_column: a.column_stride,
                             depth,
-                            // Where there is no depth there is no number to point to.
+                            // Wrapping, as this is out of bounds where the depth is 0.
                             b: b.data.as_ptr().wrapping_add(first * b.row_stride + column),
                             b_row: b.row_stride,
                             b_len: b.data.len().saturating_sub(first * b.row_stride + column),
@@ -154,7 +154,7 @@ impl<T: Real> WithSimd for Product<'_, T> {
     }
 }
 
-/// Some rows and vectors of the result. Of the last vector only what `mask` has exists.
+/// Some rows and vectors of the result. Only the lanes in `mask` of the last vector exist.
 struct Tile<S: Simd, T: Real> {
     a: *const T,
     a_row: usize,
@@ -205,7 +205,7 @@ impl<S: Simd, T: Real> Tile<S, T> {
                     }
                 }
             }
-            // As long as there is something behind a row its last vector may be read whole, which is faster.
+            // The last vector of a row is read whole, which is faster, where enough elements follow it.
             let whole = match self.b_len.checked_sub(V * lanes) {
                 None => 0,
                 Some(_) if self.b_row == 0 => self.depth,
@@ -243,10 +243,10 @@ impl<S: Simd, T: Real> Tile<S, T> {
         }
     }
 
-    /// Vector `v` of `V`, of which the last one has only what the mask has.
+    /// Reads vector `v` of `V`, of the last one only the lanes in the mask.
     ///
     /// # Safety
-    /// The pointer is good for that.
+    /// The pointer is good for reading those lanes.
     #[inline(always)]
     unsafe fn load<const V: usize>(&self, simd: S, v: usize, from: *const T) -> T::Vector<S> {
         // SAFETY: as the caller's.

@@ -1,7 +1,7 @@
 //! The elementary functions that the model needs, for every lane of a register.
 //!
-//! In float32 these are polynomials without branches; in float64, which is for checking, they are the
-//! library's, lane by lane.
+//! In float32 these are polynomials without branches; in float64, which is for checking, the library's functions are
+//! called for each lane.
 
 use pulp::Simd;
 
@@ -40,10 +40,10 @@ impl<S: Simd, T: Real> Lanes<S, T> {
 }
 
 impl Real for f32 {
-    /// Within 2 units in the last place. Below -87 it is that of -87, above 88 that of 88.
+    /// exp(x), within 2 units in the last place, of x limited to [-87, 88].
     #[inline(always)]
     fn exp<S: Simd>(x: Lanes<S, f32>) -> Lanes<S, f32> {
-        // Adding and taking away 1.5 * 2^23 rounds to a whole number, which then stands in the low bits.
+        // Adding 1.5 * 2^23 rounds to a whole number, which is then in the low bits; subtracting it gives that number.
         const ROUND: f32 = 12_582_912.0;
         let (simd, x) = (x.simd, x.clamp(-87.0, 88.0));
         let shifted = x.fma(x.all(std::f32::consts::LOG2_E), x.all(ROUND));
@@ -53,7 +53,7 @@ impl Real for f32 {
         let tail =
             r.polynomial([0.5, 1.666_666_5e-1, 4.166_579_6e-2, 8.333_452e-3, 1.398_2e-3, 1.987_569_1e-4]);
         let mantissa = tail.fma(r * r, r) + x.all(1.0);
-        // Times 2^n: n is added to the exponent, and what else stands above it in `shifted` is shifted out.
+        // Times 2^n: n is added to the exponent; the other high bits of `shifted` are shifted out.
         let exponent = simd.wrapping_dyn_shl_u32s(
             simd.transmute_u32s_f32s(shifted.vector),
             simd.splat_u32s(f32::MANTISSA_DIGITS - 1),
@@ -62,7 +62,7 @@ impl Real for f32 {
         Lanes::new(simd, simd.transmute_f32s_u32s(bits))
     }
 
-    /// A rational function, as Eigen's; within 4 units in the last place.
+    /// tanh by a rational function, as in Eigen; within 4 units in the last place.
     #[inline(always)]
     fn tanh<S: Simd>(x: Lanes<S, f32>) -> Lanes<S, f32> {
         let x = x.clamp(-7.905, 7.905);
@@ -80,7 +80,7 @@ impl Real for f32 {
         x * above / below
     }
 
-    /// A rational function, as Eigen's; within 3e-7 of its size.
+    /// erf by a rational function, as in Eigen; within a relative error of 3e-7.
     #[inline(always)]
     fn erf<S: Simd>(x: Lanes<S, f32>) -> Lanes<S, f32> {
         let x = x.clamp(-4.0, 4.0);

@@ -1,4 +1,4 @@
-//! A child that is forked while other threads have the crate's locks finds them free.
+//! In a child that is forked while other threads hold the crate's locks, the locks are free.
 #![cfg(not(miri))] // which can't fork
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -61,7 +61,7 @@ fn windows_stay_in_their_rows_f64() {
     windows_stay_in_their_rows::<f64>();
 }
 
-/// Against three loops, with both factors as they are and transposed, results apart, on every start.
+/// Compares with three loops, for both factors plain and transposed, rows of the result apart, and every start.
 fn products_are_right<T: Real>() {
     for (m, n, k) in [
         (1, 1, 1),

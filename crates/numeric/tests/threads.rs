@@ -1,4 +1,4 @@
-//! Jobs that several threads do.
+//! Jobs that several threads do together.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -32,7 +32,7 @@ impl SequenceEncoder {
         }
     }
 
-    /// `(sum T, input)` to X_n^0, `(sum T, d)`, all modalities together.
+    /// X_n^0, `(sum T, d)`, from x_n, `(sum T, input)`, for all modalities together.
     pub fn forward(encoders: &[(&Self, &Ragged)], noise: &Noise) -> Vec<Ragged> {
         let sequences: Vec<_> = encoders.iter().map(|(encoder, x)| (*x, &encoder.lstm)).collect();
         let m = lstm(&sequences); // M_n = LSTM(x_n): (1) (2)

@@ -103,7 +103,7 @@ pub struct Bert {
     config: BertConfig,
     /// How many layers are frozen together with the embeddings; `None` where nothing is.
     frozen: Option<usize>,
-    /// What the frozen part makes of an utterance's tokens, `(T, hidden)`.
+    /// The frozen part's output for an utterance's tokens, `(T, hidden)`.
     kept: RefCell<HashMap<Vec<Places>, Tensor>>,
     word_embeddings: Weight,
     position_embeddings: Weight,
@@ -134,7 +134,7 @@ impl Bert {
         }
     }
 
-    /// Whether these tokens have embeddings.
+    /// Checks that these tokens have embeddings.
     ///
     /// # Errors
     /// [`Error::Batch`] for an id, a segment or a position beyond the tables.
@@ -156,7 +156,7 @@ impl Bert {
 
     /// Packed tokens to `(sum T, hidden)`.
     ///
-    /// What is frozen runs as in evaluation, without dropout, and once for each utterance.
+    /// The frozen part runs as in evaluation, without dropout, and once for each utterance.
     pub fn forward(&self, tokens: &Arc<Tokens>, layout: &Arc<Layout>, noise: &Noise) -> Ragged {
         let Some(frozen) = self.frozen else { return self.run(0, self.embed(tokens, layout, noise), noise) };
         let frozen = frozen.min(self.layers.len());
@@ -184,7 +184,7 @@ impl Bert {
         self.layers[first..].iter().fold(x, |x, layer| layer.forward(&x, noise))
     }
 
-    /// What the embeddings and the first `frozen` layers make of each utterance, computed where it is new.
+    /// The output of the embeddings and the first `frozen` layers, computed only for utterances that are new.
     fn features(&self, frozen: usize, places: &[Places], layout: &Arc<Layout>) -> Ragged {
         let _no_grad = tch::no_grad_guard();
         let tokens = |b: usize| {
@@ -205,11 +205,11 @@ impl Bert {
             for layer in &self.layers[..frozen] {
                 x = layer.forward(&x, &Noise::off());
             }
-            // Copies: a part would hold on to the whole.
+            // Copies, as a view would keep the memory of the whole batch.
             fresh = new.into_iter().cloned().zip(x.split().iter().map(Tensor::copy)).collect();
         }
-        let of = |u: &Vec<Places>| kept.get(u).or_else(|| fresh.get(u)).expect("kept or fresh");
-        let frames = Tensor::cat(&utterances.iter().map(of).collect::<Vec<_>>(), 0);
+        let frames = |u: &Vec<Places>| kept.get(u).or_else(|| fresh.get(u)).expect("kept or fresh");
+        let frames = Tensor::cat(&utterances.iter().map(frames).collect::<Vec<_>>(), 0);
         if !fresh.is_empty() && kept.values().chain(fresh.values()).map(Tensor::numel).sum::<usize>() <= KEPT
         {
             kept.extend(fresh);

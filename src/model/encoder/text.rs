@@ -29,7 +29,7 @@ impl TextEncoder {
         }
     }
 
-    /// Whether this text can be read.
+    /// Checks that this text can be read.
     ///
     /// # Errors
     /// [`Error::Batch`] for features of another width or kind of text, or tokens without an embedding.
@@ -60,7 +60,7 @@ impl TextEncoder {
         }
     }
 
-    /// To X_t^0, `(sum T, d)`.
+    /// X_t^0, `(sum T, d)`.
     pub fn forward(&self, text: &Text, noise: &Noise) -> Ragged {
         let m = match (&self.bert, text) {
             (Some(bert), Text::Tokens { tokens, layout, .. }) => bert.forward(tokens, layout, noise), // (3)

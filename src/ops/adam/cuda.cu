@@ -4,15 +4,15 @@
 struct Adam {
   real *weights, *grad, *first, *second;  // (count)
   unsigned short* copy;   // (count): bfloat16 of the new weights, or null
-  const long long* t_at;  // where the number of the step stands, or null:
+  const long long* t_at;  // address of the number of the step, or null for `t`
   long long t;
-  const long long* unless;  // nothing is done unless this is null, or zero stands there
+  const long long* unless;  // nothing is done unless this is null or points to zero
   double rate, decay, scale;
   long long count;
   int decoupled, clear;
 };
 
-// What all elements of a slice share.
+// Constants for all elements of a slice.
 struct Constants {
   real near1, near2, root, rate, eps, shrink, coupled, scale;
 };
@@ -63,7 +63,7 @@ struct alignas(8) FourCopies {
 
 __device__ bool aligned(const void* p, int to) { return (size_t)p % to == 0; }
 
-// Elements four at a time where the arrays allow it, what is before and after them one at a time.
+// Handles elements four at a time where the arrays' addresses allow it, those before and after one at a time.
 extern "C" __global__ void adam(const Many<Adam> calls) {
   const Adam& c = calls.at[blockIdx.z];
   if (c.unless && *c.unless) return;

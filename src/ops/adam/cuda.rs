@@ -7,7 +7,7 @@ use crate::ops::cuda::source;
 pub const SOURCE: Source = source("adam", include_str!("cuda.cu"));
 const ADAM: Kernel = Kernel { source: SOURCE, name: "adam" };
 const THREADS: usize = 256;
-/// Elements that a thread handles at a time, and blocks of a slice at most: some for each multiprocessor.
+/// Elements that a thread handles at a time, and the most blocks of a slice: some for each multiprocessor.
 const EACH: usize = 4;
 const BLOCKS: usize = 2048;
 
@@ -31,7 +31,7 @@ struct Arguments {
 }
 
 impl Slice {
-    /// The step of all slices at the same time.
+    /// Takes the step of all slices at the same time.
     pub fn step_on_device(slices: &[(Self, Settings)]) {
         let Some((first, _)) = slices.first() else { return };
         let calls: Vec<Arguments> = slices

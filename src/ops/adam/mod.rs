@@ -23,7 +23,7 @@ const EPS: f64 = 1e-8;
 /// Elements of a piece of work: four arrays of it stay in the cache.
 const PIECE: usize = 1 << 14;
 
-/// How the decay enters.
+/// How weight decay is applied.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Decay {
     /// Added to the gradient (Adam).
@@ -32,7 +32,7 @@ pub enum Decay {
     Decoupled,
 }
 
-/// What becomes of the gradient.
+/// What happens to the gradient after the step.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum After {
     Keep,
@@ -46,7 +46,7 @@ pub struct Slice {
     pub grad: Tensor,
     pub first: Tensor,
     pub second: Tensor,
-    /// Gets the new weights rounded to bfloat16, where one is wanted.
+    /// Receives the new weights rounded to bfloat16, if any.
     pub copy: Option<Tensor>,
 }
 
@@ -55,14 +55,14 @@ pub struct Slice {
 pub struct Settings {
     /// Number of the step, from 1.
     pub t: i32,
-    /// On a device: where that number stands; null for `t`.
+    /// On a device: the address of that number; null for `t`.
     pub t_at: Pointer,
-    /// On a device: nothing is done unless the number that stands there is zero; null for always.
+    /// On a device: the address of a number; nothing is done unless that is zero. Null for always.
     pub unless: Pointer,
     pub rate: f64,
     pub decay: f64,
     pub how: Decay,
-    /// What gradients are multiplied with beforehand.
+    /// The factor by which gradients are multiplied first.
     pub scale: f64,
     pub after: After,
 }
@@ -79,15 +79,15 @@ impl Slice {
 /// # Panics
 /// Where tensors that it changes share memory.
 pub fn adam(mut slices: Vec<(Slice, Settings)>) {
-    let Some((Slice { weights: of, .. }, _)) = slices.first() else { return };
+    let Some((Slice { weights, .. }, _)) = slices.first() else { return };
     assert!(
         apart(slices.iter().flat_map(|(slice, _)| slice.changed())),
         "weights, gradients and moments share no memory"
     );
     let _record = Record::forward(c"Adam");
-    match of.kind() {
-        _ if takes(of) => {
-            let _current = Current::of(of.device());
+    match weights.kind() {
+        _ if takes(weights) => {
+            let _current = Current::of(weights.device());
             Slice::step_on_device(&slices);
         }
         Kind::Float => run::<f32>(&mut slices),

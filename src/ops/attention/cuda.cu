@@ -1,39 +1,40 @@
 // Scaled dot-product attention between ragged sequences, equations (10), (15) and (21), without probabilities
-// in memory: forward keeps running sums (online softmax), backward computes the shares again from the
+// in memory: forward keeps running sums (online softmax), backward computes the probabilities again from the
 // logarithms of their sums.
 //
-// A block has one head of one utterance and a tile of its queries; for the gradients of keys and values, of
-// its keys. A row of the tile belongs to a lane; to several lanes, with some columns each, where heads are
-// wide. The block's warps all have the same tile and share out the rows of the other side, TURN at a time,
-// each in its own part of the shared memory; what they have summed up is put together at the end.
+// A block handles a tile of queries of one head of one utterance (for the gradients of keys and values, a tile of
+// keys). A row of the tile belongs to one lane, or, where heads are wide, to several lanes with some columns each.
+// The block's warps all work on the same tile. They divide the rows of the other side among them, TURN at a time,
+// each in its own part of the shared memory, and add up their sums at the end.
 #include "ops.cuh"
 
 struct Attention {
   const real *q, *k, *v;  // the first head's columns; rows are `q_stride` and `kv_stride` apart
   real* y;                // (query rows, heads * depth)
-  real* log_sums;         // (heads, query rows): of the exponentials of a query's scores; null if not kept
-  const real* dy;         // from here on: backward only
+  real* log_sums;         // (heads, query rows): log of the sum of exp(score) over a query's keys; null if not kept
+  const real* dy;         // this and below: backward only
   Gradient dq, dk, dv;    // as q, k, v
   Layout queries, keys;
   Dropout dropout;
   int q_stride, kv_stride;
   int heads, depth;
   int log_lanes;    // lanes of a row: 2 ^ log_lanes
-  int warp_shared;  // numbers of shared memory that a warp has
-  int blocks;       // along y, which share out the tiles of a head
+  int warp_shared;  // numbers in a warp's part of the shared memory
+  int blocks;       // along y, which divide the tiles of a head among them
 };
 
 constexpr int NARROW = 12, BROAD = 16;  // columns of a lane: of heads up to NARROW, and of others
-constexpr int TURN = 8;                 // as many keys as one call of the generator draws for
+constexpr int TURN = 8;                 // keys for which one call of the generator draws
 constexpr real LOWEST = -1e30;          // below every score
 
-// The same number; what is reckoned from it in a loop is not kept in registers from before the loop.
+// Returns x, hidden from the compiler, which so does not compute what depends on it before a loop and hold that in
+// registers.
 __device__ inline int opaque(int x) {
   asm volatile("" : "+r"(x));
   return x;
 }
 
-// A lane's columns in shared memory: 16 bytes are read at a time, and by several lanes from different banks.
+// Stride of a lane's columns in shared memory: 16 bytes are read at a time, by several lanes from different banks.
 template <int COLUMNS>
 constexpr int PITCH = COLUMNS == NARROW ? NARROW : COLUMNS + 4;
 
@@ -80,7 +81,7 @@ struct Matrix {
 template <int COLUMNS>
 struct Head {
   const Attention& c;
-  Dropout dropout;  // its key at hand
+  Dropout dropout;  // with the key as a value
   uint32 stream;
   int queries, keys;               // lengths
   Matrix q, k, v, y, dy;
@@ -116,7 +117,7 @@ struct Head {
     own = shared_memory() + warp * c.warp_shared;
   }
 
-  // Where the head's columns of a query or key stand in a whole tensor.
+  // Offset of the head's columns of a query or key in the whole tensor.
   __device__ size_t q_at(int i) const { return at(c.queries, i, c.q_stride); }
   __device__ size_t kv_at(int i) const { return at(c.keys, i, c.kv_stride); }
   __device__ size_t y_at(int i) const { return at(c.queries, i, width()); }
@@ -124,17 +125,17 @@ struct Head {
     return (size_t)(layout.first[stream / c.heads] + i) * stride + stream % c.heads * c.depth;
   }
   __device__ int width() const { return c.heads * c.depth; }
-  __device__ int wide() const { return COLUMNS << log_lanes; }  // the depth, up to whole lanes
+  __device__ int wide() const { return COLUMNS << log_lanes; }  // the depth, rounded up to whole lanes
 
-  // Warps that have rows to go through, of a side of `count`.
+  // Number of warps that get any of `count` rows.
   __device__ int busy(int count) const { return min(warps, (count + TURN - 1) / TURN); }
 
-  // Rows from `first` on of several matrices into shared memory, one matrix after the other, by the threads
-  // of a warp or of the block: zeros beyond the depth and from row `end` on.
+  // Reads `count` rows from `first` on of several matrices into shared memory, one matrix after the other, by the
+  // threads of a warp or of the block; zeros beyond the depth and from row `end` on.
   template <int N>
   __device__ void read(const Matrix (&from)[N], int first, int end, int count, real* to, int thread,
                        int threads) const {
-    constexpr int BATCH = 3;  // of loads under way
+    constexpr int BATCH = 3;  // loads under way at a time
     const int all = (count * COLUMNS) << log_lanes;
     for (int start = opaque(thread); start < all; start += BATCH * threads) {
       real x[N][BATCH];
@@ -167,7 +168,7 @@ struct Head {
     read(from, first, end, count, shared_memory(), threadIdx.x, blockDim.x);
   }
 
-  // Numbers of shared memory that rows take.
+  // How many numbers of shared memory `count` rows take.
   __device__ int size(int count) const { return (count * PITCH<COLUMNS>) << log_lanes; }
 
   // This thread's columns of a row in shared memory.
@@ -175,7 +176,7 @@ struct Head {
     return columns_at<COLUMNS>(rows + ((i << log_lanes) + first_column / COLUMNS) * PITCH<COLUMNS>);
   }
 
-  // Bits of the 8 keys from `key` on, a multiple of 8: whether dropout keeps them for a query.
+  // One bit for each of the 8 keys from `key` on, a multiple of 8: whether dropout keeps it for a query.
   __device__ uint32 kept(int key, int query) const {
     if (dropout.off()) return 0xFF;
     const Words words = dropout.eight(stream, key / 8, opaque(query));
@@ -200,7 +201,7 @@ struct Head {
   }
 };
 
-// The queries from `first` on, SLOTS for each row of the tile.
+// Computes the results of the queries from `first` on, SLOTS for each row of the tile.
 template <int COLUMNS, int SLOTS>
 __device__ void attend(const Head<COLUMNS>& h, int first) {
   const Attention& c = h.c;
@@ -264,7 +265,7 @@ __device__ void attend(const Head<COLUMNS>& h, int first) {
       for (int s = 0; s < SLOTS; ++s) sum[s].add(score[s][i], v);
     }
   }
-  // Each warp's sums, relative to its own highest score, then that score and the sum of the shares.
+  // Stores each warp's sums, relative to its own highest score, then that score and the sum of exp(score).
   const int wide = h.wide(), pitch = wide + 3, busy = h.busy(h.keys);
   __syncwarp();
   if (h.warp < busy) {
@@ -291,10 +292,10 @@ __device__ void attend(const Head<COLUMNS>& h, int first) {
       high = other > high ? other : high;
     }
     for (int w = 0; w < busy; ++w) {
-      const real* const of = from + w * c.warp_shared;
-      const real fade = exp(of[wide] - high);
-      all += fade * of[wide + 1];
-      mixed += fade * of[column];
+      const real* const sums = from + w * c.warp_shared;
+      const real fade = exp(sums[wide] - high);
+      all += fade * sums[wide + 1];
+      mixed += fade * sums[column];
     }
     y[row * h.width() + column] = mixed * ((real)c.dropout.kept / all);
     if (column == 0 && h.log_sums) h.log_sums[first + row] = high + log(all);
@@ -302,8 +303,8 @@ __device__ void attend(const Head<COLUMNS>& h, int first) {
   __syncthreads();
 }
 
-// Puts `factor` times the sums over the warps. Their rows of sums, `pitch` from one to the next, stand from
-// `shared` on in every warp's memory; `to` has them from `at` on, `stride` from one to the next.
+// Puts `factor` times the sums over the warps. Each warp's rows of sums are `pitch` apart in its part of the shared
+// memory, from `shared` on; the rows of `to` are `stride` apart, from `at` on.
 template <int COLUMNS>
 __device__ void put_sums(const Head<COLUMNS>& h, const real* shared, int pitch, int busy, int rows,
                          real factor, const Gradient& to, size_t at, int stride) {
@@ -317,7 +318,7 @@ __device__ void put_sums(const Head<COLUMNS>& h, const real* shared, int pitch, 
   }
 }
 
-// dQ = scale * dS K of the queries from `first` on, dS = P * (dropout(dY V) - slope).
+// dQ = scale * dS K for the queries from `first` on, dS = P * (dropout(dY V) - slope).
 template <int COLUMNS, int SLOTS>
 __device__ void query_gradients(const Head<COLUMNS>& h, int first) {
   const Attention& c = h.c;
@@ -336,7 +337,7 @@ __device__ void query_gradients(const Head<COLUMNS>& h, int first) {
     dy[s] = h.columns(dy_tile, row);
     dq[s] = {};
     log_sum[s] = first + row < h.queries ? h.log_sums[first + row] : (real)0;
-    // Taken as dY V is, so that nothing is left of their difference where a query has one key.
+    // Computed in the same way as dY V, so that their difference is exactly 0 where a query has one key.
     slope[s] = h.dot(dy[s], h.columns(y_tile, row));
   }
   __syncthreads();
@@ -373,7 +374,7 @@ __device__ void query_gradients(const Head<COLUMNS>& h, int first) {
   __syncthreads();
 }
 
-// dK = scale * dS^T Q and dV = dropout(P)^T dY of the keys from `first` on.
+// dK = scale * dS^T Q and dV = dropout(P)^T dY for the keys from `first` on.
 template <int COLUMNS, int SLOTS>
 __device__ void key_gradients(const Head<COLUMNS>& h, int first) {
   const Attention& c = h.c;
@@ -445,7 +446,7 @@ __device__ void key_gradients(const Head<COLUMNS>& h, int first) {
   __syncthreads();
 }
 
-// Zeros in the rows beyond the true ones, by several blocks.
+// Writes zeros to the rows beyond the true ones, by several blocks.
 __device__ void clear(const Layout& layout, const Gradient& to, int stride, int width, int block,
                       int blocks) {
   const int first = layout.total(), count = (layout.rows - first) * width;
@@ -453,7 +454,7 @@ __device__ void clear(const Layout& layout, const Gradient& to, int stride, int 
     to.put((size_t)(first + i / width) * stride + i % width, 0);
 }
 
-// Along x the heads of all utterances and one block more, for the rows beyond the true ones.
+// Blocks along x are the heads of all utterances, and one more for the rows beyond the true ones.
 template <int COLUMNS, int SLOTS>
 __device__ void forward(const Attention& c) {
   const int heads = c.queries.batch * c.heads, width = c.heads * c.depth;
@@ -465,7 +466,7 @@ __device__ void forward(const Attention& c) {
     attend<COLUMNS, SLOTS>(h, first);
 }
 
-// The same; along y blocks for queries and for keys take turns.
+// As forward, with blocks for queries and for keys alternating along y.
 template <int COLUMNS, int SLOTS>
 __device__ void backward(const Attention& c) {
   const int heads = c.queries.batch * c.heads, width = c.heads * c.depth;
@@ -484,9 +485,9 @@ __device__ void backward(const Attention& c) {
     of_queries ? query_gradients<COLUMNS, SLOTS>(h, first) : key_gradients<COLUMNS, SLOTS>(h, first);
 }
 
-// For narrow heads there are kernels for short utterances, where many blocks count, and for long ones, where
-// a lane has two rows, so that it reads but once what both need. Bounds of a launch: threads of a block, and
-// as many blocks on a multiprocessor as leave each thread registers enough.
+// Narrow heads have kernels for short utterances, where the number of blocks matters, and for long ones, where a
+// lane has two rows, so that it reads only once what both need. Launch bounds: the threads of a block, and as many
+// blocks on a multiprocessor as leave each thread enough registers.
 constexpr int THREADS = 128, DOUBLE = sizeof(real) / 4;
 
 extern "C" __global__ void __launch_bounds__(THREADS, 5 / DOUBLE)

@@ -12,11 +12,11 @@ use crate::ragged::Layout;
 
 pub const SOURCE: Source = source("attention", include_str!("cuda.cu"));
 
-/// The kernels for some heads and lengths.
+/// The kernels for a range of head widths and lengths.
 struct Kernels {
     forward: Kernel,
     backward: Kernel,
-    /// A lane's columns, and how far two lanes' are apart in shared memory.
+    /// The columns of a lane, and the stride between those of two lanes in shared memory.
     columns: usize,
     pitch: usize,
     /// Rows of a lane.
@@ -44,13 +44,13 @@ const BROAD: Kernels = Kernels {
     slots: 1,
 };
 
-/// Frames of a mean utterance from which on it counts as long.
+/// The mean length from which on utterances count as long.
 const LONG_FROM: usize = 64;
 /// Rows that a warp reads at a time.
 const TURN: usize = 8;
-/// Warps of a block at most.
+/// The most warps of a block.
 const WARPS: usize = 4;
-/// Blocks at most that share out the tiles of a head.
+/// The most blocks that divide the tiles of a head among them.
 const BLOCKS: usize = 16;
 
 #[repr(C)]
@@ -83,7 +83,7 @@ impl Kernels {
         op.depth().div_ceil(self.columns).next_power_of_two()
     }
 
-    /// Rows that a block has at a time.
+    /// Rows that a block handles at a time.
     fn tile(&self, op: &AttentionOp) -> usize {
         self.slots * (WARP / self.lanes(op)).max(1)
     }
@@ -93,7 +93,7 @@ impl Kernels {
         let beside = &x[0];
         let at = |columns: Columns| Pointer::to(&x[columns.input]).offset(columns.start, beside.kind());
         let lanes = self.lanes(op);
-        // Three matrices of a turn and what belongs to it; afterwards two sums of each row of a tile.
+        // In a turn: three matrices, two numbers a row and the bits of dropout; afterwards two sums of each row.
         let turn = 3 * TURN * lanes * self.pitch + 2 * TURN + TURN * self.tile(op).div_ceil(TURN);
         let sums = self.tile(op) * (2 * lanes * self.columns + 3);
         Arguments {
@@ -120,26 +120,26 @@ impl Kernels {
         }
     }
 
-    /// Blocks that share out the tiles of a head: what suits lengths somewhat above the mean. Longer utterances
-    /// have several tiles a block.
+    /// Blocks that divide the tiles of a head among them: enough for lengths of 1.5 times the mean. In longer
+    /// utterances a block handles several tiles.
     fn blocks(&self, op: &AttentionOp, layout: &Layout) -> i32 {
         (mean(layout) * 3 / 2).div_ceil(self.tile(op)).clamp(1, BLOCKS) as i32
     }
 }
 
-/// Rows of a mean utterance.
+/// The mean number of rows of an utterance.
 fn mean(layout: &Layout) -> usize {
     layout.rows().div_ceil(layout.batch_size())
 }
 
-fn launch_all(kernel: Kernel, of: &Tensor, calls: &[Arguments]) {
+fn launch_all(kernel: Kernel, like: &Tensor, calls: &[Arguments]) {
     let most = calls.iter().map(|call| call.warp_shared as usize).max().unwrap_or(1);
-    let warps = WARPS.min((SHARED - SHARED_STATIC) / of.kind().elt_size_in_bytes() / most);
+    let warps = WARPS.min((SHARED - SHARED_STATIC) / like.kind().elt_size_in_bytes() / most);
     if warps == 0 {
         let most = "heads of 512 numbers at most fit into a device's shared memory, of 256 in float64";
         Fault::Device(most.into()).raise();
     }
-    launch(kernel, of, calls, |call| Grid {
+    launch(kernel, like, calls, |call| Grid {
         x: call.queries.batch() * call.heads as usize + 1,
         y: call.blocks as usize,
         threads: warps * WARP,
@@ -147,7 +147,7 @@ fn launch_all(kernel: Kernel, of: &Tensor, calls: &[Arguments]) {
     });
 }
 
-/// Calls `work` with kernels and the calls that they take: all narrow heads together, all others together.
+/// Calls `work` twice, with kernels and the calls for them: those with narrow heads, then all others.
 fn by_kernels<'a, C>(calls: &'a [C], op: impl Fn(&C) -> &AttentionOp, work: impl Fn(&Kernels, &[&'a C])) {
     let is_long = |op: &AttentionOp| mean(&op.queries).max(mean(&op.keys)) >= LONG_FROM;
     let (narrow, broad): (Vec<&C>, Vec<&C>) =
@@ -169,14 +169,14 @@ impl DeviceOp for AttentionOp {
     }
 
     fn backward_on_device(calls: &[BackOnDevice<Self>]) {
-        let of = calls[0].any();
+        let like = calls[0].any();
         by_kernels(
             calls,
             |call| call.call.op,
             |kernels, own| {
                 let arguments = own.iter().map(|BackOnDevice { call, dy, dx }| {
                     let op = call.op;
-                    let to = |columns: Columns| dx[columns.input].offset(columns.start, of.kind());
+                    let to = |columns: Columns| dx[columns.input].offset(columns.start, like.kind());
                     Arguments {
                         dy: Pointer::maybe(dy[0]),
                         dq: to(op.q),
@@ -187,7 +187,7 @@ impl DeviceOp for AttentionOp {
                         ..kernels.arguments(call)
                     }
                 });
-                launch_all(kernels.backward, of, &arguments.collect::<Vec<_>>());
+                launch_all(kernels.backward, like, &arguments.collect::<Vec<_>>());
             },
         );
     }

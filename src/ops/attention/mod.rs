@@ -19,10 +19,10 @@ use crate::numeric::{Lanes, Matrix, Real, Scratch, Shared, Start, kernel, produc
 use crate::ragged::Layout;
 use crate::rng::{Dropout, TILE, TILE_COLUMNS, TILE_ROWS};
 
-/// Queries that are handled at once: their scores stay in the cache.
+/// Queries handled at a time, so that their scores stay in the cache.
 const BLOCK: usize = 2 * TILE_COLUMNS;
 
-/// Scores of an utterance beyond which each of its heads is a piece of work of its own.
+/// An utterance with more scores than this makes each of its heads a piece of work of its own.
 const LONG: usize = 1 << 14;
 
 /// Projected queries, keys and values, packed.
@@ -41,14 +41,14 @@ pub struct Attention<'a> {
     pub queries: &'a Arc<Layout>,
     pub keys: &'a Arc<Layout>,
     pub heads: i64,
-    /// On the attention probabilities.
+    /// Dropout of the attention probabilities.
     pub dropout: Dropout,
 }
 
-/// dropout(softmax(Q K^T / sqrt(d / heads))) V in each head's channels, (10) (15) (21). Several at once.
+/// dropout(softmax(Q K^T / sqrt(d / heads))) V in each head's channels, (10) (15) (21), for several calls at once.
 ///
 /// # Shapes
-/// To `(sum Tq, d)`.
+/// Each result is `(sum Tq, d)`.
 pub fn attention(calls: &[Attention]) -> Vec<Tensor> {
     let calls = calls
         .iter()
@@ -87,7 +87,7 @@ pub fn attention(calls: &[Attention]) -> Vec<Tensor> {
     apply(calls).into_iter().flatten().collect()
 }
 
-/// Where queries, keys or values stand: columns from `start` on of an input with rows of `stride`.
+/// The place of queries, keys or values: columns from `start` on of an input with rows of `stride`.
 #[derive(Clone, Copy)]
 struct Columns {
     input: usize,
@@ -130,7 +130,7 @@ struct Rows<'a, T> {
 struct HeadsForward<'a, T> {
     heads: Heads<'a, T>,
     y: Rows<'a, T>,
-    /// Logarithms of the sums of exponentials of each query's scores, rows by head; or nothing.
+    /// Logarithm of the sum of exp(score) for each query, rows by head; `None` if not kept.
     log_sums: Option<Rows<'a, T>>,
 }
 
@@ -159,7 +159,7 @@ impl AttentionOp {
         self.width / self.heads
     }
 
-    /// Calls `work` with each utterance and its heads, all or one by one, on their inputs.
+    /// Calls `work` for each utterance, with all of its heads or one at a time, on their inputs.
     fn each_part<'a, T: Real>(&self, x: &[&'a [T]], work: impl Fn(usize, Heads<'a, T>) + Sync) {
         let count = |b: usize| self.heads * self.queries.span(b).1 * self.keys.span(b).1;
         let at_once = |b: usize| if count(b) > LONG { 1 } else { self.heads };
@@ -218,7 +218,7 @@ impl Op for AttentionOp {
             dx.iter_mut().map(|dx| dx.as_mut().map(|dx| Shared::new(dx))).collect();
         self.each_part(io.x, |b, heads| {
             let (first, length) = self.queries.span(b);
-            let rows = |of| Matrix::new(of, total, self.width).rows(first, length);
+            let rows = |data| Matrix::new(data, total, self.width).rows(first, length);
             let gradient = |columns: Columns, layout: &Layout| {
                 let start = layout.span(b).0 * columns.stride + columns.start;
                 dx[columns.input].as_ref().map(|data| Rows { data, start, stride: columns.stride })
@@ -247,8 +247,8 @@ fn transpose<T: Real>(matrix: &Matrix<T>, scale: T, to: &mut [T], stride: usize)
     }
 }
 
-/// What dropout multiplies the probabilities of all keys for the queries from `column` on with,
-/// `(keys, TILE_COLUMNS)` and maybe more keys.
+/// Dropout's factors for the probabilities of all keys and the queries from `column` on, `(keys, TILE_COLUMNS)`, in
+/// whole tiles.
 #[inline(always)]
 fn draw<S: Simd, T: Real>(simd: S, dropout: &Dropout, stream: u32, column: usize, masks: &mut [T]) {
     if !dropout.is_off() {
@@ -258,14 +258,14 @@ fn draw<S: Simd, T: Real>(simd: S, dropout: &Dropout, stream: u32, column: usize
     }
 }
 
-/// As many masks as [`draw`] needs: ones, for where dropout is off.
+/// Memory for [`draw`], filled with ones, which stay where dropout is off.
 fn masks<T: Real>(keys: usize) -> Scratch<T> {
     let mut masks = Scratch::new(keys.next_multiple_of(TILE_ROWS) * TILE_COLUMNS);
     masks.fill(T::ONE);
     masks
 }
 
-// Scores stand as (keys, queries): what runs over the keys runs down the lanes of a register.
+// Scores are laid out as (keys, queries), so that a loop over the keys is vector code over the queries.
 
 kernel! {
     fn attend<'a, T>(simd; call: HeadsForward<'a, T>) {

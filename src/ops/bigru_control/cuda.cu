@@ -1,21 +1,21 @@
-// The control vector of a stream, equations (7) and (16): scans of a GRU in both directions and back. A block
-// scans one utterance in one direction (a few utterances where weights are not held), see recurrent.cuh. In
-// what is kept and in gradients, a row has several parts of `width` numbers each.
+// The control vector of a stream, equations (7) and (16): scans of a GRU in both directions, and their backward. A
+// block scans one utterance in one direction (a few utterances where it does not hold the weights), see
+// recurrent.cuh. A row of `kept` or `dgates` has several parts of `width` numbers each.
 #include "recurrent.cuh"
 
 constexpr int GATES = 3;  // r, z, n
 constexpr int KEPT = 5;   // r, z, n, W_hn h + b_hn, and the state before the frame
 
-// Parts of a row of gradients: of each direction r, z, n of the input's side, then, from OWN on, of each
-// direction those of the state's side: a product finds its three, and that for x all six, side by side.
+// Parts of a row of `dgates`: for each direction r, z, n of the input's side, then, from OWN on, for each direction
+// r, z, n of the state's side. The three parts that a product reads, or six for that of dx, are side by side.
 constexpr int PARTS = 4 * GATES, OWN = 2 * GATES;
 
 struct Scan {
-  const real* input[2];   // of each direction, (rows, 3 parts): W_ih x + b_ih
+  const real* input[2];   // for each direction, (rows, 3 parts): W_ih x + b_ih
   const real* weight[2];  // W_hh, (3 width, width); its transpose where it is read at each step
   const real* bias[2];    // b_hh
   real* kept[2];          // (rows, KEPT parts), or null
-  real* shares;           // (2, batch, width): what each direction adds to the control vector
+  real* shares;           // (2, batch, width): each direction's summand of the control vector
   Layout layout;
   int width;
 };
@@ -43,8 +43,8 @@ struct Gates {
   __device__ real after(real before) const { return n + z * (before - n); }
 };
 
-// Gradients of the gates' arguments and, past the gates, of the state before, for a gradient of 1 of the
-// state after.
+// Gradients of the gates' arguments, and of the state before by its direct path, for a gradient of 1 of the state
+// after.
 struct Slopes {
   real r, z, n, own_n, before;
 
@@ -101,7 +101,7 @@ __device__ void scan(const Many<Scan>& calls) {
     if (counts && copy == 0) next[unit] = state;
     __syncthreads();
     vector = typename Weights::Vector(next);
-    // What follows is done while that is on its way.
+    // The lines below run while that is being read.
     put_in_turn<COPIES>(kept, width, {gates.r, gates.z, gates.n, gates.own_n, before}, copy, keeps);
     kept += KEPT * apart;
     inputs.read(input, width);
@@ -117,7 +117,7 @@ __device__ void scan(const Many<Scan>& calls) {
     c.shares[((size_t)at.direction * c.layout.batch + b) * width + unit] = sum * ((real)0.5 / length);
 }
 
-// The scan of a few utterances, by weights that are read at each step. Shared memory: 3 rows a unit.
+// The scan of a few utterances, which reads the weights at each step. Shared memory: 3 rows a unit.
 __device__ void scan_reading(const Many<Scan>& calls) {
   const Place at = place();
   const Scan& c = calls.at[at.call];
@@ -163,14 +163,14 @@ __device__ void scan_reading(const Many<Scan>& calls) {
             sums[j].at[m] * ((real)0.5 / members.length[m]);
 }
 
-// A row's parts of one unit.
+// Writes one unit's numbers in a row of `dgates`.
 template <int COPIES>
 __device__ void put_gates(real* row, int width, real r, real z, real n, real own_n, int copy, bool write) {
   put_in_turn<COPIES>(row, width, {r, z, n}, copy, write);
   put_in_turn<COPIES>(row + OWN * width, width, {r, z, own_n}, copy, write);
 }
 
-// What products read besides the gradients of frames: zeros beyond, and W_ih of both directions in one place.
+// Prepares what products read besides the frames' gradients: zeros in further rows, W_ih of both directions together.
 __device__ void prepare(const ScanBack& c, const Place& at, int turns) {
   const int parts = GATES * c.width, size = parts * c.input_width;
   real* dgates = c.dgates + at.direction * parts;
@@ -219,7 +219,7 @@ __device__ void scan_back(const Many<ScanBack>& calls) {
     put_in_turn<COPIES>(row + copy * WIDTH + unit, WIDTH, {r, z, own_n}, copy, counts);
     __syncthreads();
     const typename Weights::Vector vector(row);
-    // What follows is done while that is on its way.
+    // The lines below run while that is being read.
     put_gates<COPIES>(dgates, width, r, z, n, own_n, copy, counts);
     dgates -= PARTS * apart;
     dstate = dafter * slopes.before;
@@ -236,7 +236,7 @@ __device__ void scan_back(const Many<ScanBack>& calls) {
   }
 }
 
-// The same for a few utterances, by weights that are read at each step. Shared memory: 4 rows a unit.
+// The backward scan of a few utterances, which reads the weights at each step. Shared memory: 4 rows a unit.
 __device__ void scan_back_reading(const Many<ScanBack>& calls) {
   const Place at = place();
   const ScanBack& c = calls.at[at.call];
@@ -281,7 +281,7 @@ __device__ void scan_back_reading(const Many<ScanBack>& calls) {
   }
 }
 
-// As many units as they are named after at most; any number without.
+// The number in a name is the most units that the kernel takes; without a number it takes any.
 extern "C" __global__ void __launch_bounds__(32) bigru_16(const Many<Scan> calls) { scan<16>(calls); }
 extern "C" __global__ void __launch_bounds__(64) bigru_32(const Many<Scan> calls) { scan<32>(calls); }
 extern "C" __global__ void __launch_bounds__(128) bigru_64(const Many<Scan> calls) { scan<64>(calls); }

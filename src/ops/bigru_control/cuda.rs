@@ -18,10 +18,10 @@ const BACKWARD: Kernels = kernels(
 );
 
 const GATES: usize = 3;
-/// Gradients of the gates' arguments of a frame, in rows of d: of the input's side in both directions, then of
-/// the state's side.
+/// Gradients of the gates' arguments of a frame, in rows of d: those of the input's side in both directions, then
+/// those of the state's side.
 const PARTS: usize = 4 * GATES;
-/// Where those of the state's side begin.
+/// The first of those of the state's side.
 const OWN: usize = 2 * GATES;
 
 #[repr(C)]
@@ -50,12 +50,12 @@ struct ScanBack {
     input_width: i32,
 }
 
-/// weight_ih, weight_hh, bias_ih, bias_hh of a direction: where they stand among the inputs.
+/// Indices of weight_ih, weight_hh, bias_ih, bias_hh of a direction among the inputs.
 fn inputs(direction: usize) -> [usize; 4] {
     [1, 2, 3, 4].map(|i| i + 4 * direction)
 }
 
-/// A new matrix beside a tensor.
+/// A new matrix of the kind and on the device of a tensor.
 fn matrix(rows: usize, columns: usize, beside: &Tensor) -> Tensor {
     empty(&[rows, columns].map(|n| n as i64), beside.kind(), beside.device())
 }
@@ -113,7 +113,7 @@ impl DeviceOp for BigruControl {
     fn backward_on_device(calls: &[BackOnDevice<Self>]) {
         let any = calls[0].any();
         let scans = Scans::of(calls.iter().map(|back| back.call.op.hidden), any.kind());
-        // Gradients of the gates, and W_ih of both directions where x wants its own.
+        // Gradients of the gates, and W_ih of both directions where the gradient of x is wanted.
         let made: Vec<[Tensor; 2]> = calls
             .iter()
             .map(|BackOnDevice { call: OnDevice { op, .. }, dx, .. }| {

@@ -18,8 +18,8 @@ use crate::numeric::{
 };
 use crate::ragged::{Layout, Ragged};
 
-/// What a scan keeps of each frame for backward, rows of d each: r, z, n, W_hn h + b_hn, and the state
-/// before the frame.
+/// Rows of d that a scan keeps of each frame for backward: r, z, n, W_hn h + b_hn, and the state before the
+/// frame.
 const KEPT: usize = 5;
 
 struct BigruControl {
@@ -36,10 +36,10 @@ pub struct Bigru<'a> {
 }
 
 /// c(X) = mean_t (forward GRU(X) + backward GRU(X)) / 2, (7) (16): the control vector, gates r, z, n;
-/// both scans start from zero at the true ends. Each entry lies in (-1, 1). Several streams at once.
+/// both scans start from zero at the true ends. Each entry lies in (-1, 1). Computes several streams at once.
 ///
 /// # Shapes
-/// `x` `(sum T, in)`, two directions of hidden size `d`, to `(B, d)`.
+/// `x` `(sum T, in)` and two directions of hidden size `d` give `(B, d)`.
 pub fn bigru_control(streams: &[Bigru]) -> Vec<Tensor> {
     let calls = streams
         .iter()
@@ -57,24 +57,24 @@ pub fn bigru_control(streams: &[Bigru]) -> Vec<Tensor> {
     apply(calls).into_iter().flatten().collect()
 }
 
-/// One scan of a group in one direction.
+/// The arguments of one scan of a group in one direction.
 struct Scan<'a, T> {
     group: Group<'a>,
     reverse: bool,
     hidden: usize,
-    /// W_ih x + b_ih, and b_hh where it is only added, of the group's frames, `(total, 3d)`.
+    /// W_ih x + b_ih of the group's frames, plus b_hh for r and z, `(total, 3d)`.
     input: &'a [T],
     /// W_hh^T, `(d, 3d)`.
     weight: Matrix<'a, T>,
     /// b_hn
     bias_n: &'a [T],
-    /// `(sum T, KEPT * d)`, or nothing.
+    /// `(sum T, KEPT * d)`, or empty.
     kept: &'a Shared<'a, T>,
-    /// Adds the sum of the states over time, a row of d for each member.
+    /// Sums to which the states at all steps are added, a row of d for each member.
     sums: &'a mut [T],
 }
 
-/// One scan of the gradient, from the last step to the first.
+/// The arguments of one scan for the gradient, from the last step to the first.
 struct ScanBack<'a, T> {
     group: Group<'a>,
     reverse: bool,
@@ -85,7 +85,7 @@ struct ScanBack<'a, T> {
     /// W_hh, `(3d, d)`.
     weight: Matrix<'a, T>,
     /// Gradients of the gates' arguments, `(total, 4d)`: n, r, z of the input's side, then n of the state's
-    /// side, so that either side's three stand together.
+    /// side. The three of either side are neighbours: r and z are the same for both.
     dgates: &'a mut [T],
     /// The states before each frame, `(total, d)`.
     before: &'a mut [T],
@@ -108,7 +108,7 @@ impl Op for BigruControl {
         let frames = Matrix::new(x[0], self.rows(), inputs);
         let prepared = [0, 1].map(|direction| {
             let [w_ih, w_hh, b_ih, b_hh] = weights(x, direction);
-            // The state's side of n is added behind r, so its bias is too.
+            // b_hn is not among these: r multiplies the state's side of n, bias included.
             let bias: Vec<T> =
                 (0..3 * d).map(|j| if j < 2 * d { b_ih[j] + b_hh[j] } else { b_ih[j] }).collect();
             let w_ih = LaidOut::of(Matrix::new(w_ih, 3 * d, inputs).t());
@@ -159,7 +159,7 @@ impl Op for BigruControl {
         });
         let (dx, dweights) = dx.split_first_mut().expect("x and weights");
         let dx = dx.as_mut().map(|dx| Shared::new(dx));
-        // Of weight_ih, weight_hh, bias_ih, bias_hh of both directions.
+        // Sizes of weight_ih, weight_hh, bias_ih, bias_hh of both directions.
         let sizes = [3 * d * inputs, 3 * d * d, 3 * d, 3 * d].repeat(2);
         let size = sizes.iter().sum();
         let parts = Group::parts(&self.layout);
@@ -229,8 +229,8 @@ fn gather<T: Real>(group: Group, x: Matrix<T>) -> Scratch<T> {
     frames
 }
 
-/// Gradients of weight_ih, weight_hh, bias_ih and bias_hh of one direction, on top of what `sums` holds or
-/// of nothing. `dgates` gives some of the gates' columns from one on.
+/// Writes the gradients of weight_ih, weight_hh, bias_ih and bias_hh of one direction to `sums`, or adds them, as
+/// `so_far` says. `dgates(first, count)` returns some columns of the gates' gradients.
 fn weights_backward<'a, T: Real>(
     dgates: impl Fn(usize, usize) -> Matrix<'a, T>,
     x: Matrix<T>,
@@ -281,8 +281,8 @@ kernel! {
     }
 }
 
-/// One frame of one utterance: the state `h` becomes the next and is added to the sum; `row`, where there is
-/// one, is what backward needs.
+/// One frame of one utterance: replaces the state `h` by the next and adds that to the sum; `row`, if not empty,
+/// receives what backward needs.
 #[inline(always)]
 fn step<S: pulp::Simd, T: Real>(
     simd: S,
@@ -318,7 +318,7 @@ kernel! {
             let dc = &dc[group.utterance(m) * d..][..d];
             share[m * d..].iter_mut().zip(dc).for_each(|(share, &dc)| *share = dc * part);
         }
-        // The gradients of one step, of which the product reads the state's side.
+        // The gradients of one step; the product reads those of the state's side.
         let mut rows = Scratch::new(SIDE_BY_SIDE * 4 * d);
         for t in (0..group.steps()).rev() {
             let running = group.running(t);
@@ -336,9 +336,9 @@ kernel! {
     }
 }
 
-/// One frame of one utterance: gradients of the gates' arguments (n, r, z, and n on the state's side), to two
-/// places; `dh` becomes what passes to the state before past the gates; the state before, taken from
-/// what was kept, is written too.
+/// One frame of one utterance: writes gradients of the gates' arguments (n, r, z, and n on the state's side) to two
+/// places. `dh` becomes the gradient that reaches the state before directly, not through the gates. The state
+/// before is copied from `kept` to `before_frame`.
 #[inline(always)]
 fn step_back<S: pulp::Simd, T: Real>(
     simd: S,

@@ -2,20 +2,20 @@
 #include "common.cuh"
 
 constexpr int ORDERS = 5;
-// Of each side the mean and the central moments 2 to 4, which backward reads.
+// For each side the mean and the central moments 2 to 4, which backward reads.
 constexpr int KEPT = ORDERS - 1;
 
 struct Cmd {
   const real* x[2];  // P and Q, (rows, width)
   real* y;
   real* moments;     // (2, KEPT, width)
-  real* toward;      // (ORDERS, width): the difference of the moments over its length, times what the order counts
+  real* toward;      // (ORDERS, width): the moments' difference over its length, times the order's weight
   const real* dy;    // backward only
   Gradient dx[2];
   int rows, width;
 };
 
-// One block. Both sides go through the same instructions, so that equal ones are apart by nothing at all.
+// Runs as one block. Both sides are computed by the same instructions, so that equal sides differ by exactly 0.
 // Shared memory: 2 * KEPT numbers a thread.
 extern "C" __global__ void cmd(const Many<Cmd> calls) {
   const Cmd& c = calls.at[blockIdx.z];
@@ -56,20 +56,20 @@ extern "C" __global__ void cmd(const Many<Cmd> calls) {
           squares[k] += (p - q) * (p - q);
         }
       });
-  real y = 0, counts = 1;
+  real y = 0, weight = 1;
   for (int k = 0; k < ORDERS; ++k) {
-    counts /= 2;  // 1 / |b - a|^k
+    weight /= 2;  // 1 / |b - a|^k
     const real length = sqrt(block_sum(squares[k], shared));
-    y += length * counts;
+    y += length * weight;
     for (int j = threadIdx.x; j < width; j += blockDim.x) {
       real& toward = c.toward[(size_t)k * width + j];
-      toward = length > 0 ? toward / length * counts : (real)0;
+      toward = length > 0 ? toward / length * weight : (real)0;
     }
   }
   if (threadIdx.x == 0) *c.y = y;
 }
 
-// A thread an element; blockIdx.y is the side.
+// One thread for each element; blockIdx.y is the side.
 extern "C" __global__ void cmd_backward(const Many<Cmd> calls) {
   const Cmd& c = calls.at[blockIdx.z];
   const int side = blockIdx.y, width = c.width;
@@ -78,7 +78,7 @@ extern "C" __global__ void cmd_backward(const Many<Cmd> calls) {
   const int j = (int)(i % width);
   const real* moments = c.moments + (size_t)side * KEPT * width + j;
   const real from_mean = c.x[side][i] - moments[0];
-  // d(moment k) / dx = k (x - mean)^(k - 1), less its mean since the mean moves too.
+  // d(moment k) / dx = k (x - mean)^(k - 1), minus its mean, since the mean depends on x, too.
   real sum = 0, power = 1;
   for (int k = 1; k <= ORDERS; ++k) {
     const real mean_power = k > 2 ? moments[(size_t)(k - 2) * width] : (real)0;

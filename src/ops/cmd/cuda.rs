@@ -44,7 +44,7 @@ impl Arguments {
 impl DeviceOp for Cmd {
     const WORKS_IN_SAVED: bool = true;
 
-    /// Moments of both sides but the last, and which way their differences point.
+    /// Moments of both sides except the last, and the weighted directions of their differences.
     fn saved_on_device(&self) -> Vec<usize> {
         vec![2 * (MOMENTS - 1) * self.width, MOMENTS * self.width]
     }

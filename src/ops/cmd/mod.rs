@@ -52,7 +52,7 @@ impl Cmd {
         moments
     }
 
-    /// For each order the difference of the moments and its length.
+    /// For each order the difference of the moments, and the length of that.
     fn differences<T: Real>(&self, p: &[T], q: &[T]) -> (Scratch<T>, [T; MOMENTS]) {
         let mut apart = self.moments(p);
         apart.iter_mut().zip(&*self.moments(q)).for_each(|(p, &q)| *p -= q);
@@ -91,7 +91,7 @@ impl Op for Cmd {
             let sign = if side == 0 { share } else { -share };
             for (dx, x) in dx.chunks_exact_mut(self.width).zip(io.x[side].chunks_exact(self.width)) {
                 for j in 0..self.width {
-                    // d(moment k) / dx = k (x - mean)^(k - 1), less its mean since the mean moves too
+                    // d(moment k) / dx = k (x - mean)^(k - 1), minus its mean, since the mean depends on x, too
                     let from_mean = x[j] - moments[j];
                     let mut power = T::ONE;
                     for k in 1..=MOMENTS {

@@ -1,4 +1,4 @@
-// Frames beside their neighbours, so that a convolution over time (4) is a product. A warp takes a row.
+// Puts each frame beside its neighbours, so that a convolution over time (4) is a product. A warp handles a row.
 #include "ops.cuh"
 
 struct Columns {
@@ -29,7 +29,7 @@ struct Gather {
   int input, kernel;
 };
 
-// Each frame's gradient: the sum over the places that it has in the columns of its neighbours.
+// Each frame's gradient: the sum over its places in the columns of its neighbours.
 extern "C" __global__ void conv1d_gather(const Many<Gather> calls) {
   const Gather& c = calls.at[blockIdx.z];
   const int row = (blockIdx.x * blockDim.x + threadIdx.x) / WARP, lane = threadIdx.x % WARP;

@@ -45,12 +45,12 @@ impl Conv1d {
         MatrixAt::new(Pointer::to(columns), self.rows(), self.depth())
     }
 
-    /// The weight as it stands, a row for each output.
+    /// The weight in its own layout, a row for each output.
     fn weight_at(&self, weight: &Tensor) -> MatrixAt {
         MatrixAt::new(Pointer::to(weight), self.output, self.depth())
     }
 
-    /// What a product reads: the frames themselves for a kernel of 1.
+    /// The matrix that a product reads: for a kernel of 1 the frames themselves.
     fn columns_of<'a>(&self, x: &'a [Tensor], saved: &'a [Tensor]) -> &'a Tensor {
         if self.kernel == 1 { &x[0] } else { &saved[0] }
     }
@@ -65,29 +65,29 @@ impl DeviceOp for Conv1d {
     }
 
     fn forward_on_device(calls: &[OnDevice<Self>]) {
-        let of = &calls[0].x[0];
+        let like = &calls[0].x[0];
         let to_fill = calls.iter().filter(|call| call.op.kernel > 1);
         let to_fill = to_fill.map(|OnDevice { op, x, saved, .. }| Columns {
             x: Pointer::to(&x[0]),
             to: Pointer::to(&saved[0]),
-            layout: LayoutOf::new(&op.layout, of),
+            layout: LayoutOf::new(&op.layout, like),
             input: op.input as i32,
             kernel: op.kernel as i32,
         });
-        launch(COLUMNS, of, &to_fill.collect::<Vec<_>>(), |call| grid(&call.layout));
+        launch(COLUMNS, like, &to_fill.collect::<Vec<_>>(), |call| grid(&call.layout));
         let multiplied = calls.iter().map(|OnDevice { op, x, y, saved }| {
             let (columns, weight) = (op.columns_at(op.columns_of(x, saved)), op.weight_at(&x[1]));
             Product {
                 bias: Pointer::to(&x[2]),
-                true_rows: LayoutOf::new(&op.layout, of).true_rows(),
+                true_rows: LayoutOf::new(&op.layout, like).true_rows(),
                 ..Product::new(columns, weight.t(), GradientTo::new(&y[0], false))
             }
         });
-        products(of, &multiplied.collect::<Vec<_>>());
+        products(like, &multiplied.collect::<Vec<_>>());
     }
 
     fn backward_on_device(calls: &[BackOnDevice<Self>]) {
-        let of = calls[0].any();
+        let like = calls[0].any();
         let (mut dcolumns, mut multiplied, mut gathered) = (vec![], vec![], vec![]);
         for BackOnDevice { call: OnDevice { op, x, saved, .. }, dy, dx } in calls {
             let dy = Pointer::to(dy[0].expect("the one result has a gradient"));
@@ -96,11 +96,11 @@ impl DeviceOp for Conv1d {
             multiplied.push(Product::of_weights(dy, columns, dx[1], dx[2]));
             let mut to = dx[0];
             if op.kernel > 1 && !to.is_nowhere() {
-                let own = empty(&[saved[0].numel() as i64], of.kind(), of.device());
+                let own = empty(&[saved[0].numel() as i64], like.kind(), like.device());
                 gathered.push(Gather {
                     dcolumns: Pointer::to(&own),
                     dx: to,
-                    layout: LayoutOf::new(&op.layout, of),
+                    layout: LayoutOf::new(&op.layout, like),
                     input: op.input as i32,
                     kernel: op.kernel as i32,
                 });
@@ -110,8 +110,8 @@ impl DeviceOp for Conv1d {
             multiplied.push(Product::new(dy, op.weight_at(&x[1]), to));
         }
         let mut parts = Parts::default();
-        products_in_parts(of, &multiplied, &mut parts);
-        launch(GATHER, of, &gathered, |call| grid(&call.layout));
-        parts.add_up(of);
+        products_in_parts(like, &multiplied, &mut parts);
+        launch(GATHER, like, &gathered, |call| grid(&call.layout));
+        parts.add_up(like);
     }
 }

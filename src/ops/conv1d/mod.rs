@@ -21,7 +21,7 @@ struct Conv1d {
     kernel: usize,
 }
 
-/// X_m^0 = Conv1d(M_m), (4), of odd kernel and "same" length with bias; beyond both true ends of an utterance lie zeros.
+/// X_m^0 = Conv1d(M_m), (4), with an odd kernel, "same" length and a bias; zeros precede and follow each utterance.
 ///
 /// # Shapes
 /// `x` `(sum T, in)`, `weights.weight` `(out, in, kernel)` to `(sum T, out)`.
@@ -30,7 +30,7 @@ pub fn conv1d(x: &Ragged, weights: &Linear) -> Tensor {
     y
 }
 
-/// Several at once.
+/// [`conv1d`] for several calls at once.
 pub fn conv1ds(calls: &[(&Ragged, &Linear)]) -> Vec<Tensor> {
     let calls = calls
         .iter()
@@ -57,13 +57,13 @@ impl Conv1d {
         self.layout.rows()
     }
 
-    /// Columns under the kernel.
+    /// Number of values under the kernel, `kernel * in`.
     fn depth(&self) -> usize {
         self.kernel * self.input
     }
 
-    /// For frame `t` of `length` the places under the kernel that lie within the utterance: (place in the
-    /// kernel, frame).
+    /// For frame `t` of `length`, the places of the kernel that lie within the utterance: (place in the kernel,
+    /// frame).
     fn under(&self, t: usize, length: usize) -> impl Iterator<Item = (usize, usize)> {
         let half = self.kernel / 2;
         let first = half.saturating_sub(t);

@@ -1,4 +1,4 @@
-//! What kernels of several operations share: layouts and dropout, products, sums made in parts, recurrent scans.
+//! Code for the kernels of several operations: layouts and dropout, products, sums made in parts, recurrent scans.
 
 mod packed;
 pub mod product;
@@ -9,7 +9,7 @@ pub use packed::{DropoutOf, LayoutOf};
 
 use crate::device::{COMMON, Header, Source};
 
-/// What sources of operations may include.
+/// Files that the sources of operations may include.
 const HEADERS: &[Header] =
     &[COMMON, ("ops.cuh", include_str!("ops.cuh")), ("recurrent.cuh", include_str!("recurrent.cuh"))];
 

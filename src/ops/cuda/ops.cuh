@@ -1,7 +1,7 @@
-// What kernels of several operations share: layouts, dropout, normalisation, activations.
+// Code that kernels of several operations share: layouts, dropout, normalisation, activations.
 //
-// Rows beyond the true frames of a packed tensor (`Layout::rows` may be larger than the true total) are written as
-// zeros, results and gradients alike: products may then run over all rows.
+// Kernels write zeros to the rows beyond the true frames of a packed tensor (`Layout::rows` may be larger than the true
+// total), in results and gradients alike, so that products may run over all rows.
 #pragma once
 #include "common.cuh"
 
@@ -9,7 +9,7 @@
 struct Layout {
   const int* first;      // (batch + 1): row of each utterance's first frame, then the number of true rows
   const int* order;      // (batch): the utterances, longest first
-  const int* utterance;  // (rows): that a row belongs to, -1 beyond the true ones
+  const int* utterance;  // (rows): the utterance of each row, -1 beyond the true ones
   int batch;
   int rows;
 
@@ -21,7 +21,7 @@ struct Layout {
 struct Words {
   uint32 at[4];
 
-  // Without an address, so that words stay in registers.
+  // Word `i`, without an address, so that words stay in registers.
   __device__ uint32 of(uint32 i) const { return i < 2 ? (i < 1 ? at[0] : at[1]) : (i < 3 ? at[2] : at[3]); }
 };
 
@@ -39,19 +39,19 @@ __device__ inline Words philox(uint64 key, uint32 c0, uint32 c1, uint32 c2, uint
   return {{c0, c1, c2, c3}};
 }
 
-// Dropout of one operation in one step: the same masks as the CPU's, by address.
+// Dropout of one operation in one step, drawn by address: the same masks as on the CPU.
 struct Dropout {
-  const uint64* key_at;  // where the step's key stands, or null:
-  uint64 key;            // the key itself
+  const uint64* key_at;  // address of the step's key, or null for `key`
+  uint64 key;
   double kept;           // 1 / (1 - p)
   uint32 site;
-  uint32 threshold;      // p in 2^16; 0 is no dropout
+  uint32 threshold;      // p * 2^16; 0 for no dropout
 
   __device__ bool off() const { return threshold == 0; }
   __device__ uint64 seed() const { return key_at ? *key_at : key; }
   __device__ real of(uint32 bits) const { return (bits & 0xFFFF) >= threshold ? (real)kept : (real)0; }
 
-  // What element `i` of a tensor is multiplied with.
+  // The factor of element `i` of a tensor.
   __device__ real flat(size_t i) const {
     if (off()) return 1;
     const uint32 in_tile = (uint32)(i % 128), word = in_tile % 64;
@@ -59,16 +59,16 @@ struct Dropout {
     return of(w.of(word / 16) >> (in_tile / 64 * 16));
   }
 
-  // What the probabilities of the 8 keys from 8 * `keys` on are multiplied with for one query, `stream` being
-  // the utterance and head: word j % 4 of the result, its low half for j < 4.
+  // Draws for the probabilities of the 8 keys from 8 * `keys` on and one query; `stream` is the utterance and head.
+  // Key j has word j % 4 of the result, for j < 4 its low half; `among` returns its factor.
   __device__ Words eight(uint32 stream, uint32 keys, uint32 query) const {
     return philox(seed(), query, keys, stream, site);
   }
   __device__ real among(const Words& eight, int j) const { return of(eight.at[j % 4] >> (j / 4 * 16)); }
 };
 
-// `Dropout::flat` for a thread that asks for several elements: what the generator made for one is kept, as it
-// often holds the next one's bits, too, where a warp goes along a row.
+// `Dropout::flat` for a thread that asks for several elements. It keeps the generator's last words, which often hold
+// the next element's bits, too, where a warp goes along a row.
 struct DropoutAlong {
   const Dropout& dropout;
   uint64 seed;
@@ -87,8 +87,8 @@ struct DropoutAlong {
   }
 };
 
-// A warp's row becomes (row - mean) / deviation; `sum` is a lane's share of the sum of its numbers, of which a lane
-// has every WARP-th. Returns 1 / deviation, the root of variance + eps.
+// Replaces a warp's row by (row - mean) / deviation, where deviation = sqrt(variance + eps), and returns 1 / deviation.
+// `sum` is a lane's part of the sum of the row, over every WARP-th number.
 __device__ inline real normalize(real* row, real sum, int width, double eps, int lane) {
   const real mean = warp_sum(sum) / width;
   real square = 0;
@@ -103,7 +103,7 @@ __device__ inline real normalize(real* row, real sum, int width, double eps, int
 
 __device__ inline real sigmoid(real x) { return 1 / (1 + exp(-x)); }
 
-// What follows an affine map, numbered as `Activation` in linear/mod.rs.
+// Activations after an affine map, numbered as `Activation` in linear/mod.rs.
 enum { NONE, RELU, SIGMOID, GELU, GELU_TANH };
 
 __device__ inline real activate(int activation, real x) {

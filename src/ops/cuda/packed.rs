@@ -18,7 +18,7 @@ pub struct LayoutOf {
 }
 
 impl LayoutOf {
-    /// On the device of `beside`.
+    /// The layout on the device of `beside`.
     pub fn new(layout: &Layout, beside: &Tensor) -> Self {
         let batch = layout.batch_size();
         let first = Pointer::to(layout.on(beside.device()));
@@ -39,7 +39,7 @@ impl LayoutOf {
         self.rows as usize
     }
 
-    /// Where the number of true rows stands, `i32`.
+    /// The address of the number of true rows, `i32`.
     pub fn true_rows(&self) -> Pointer {
         self.first.offset(self.batch(), Kind::Int)
     }

@@ -1,30 +1,30 @@
 // Products of matrices, several in one launch, in the numbers' own precision.
 //
-// A block makes a tile of C from slices of A and B, each as deep as fits into shared memory: while a slice is
-// multiplied, the next is on its way into registers. Where C is small and k long, blocks share k among them;
-// `add_parts` then adds up what they made.
+// A block computes a tile of C from slices of A and B of a fixed depth along k: while it multiplies a slice, the next
+// is read into registers. Where C is small and k long, several blocks compute a tile, each over a part of k, and
+// `add_parts` adds up their results.
 #include "ops.cuh"
 
 struct Product {
   const real *a, *b;  // (m, k), (k, n), of any strides
   const real* bias;   // (n), or null
-  real* before;       // (m, n): keeps what goes into the activation, or null
+  real* before;       // (m, n): receives A B + bias, the activation's argument; or null
   const real* positive;  // (m, n), or null: C is zero where this is not above zero
-  const real* times;     // (m, n), and where C times it is kept, or null
+  const real* times;     // (m, n), or null: C times this, element by element, goes to `kept`
   real* kept;
-  const int* true_rows;  // where the number of C's true rows stands, zeros follow them; or null
+  const int* true_rows;  // address of the number of C's true rows, which zeros follow; or null
   Gradient c;            // (m, n), rows of `c_row`
-  Gradient row_sums;     // (m): sums of A's rows, or nowhere
-  real* parts;           // (splits, m * n + m): instead of C and the sums of rows, where there are several
+  Gradient row_sums;     // (m): sums of A's rows, if wanted
+  real* parts;           // (splits, m * n + m): instead of C and the sums of rows, if there are several splits
   int m, n, k;
   int a_row, a_column, b_row, b_column, c_row;
   int activation;
-  int splits, depth;  // parts of k, and how much of k each has
+  int splits, depth;  // number of parts of k, and the size of each
 };
 
 constexpr int CALLS = 24;
 
-// Sizes of a block's tile and of a thread's part of it, and how deep slices are.
+// Size of a block's tile, depth of its slices, and size of a thread's part of the tile.
 struct Large {
   static constexpr int ROWS = 64, COLUMNS = 64, DEPTH = 16, DOWN = 8, ACROSS = 4;
 };
@@ -32,14 +32,14 @@ struct Small {
   static constexpr int ROWS = 32, COLUMNS = 32, DEPTH = 32, DOWN = 4, ACROSS = 4;
 };
 
-// Blocks of a multiprocessor at the same time.
+// Blocks that run on a multiprocessor at the same time.
 constexpr int LARGE_BLOCKS = sizeof(real) == 4 ? 5 : 2, SMALL_BLOCKS = 2 * LARGE_BLOCKS;
 
 template <typename Tile>
 constexpr int THREADS = Tile::ROWS / Tile::DOWN * (Tile::COLUMNS / Tile::ACROSS);
 
-// Numbers from one row to the next in shared memory: rows begin where four can be read at once, and elements
-// of one column in eight rows lie in different banks.
+// Stride of rows in shared memory: rows begin where four numbers can be read at once, and the elements of one
+// column in eight rows lie in different banks.
 template <int WIDE>
 constexpr int STRIDE = WIDE + 4;
 
@@ -51,12 +51,12 @@ __device__ inline void read(const real* from, real (&to)[COUNT]) {
   }
 }
 
-// A thread's share of a slice of A or B: `DEPTH` along k, `WIDE` across. Neighbouring threads read neighbours
-// along k, which lie side by side, if ALONG; else across.
+// A thread's part of a slice of A or B, which is DEPTH along k and WIDE across. Neighbouring threads read neighbours
+// along k, which are contiguous in memory, if ALONG; else neighbours across.
 template <int WIDE, int DEPTH, int BLOCK, bool ALONG>
 struct Slice {
   static constexpr int COUNT = WIDE * DEPTH / BLOCK;
-  // From one element to the next along k and, after TURN of them, across.
+  // Steps from one of the thread's elements to the next along k and, after TURN of them, across.
   static constexpr int DOWN = ALONG ? 8 : BLOCK / WIDE, ACROSS = BLOCK / 8, TURN = ALONG ? DEPTH / 8 : COUNT;
   const real* from;
   int across_stride, k_stride;
@@ -70,7 +70,7 @@ struct Slice {
     from = matrix + (size_t)across * across_stride + (size_t)k * this->k_stride;
   }
 
-  // Zeros where the matrix ends, `width` and `depth` on.
+  // Reads the next slice; zeros from `width` and `depth` on, where the matrix ends.
   __device__ void load(int width, int depth) {
 #pragma unroll
     for (int i = 0; i < COUNT; ++i) {
@@ -88,7 +88,7 @@ struct Slice {
   }
 };
 
-// Where the tile of a block begins, and its part of k.
+// The first row and column of a block's tile, and its part of k.
 struct Place {
   int row, column, first, last;
 };
@@ -97,7 +97,7 @@ struct Place {
 struct Own {
   int row, column;
 
-  // A warp has 4 rows and 8 columns of threads: what its lanes read of a slice lies in different banks.
+  // A warp has 4 rows and 8 columns of threads, so that its lanes read a slice from different banks.
   template <typename Tile>
   __device__ static Own of() {
     constexpr int WARPS = Tile::COLUMNS / (8 * Tile::ACROSS);  // side by side
@@ -106,7 +106,7 @@ struct Own {
   }
 };
 
-// Adds A B to `sum` and, if `sums_rows`, to `row_sum` the row of A that has the thread's number.
+// Adds A B to `sum` and, if `sums_rows`, the sum of the row of A that has the thread's number to `row_sum`.
 template <typename Tile, bool A_ALONG, bool B_ALONG>
 __device__ inline void multiply(const Product& p, Place at, Own own, real* here,
                                 real (&sum)[Tile::DOWN][Tile::ACROSS], bool sums_rows, real& row_sum) {
@@ -153,7 +153,7 @@ __device__ inline void multiply(const Product& p, Place at, Own own, real* here,
   }
 }
 
-// Shared memory: two slices of A and of B, later the tile.
+// Shared memory: two slices each of A and B, later the tile.
 template <typename Tile>
 __device__ inline void make_tile(const Product& p) {
   constexpr int ROWS = Tile::ROWS, COLUMNS = Tile::COLUMNS, BLOCK = THREADS<Tile>;
@@ -175,7 +175,7 @@ __device__ inline void make_tile(const Product& p) {
   real* const shared = shared_memory();
   real sum[Tile::DOWN][Tile::ACROSS] = {}, row_sum = 0;
   if (at.row >= rows) {
-    // Zeros.
+    // Beyond the true rows the tile stays zero.
   } else if (p.a_column != 1) {
     multiply<Tile, false, false>(p, at, own, shared, sum, sums_rows, row_sum);
   } else if (p.b_row != 1) {
@@ -183,7 +183,7 @@ __device__ inline void make_tile(const Product& p) {
   } else {
     multiply<Tile, true, true>(p, at, own, shared, sum, sums_rows, row_sum);
   }
-  // By way of shared memory, so that neighbouring threads write neighbours.
+  // Goes through shared memory, so that neighbouring threads write neighbours.
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < Tile::DOWN; ++i)
@@ -224,7 +224,7 @@ extern "C" __global__ void __launch_bounds__(128, LARGE_BLOCKS) product(const Pr
   make_tile<Large>(calls.at[blockIdx.z]);
 }
 
-// The same with smaller tiles, more of them: where C has few rows.
+// The same product with smaller, hence more tiles, for a C that has few large ones.
 extern "C" __global__ void __launch_bounds__(64, SMALL_BLOCKS) small_product(const Products calls) {
   make_tile<Small>(calls.at[blockIdx.z]);
 }
@@ -232,12 +232,12 @@ extern "C" __global__ void __launch_bounds__(64, SMALL_BLOCKS) small_product(con
 struct ColumnSums {
   const real* x;  // (rows, columns), of any strides
   Gradient to;
-  real* parts;  // (splits, columns): instead of `to`, where there are several
+  real* parts;  // (splits, columns): instead of `to`, if there are several splits
   int rows, columns, row_stride, column_stride;
-  int splits, depth;  // parts of the rows, and how many each has
+  int splits, depth;  // number of parts of the rows, and the size of each
 };
 
-// A block sums a warp's width of columns, each warp some of the rows.
+// A block sums WARP columns, each of its warps over some of the rows.
 extern "C" __global__ void column_sums(const Many<ColumnSums> calls) {
   constexpr int WARPS = 8;
   const ColumnSums& c = calls.at[blockIdx.z];

@@ -11,12 +11,12 @@ use crate::ops::linear::Activation;
 pub const SOURCE: Source = source("product", include_str!("product.cu"));
 const COLUMN_SUMS: Kernel = Kernel { source: SOURCE, name: "column_sums" };
 
-/// How a kernel cuts C into tiles, as in `product.cu`.
+/// The tiles into which a kernel cuts C, as in `product.cu`.
 struct Tiles {
     kernel: Kernel,
     /// Rows and columns of a tile.
     size: usize,
-    /// Of a slice along k.
+    /// Depth of a slice along k.
     depth: usize,
     threads: usize,
 }
@@ -26,20 +26,20 @@ const LARGE: Tiles =
 const SMALL: Tiles =
     Tiles { kernel: Kernel { source: SOURCE, name: "small_product" }, size: 32, depth: 32, threads: 64 };
 
-/// Products of one launch at most, as in `product.cu`.
+/// The most products of one launch, as in `product.cu`.
 const CALLS: usize = 24;
-/// Large tiles are worth it where there are as many as a card has multiprocessors.
+/// Large tiles are used where there are at least as many as a card has multiprocessors.
 const MULTIPROCESSORS: usize = 132;
-/// A product whose tiles are fewer than this shares k among blocks, each having this much of it at least.
+/// A product with fewer tiles than this divides k among blocks, into parts of at least this size.
 const TILES: usize = 128;
 const SHARE: usize = 128;
-/// The same for sums of columns.
+/// The same two numbers for sums of columns.
 const SUMS: usize = 256;
 const SUMMED: usize = 64;
-/// Parts of a sum at most.
+/// The most parts of a sum.
 const MOST_PARTS: usize = 64;
 
-/// A matrix on a device: where it stands and how far its rows and columns are apart.
+/// A matrix on a device: its address, sizes and strides.
 #[derive(Clone, Copy, Debug)]
 pub struct MatrixAt {
     pub at: Pointer,
@@ -50,12 +50,12 @@ pub struct MatrixAt {
 }
 
 impl MatrixAt {
-    /// Rows side by side.
+    /// A contiguous matrix.
     pub fn new(at: Pointer, rows: usize, columns: usize) -> Self {
         Self::strided(at, rows, columns, columns)
     }
 
-    /// Rows `stride` apart.
+    /// A matrix with rows `stride` apart.
     pub fn strided(at: Pointer, rows: usize, columns: usize, stride: usize) -> Self {
         Self { at, rows, columns, row_stride: stride, column_stride: 1 }
     }
@@ -72,7 +72,7 @@ impl MatrixAt {
     }
 }
 
-/// C = act(A B + bias), put or added to what is in C.
+/// C = act(A B + bias), written or added to C.
 #[derive(Clone, Copy, Debug)]
 pub struct Product {
     pub a: MatrixAt,
@@ -80,23 +80,23 @@ pub struct Product {
     /// `(n,)`, or null.
     pub bias: Pointer,
     pub activation: Activation,
-    /// Keeps A B + bias, `(m, n)`, or null.
+    /// Receives A B + bias, `(m, n)`; or null.
     pub before: Pointer,
     /// `(m, n)`, or null: C is zero where this is not above zero.
     pub positive: Pointer,
-    /// A matrix and where C times it, element by element, is kept; `(m, n)`.
+    /// A matrix and the place for C times it, element by element; `(m, n)` each.
     pub times: Option<[Pointer; 2]>,
-    /// Where the number of true rows of C stands, which are followed by zeros; or null.
+    /// The address of the number of C's true rows, which zeros follow; or null.
     pub true_rows: Pointer,
     pub c: GradientTo,
-    /// From one row of C to the next.
+    /// Distance from one row of C to the next.
     pub c_stride: usize,
-    /// The sum of each row of A, `(m,)`: beside a weight's gradient dY^T X the bias's.
+    /// The sum of each row of A, `(m,)`: the bias's gradient, where C is the weight's, dY^T X.
     pub row_sums: GradientTo,
 }
 
 impl Product {
-    /// C = A B, rows side by side.
+    /// C = A B, contiguous.
     pub fn new(a: MatrixAt, b: MatrixAt, c: GradientTo) -> Self {
         Self {
             a,
@@ -118,7 +118,7 @@ impl Product {
         Self { row_sums: bias, ..Self::new(dy.t(), x, weight) }
     }
 
-    /// Whether C is nothing but a product, which can be a sum of parts.
+    /// Whether C = A B and nothing else, so that it can be a sum of parts.
     fn is_plain(&self) -> bool {
         self.bias.is_null()
             && self.activation == Activation::None
@@ -133,14 +133,14 @@ impl Product {
         self.a.rows.div_ceil(tiles.size) * self.b.columns.div_ceil(tiles.size)
     }
 
-    /// Parts of k, and how much of it each has.
+    /// The number of parts of k, and the size of each.
     fn splits(&self, tiles: &Tiles) -> [usize; 2] {
         let k = self.a.columns;
         if self.is_plain() { share(k, SHARE, TILES / self.tiles(tiles).max(1), tiles.depth) } else { [1, k] }
     }
 }
 
-/// Sums over the columns of a matrix.
+/// The sum of each column of a matrix.
 #[derive(Clone, Copy, Debug)]
 pub struct ColumnSums {
     pub matrix: MatrixAt,
@@ -148,8 +148,8 @@ pub struct ColumnSums {
     pub to: GradientTo,
 }
 
-/// How many parts to make of `count`, and how many each has, a multiple of `unit`: up to `parts` of at least
-/// `least`.
+/// The number of parts of `count`, at most `parts`, and the size of each, a multiple of `unit` and in general at
+/// least `least`.
 fn share(count: usize, least: usize, parts: usize, unit: usize) -> [usize; 2] {
     let parts = parts.min(count / least).clamp(1, MOST_PARTS);
     let size = count.div_ceil(parts).next_multiple_of(unit).max(unit);
@@ -182,43 +182,43 @@ struct Arguments {
     depth: i32,
 }
 
-/// All products at the same time; what goes nowhere is left out.
-pub fn products(of: &Tensor, products: &[Product]) {
+/// Computes all products and sums of rows at the same time, except those whose place is `NOWHERE`.
+pub fn products(like: &Tensor, products: &[Product]) {
     let mut parts = Parts::default();
-    products_in_parts(of, products, &mut parts);
-    parts.add_up(of);
+    products_in_parts(like, products, &mut parts);
+    parts.add_up(like);
 }
 
-/// The same, leaving sums that are made in parts to be added up together with others.
-pub fn products_in_parts(of: &Tensor, products: &[Product], parts: &mut Parts) {
+/// [`products`], but sums that are made in parts are left to `parts`, which adds them up together with others.
+pub fn products_in_parts(like: &Tensor, products: &[Product], parts: &mut Parts) {
     let (whole, sums): (Vec<&Product>, Vec<_>) = products.iter().partition(|p| !p.c.is_nowhere());
     for products in whole.chunks(CALLS) {
         let count =
             |tiles: &Tiles| products.iter().map(|p| p.tiles(tiles) * p.splits(tiles)[0]).sum::<usize>();
         let tiles = if count(&LARGE) < MULTIPROCESSORS { &SMALL } else { &LARGE };
-        launch_tiles(of, products, tiles, parts);
+        launch_tiles(like, products, tiles, parts);
     }
     let sums = sums.iter().map(|p| ColumnSums { matrix: p.a.t(), to: p.row_sums });
-    column_sums_in_parts(of, &sums.collect::<Vec<_>>(), parts);
+    column_sums_in_parts(like, &sums.collect::<Vec<_>>(), parts);
 }
 
-fn launch_tiles(of: &Tensor, products: &[&Product], tiles: &Tiles, parts: &mut Parts) {
-    // Of a product in parts: those of C, and beside them those of the sums of rows.
+fn launch_tiles(like: &Tensor, products: &[&Product], tiles: &Tiles, parts: &mut Parts) {
+    // The size of one part of a product: C, then the sums of rows.
     let size = |p: &Product| p.a.rows * p.b.columns + p.a.rows;
     let needed = |p: &Product| match p.splits(tiles) {
         [1, _] => 0,
         [splits, _] => splits * size(p),
     };
-    let memory = parts.memory(products.iter().map(|p| needed(p)).sum(), of);
+    let memory = parts.memory(products.iter().map(|p| needed(p)).sum(), like);
     let mut used = 0;
     let calls = products.iter().map(|p| {
         assert_eq!(p.a.columns, p.b.rows, "a product of matrices that fit");
         let (m, n, [splits, depth]) = (p.a.rows, p.b.columns, p.splits(tiles));
-        let own = memory.offset(used, of.kind());
+        let own = memory.offset(used, like.kind());
         used += needed(p);
         if splits > 1 {
             let (count, stride) = (splits as i32, size(p) as i32);
-            let sums = own.offset(m * n, of.kind());
+            let sums = own.offset(m * n, like.kind());
             parts.push(AddParts { parts: own, to: p.c, count, size: (m * n) as i32, stride });
             parts.push(AddParts { parts: sums, to: p.row_sums, count, size: m as i32, stride });
         }
@@ -247,7 +247,7 @@ fn launch_tiles(of: &Tensor, products: &[&Product], tiles: &Tiles, parts: &mut P
         }
     });
     let (calls, Tiles { kernel, size, depth, threads }) = (calls.collect::<Vec<_>>(), tiles);
-    launch_by::<CALLS, _>(*kernel, of, &calls, |p| {
+    launch_by::<CALLS, _>(*kernel, like, &calls, |p| {
         let count = (p.m as usize).div_ceil(*size) * (p.n as usize).div_ceil(*size) * p.splits as usize;
         Grid::line(count, *threads).with_shared(2 * depth * 2 * (size + 4))
     });
@@ -267,12 +267,12 @@ struct SumArguments {
     depth: i32,
 }
 
-/// All sums at the same time, added up together with others; those that go nowhere are left out.
-pub fn column_sums_in_parts(of: &Tensor, sums: &[ColumnSums], parts: &mut Parts) {
+/// Computes all sums at the same time, except those whose place is `NOWHERE`; `parts` adds up those made in parts.
+pub fn column_sums_in_parts(like: &Tensor, sums: &[ColumnSums], parts: &mut Parts) {
     let calls = sums.iter().filter(|sum| !sum.to.is_nowhere()).map(|ColumnSums { matrix, to }| {
         let MatrixAt { at, rows, columns, row_stride, column_stride } = *matrix;
         let [splits, depth] = share(rows, SUMMED, SUMS / columns.div_ceil(WARP).max(1), 1);
-        let memory = if splits > 1 { parts.memory(splits * columns, of) } else { Pointer::NULL };
+        let memory = if splits > 1 { parts.memory(splits * columns, like) } else { Pointer::NULL };
         if splits > 1 {
             let (count, size) = (splits as i32, columns as i32);
             parts.push(AddParts { parts: memory, to: *to, count, size, stride: size });
@@ -289,7 +289,7 @@ pub fn column_sums_in_parts(of: &Tensor, sums: &[ColumnSums], parts: &mut Parts)
             depth: depth as i32,
         }
     });
-    launch(COLUMN_SUMS, of, &calls.collect::<Vec<_>>(), |sum| {
+    launch(COLUMN_SUMS, like, &calls.collect::<Vec<_>>(), |sum| {
         Grid::line((sum.columns as usize).div_ceil(WARP) * sum.splits as usize, 8 * WARP)
     });
 }

@@ -1,13 +1,13 @@
-// What the scans of GRU and LSTM share.
+// Code that the scans of GRU and LSTM share.
 //
-// A scan is a chain of short steps, so what counts is how long one step takes. Where they fit, the recurrent
-// weights stay in the registers of a block for the whole scan, which takes one utterance in one direction: a
-// step is one product with a vector in shared memory, one barrier, and nothing waits for memory. Wider layers
+// A scan is a chain of short steps, so its time is that of one step times their number. Where the recurrent weights
+// fit, they stay in the registers of a block for the whole scan of one utterance in one direction: a step is one
+// product with a vector in shared memory and one barrier, and nothing waits for memory. The blocks of wider layers
 // read their weights at each step, for a few utterances side by side.
 #pragma once
 #include "ops.cuh"
 
-// Numbers that are read at once.
+// Numbers that are read by one instruction.
 template <int N>
 struct alignas(N * sizeof(real)) Pack {
   real at[N];
@@ -25,30 +25,29 @@ __device__ inline Place place() {
   return {number / of_a_rank, number % of_a_rank / (int)gridDim.z, number % (int)gridDim.z};
 }
 
-// Zeros in the rows beyond the true ones: those of `rows` whose turn it is, one in `turns`.
+// Writes zeros to the rows beyond the true ones: to those whose turn it is, one in `turns`.
 __device__ inline void clear_beyond(const Layout& layout, int turn, int turns, real* rows, int stride,
                                     int width) {
   for (int row = layout.total() + turn; row < layout.rows; row += turns)
     for (int i = threadIdx.x; i < width; i += blockDim.x) rows[(size_t)row * stride + i] = 0;
 }
 
-// The logistic function, by a reciprocal to the last place but without the branch for results that are too
-// small to be normal numbers: behind one, the gates of a step would wait for each other.
+// The logistic function. Its reciprocal is accurate to the last place, but has no branch for results too small to be
+// normal numbers: with that branch, the gates of a step would wait for each other.
 __device__ inline float logistic(float x) {
 #ifdef SHIM
   return 1 / (1 + exp(-x));
 #else
   constexpr float MOST = 8e37f;
   float y = 1 + exp(-x), inverse;
-  y = y > MOST ? MOST : y;  // a NaN stays one
+  y = y > MOST ? MOST : y;  // a NaN stays NaN
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(y));
   return fma(inverse, fma(-y, inverse, 1.0f), inverse);
 #endif
 }
 __device__ inline double logistic(double x) { return 1 / (1 + exp(-x)); }
 
-// Reads row after row of a scan, the last one again and again: what comes ahead of its use needs no
-// condition.
+// Reads row after row of a scan, and at the end the last one again, so that reading ahead needs no condition.
 struct Ahead {
   const real* row;
   int step, left;
@@ -61,8 +60,8 @@ struct Ahead {
   }
 };
 
-// `N` numbers, `stride` apart, that COPIES threads have: each of those that `write` puts every COPIES-th,
-// from its own `to` on.
+// Writes `N` numbers, `stride` apart, that each of COPIES threads has: a thread, if it may `write`, writes every
+// COPIES-th, from its own `to` on.
 template <int COPIES, int N>
 __device__ void put_in_turn(real* to, int stride, const real (&numbers)[N], int copy, bool write) {
 #pragma unroll
@@ -71,13 +70,13 @@ __device__ void put_in_turn(real* to, int stride, const real (&numbers)[N], int 
 #pragma unroll
     for (int other = 1; other < COPIES; ++other)
       if (copy == other && first + other < N) own = numbers[first + other];
-    // The condition stands here so that there is nothing to jump over but the store.
+    // The condition is here, so that a branch skips nothing but the store.
     if (write && (first + COPIES <= N || first + copy < N)) to[first * stride] = own;
   }
 }
 
-// Sums over the lanes of a group, each of which holds a part of UNITS * VALUES of them: every lane is left
-// with the VALUES of one unit.
+// Adds up UNITS * VALUES sums over the lanes of a group, each of which holds a part of all of them; afterwards every
+// lane has the VALUES of one unit.
 template <int LANES, int UNITS, int VALUES>
 __device__ void add_lanes(real (&sums)[UNITS][VALUES]) {
   if constexpr (LANES > 1) {
@@ -98,25 +97,25 @@ __device__ void add_lanes(real (&sums)[UNITS][VALUES]) {
   }
 }
 
-// Whether a block holds the weights of 128 units: of floats alone.
+// Whether a block can hold the weights of 128 units: only in floats.
 constexpr bool HOLDS_128 = sizeof(real) == 4;
 
-// A block that holds the weights of up to WIDTH units, see also recurrent.rs. With 64 units its 4 warps have
-// one scheduler of a multiprocessor each, and their threads more registers than those of other kernels: two
-// or three such blocks a multiprocessor are as many as can work at the same time.
+// A block that holds the weights of up to WIDTH units, see also recurrent.rs. With 64 units, each of its 4 warps has
+// a scheduler of the multiprocessor to itself, and its threads have more registers than those of other kernels: no
+// more than two or three such blocks can run on a multiprocessor at the same time.
 template <int WIDTH>
 struct Block {
-  // Threads of each unit.
+  // Threads for each unit.
   static constexpr int COPIES = WIDTH <= 64 ? 2 : 4;
   static constexpr int THREADS = WIDTH * COPIES;
-  // Weights of a thread in registers at most; the others are in shared memory.
+  // The most weights that a thread has in registers; the others are in shared memory.
   static constexpr int IN_REGISTERS = sizeof(real) == 8 ? 64 : WIDTH <= 64 ? 128 : 84;
 };
 
-// A matrix that a block multiplies with one vector after the other, VALUES products of LENGTH numbers for
-// each unit. A thread holds the weights of UNITS units for every LANES-th piece of the vector: what it reads
-// of that serves all of them, and few lanes have to add up. Then it has the sums of one unit, as its copies
-// have.
+// A matrix that a block multiplies with one vector after the other, VALUES products of LENGTH numbers for each unit.
+// A thread holds the weights of UNITS units for every LANES-th piece of the vector, so that each number it reads
+// serves all of them, and few lanes have to be added up. It ends with the sums of one unit, as do that unit's other
+// threads.
 template <int WIDTH, int UNITS, int VALUES, int LENGTH>
 struct Held {
   static constexpr int LANES = UNITS * Block<WIDTH>::COPIES;
@@ -131,7 +130,7 @@ struct Held {
     return shared_memory()[(i - IN_REGISTERS) * Block<WIDTH>::THREADS + threadIdx.x];
   }
 
-  // `weight` says those of (unit, value, place in the vector).
+  // `weight(unit, value, place in the vector)` returns a weight.
   template <typename Weight>
   __device__ void load(Weight weight) {
     const int lane = threadIdx.x % LANES, first = threadIdx.x / LANES * UNITS;
@@ -139,7 +138,7 @@ struct Held {
       const int at = i / (UNITS * VALUES), place = (at / AT_ONCE * LANES + lane) * AT_ONCE + at % AT_ONCE;
       return weight(first + i / VALUES % UNITS, i % VALUES, place);
     };
-    // Those first, while registers are free to read them through.
+    // Those in shared memory come first, while registers are free for reading ahead.
 #pragma unroll 4
     for (int i = IN_REGISTERS; i < COUNT; ++i) rest(i) = weight_of(i);
 #pragma unroll
@@ -171,8 +170,8 @@ struct Held {
   }
 };
 
-// Utterances that a block runs side by side where weights are read at each step: what they have of one unit
-// is read at once.
+// Utterances that a block scans side by side where it reads weights at each step: their numbers of one unit are read
+// by one instruction.
 constexpr int MEMBERS = 16 / sizeof(real);
 using Row = Pack<MEMBERS>;
 
@@ -194,7 +193,7 @@ struct Members {
   }
 };
 
-// Products of a matrix with the vectors of all members: VALUES columns `apart`, of rows `stride` apart.
+// Products of VALUES columns of a matrix, which are `apart`, with rows `stride` apart, and all members' vectors.
 template <int VALUES>
 __device__ void multiply(const real* matrix, int stride, int apart, const Row* vectors, int length,
                          real (&sums)[VALUES][MEMBERS]) {

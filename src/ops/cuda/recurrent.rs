@@ -4,12 +4,12 @@ use tch::{Kind, Tensor};
 
 use crate::device::{Grid, Kernel, Pointer, Source, limits::WARP};
 
-/// Units up to which there are kernels that hold the recurrent weights, those of double precision up to 64.
+/// Each is the most units of a kernel that holds the recurrent weights; in double precision only up to 64.
 const HELD: [usize; 4] = [16, 32, 64, 128];
-/// Threads of a block that read their weights at each step, at most.
+/// The most threads of a block that reads the weights at each step.
 const READING: usize = 512;
 
-/// The kernels of a scan: for each of [`HELD`], then the one that reads its weights.
+/// The kernels of a scan: one for each of [`HELD`], then the one that reads the weights at each step.
 pub type Kernels = [Kernel; HELD.len() + 1];
 
 /// The kernels of these names, in the order of [`Kernels`].
@@ -24,46 +24,46 @@ pub const fn kernels(source: Source, names: [&'static str; HELD.len() + 1]) -> K
     ]
 }
 
-/// How the scans of one launch run, which have units up to the widest of them.
+/// How the scans of one launch run: by the kernel for the widest of them.
 #[derive(Clone, Copy)]
 pub struct Scans {
     widest: usize,
     double: bool,
-    /// Which of [`HELD`].
+    /// The index in [`HELD`]; `None` where weights are read at each step.
     held: Option<usize>,
 }
 
 impl Scans {
-    /// For calls of these widths, at least one.
+    /// The choice for calls of these widths, at least one.
     pub fn of(widths: impl Iterator<Item = usize>, kind: Kind) -> Self {
         let (widest, double) = (widths.max().expect("a call at least"), kind == Kind::Double);
         let held = HELD.iter().position(|&most| widest <= most && (most <= 64 || !double));
         Self { widest, double, held }
     }
 
-    /// Which of the kernels runs them.
+    /// The kernel that runs them.
     pub fn kernel(self, kernels: Kernels) -> Kernel {
         kernels[self.held.unwrap_or(HELD.len())]
     }
 
-    /// W_hh as the scan reads it; the tensor must live until the launch.
+    /// W_hh in the layout that the scan reads; the tensor must live until the launch.
     pub fn weight(self, weight: &Tensor) -> Tensor {
         if self.held.is_some() { weight.shallow_clone() } else { weight.tr().contiguous() }
     }
 
-    /// Blocks in one direction for a batch: those that hold weights take one utterance each, the others as many
-    /// as 16 bytes have numbers.
+    /// Blocks in one direction for a batch: a block that holds weights scans one utterance, another as many as 16
+    /// bytes hold numbers.
     fn blocks(self, batch: usize) -> usize {
         if self.held.is_some() { batch } else { batch.div_ceil(self.members()) }
     }
 
-    /// For a batch in some directions; `gates` weights a unit and unit before, and rows that a block keeps for
-    /// each unit where it holds none.
+    /// The grid for a batch and a number of directions. `gates` is the number of weights for each pair of units,
+    /// `rows` that of rows of shared memory for each unit where a block does not hold the weights.
     pub fn grid(self, batch: usize, directions: usize, gates: usize, rows: usize) -> Grid {
         let (threads, shared) = match self.held {
             Some(held) => {
                 let (units, copies) = (HELD[held], if HELD[held] <= 64 { 2 } else { 4 });
-                // The weights of a thread that its registers have no place for.
+                // A thread's weights that do not fit into its registers.
                 let most = match units {
                     _ if self.double => 64,
                     128 => 84,
@@ -82,7 +82,7 @@ impl Scans {
     }
 }
 
-/// An address within a matrix, `count` columns on.
+/// The address of a matrix without its first `count` columns.
 pub fn columns(matrix: &Tensor, count: usize) -> Pointer {
     Pointer::to(matrix).offset(count, matrix.kind())
 }

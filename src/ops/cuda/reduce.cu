@@ -1,15 +1,15 @@
-// Sums that were made in parts, added up in an order that depends on their number alone.
+// Adds up sums that were made in parts, in an order that depends on the number of parts alone.
 #include "common.cuh"
 
 struct AddParts {
   const real* parts;  // (count, size)
   Gradient to;        // (size)
-  int count, size, stride;  // from one part to the next
+  int count, size, stride;  // stride: from one part to the next
 };
 
 constexpr int CALLS = 64, SLICES = 8;
 
-// A block has a warp's width of numbers, each in as many slices of the parts as there are warps.
+// A block adds up WARP numbers, each of its warps over a slice of the parts.
 extern "C" __global__ void add_parts(const Many<AddParts, CALLS> calls) {
   const AddParts& c = calls.at[blockIdx.z];
   __shared__ real sums[SLICES][WARP];

@@ -12,7 +12,7 @@ const ADD_PARTS: Kernel = Kernel { source: SOURCE, name: "add_parts" };
 const CALLS: usize = 64;
 const SLICES: usize = 8;
 
-/// Sums to be added up: `count` parts of `size` numbers, `stride` from one to the next.
+/// A sum to be added up: `count` parts of `size` numbers, `stride` apart.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct AddParts {
@@ -23,15 +23,15 @@ pub struct AddParts {
     pub stride: i32,
 }
 
-/// Puts the sum over the parts of each call, those of gradients that are wanted.
-pub fn add_parts(of: &Tensor, calls: &[AddParts]) {
+/// Puts the sum over the parts of each call whose gradient is wanted.
+pub fn add_parts(like: &Tensor, calls: &[AddParts]) {
     let calls: Vec<AddParts> = calls.iter().filter(|call| !call.to.is_nowhere()).copied().collect();
-    launch_by::<CALLS, _>(ADD_PARTS, of, &calls, |call| {
+    launch_by::<CALLS, _>(ADD_PARTS, like, &calls, |call| {
         Grid::line((call.size as usize).div_ceil(WARP), SLICES * WARP)
     });
 }
 
-/// Parts of sums, which several launches leave behind and one adds up.
+/// Sums that several launches make in parts and one launch adds up.
 #[derive(Default)]
 pub struct Parts {
     memory: Vec<Tensor>,
@@ -39,12 +39,12 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Memory for `count` numbers of the kind and on the device of a tensor, kept until the sums are made.
-    pub fn memory(&mut self, count: usize, of: &Tensor) -> Pointer {
+    /// Memory for `count` numbers of the kind and on the device of a tensor, kept until the sums are added up.
+    pub fn memory(&mut self, count: usize, like: &Tensor) -> Pointer {
         if count == 0 {
             return Pointer::NULL;
         }
-        let memory = empty(&[count as i64], of.kind(), of.device());
+        let memory = empty(&[count as i64], like.kind(), like.device());
         let at = Pointer::to(&memory);
         self.memory.push(memory);
         at
@@ -54,8 +54,8 @@ impl Parts {
         self.calls.push(call);
     }
 
-    /// Adds up all of them.
-    pub fn add_up(self, of: &Tensor) {
-        add_parts(of, &self.calls);
+    /// Adds up all sums.
+    pub fn add_up(self, like: &Tensor) {
+        add_parts(like, &self.calls);
     }
 }

@@ -26,9 +26,9 @@ impl Arguments {
     }
 }
 
-fn launch_all(of: &Tensor, calls: &[Arguments]) {
+fn launch_all(like: &Tensor, calls: &[Arguments]) {
     // 16 threads for each tile of 128 elements.
-    launch(DROPOUT, of, calls, |call| {
+    launch(DROPOUT, like, calls, |call| {
         Grid::line(((call.count as usize).div_ceil(128) * 16).div_ceil(THREADS), THREADS)
     });
 }

@@ -1,5 +1,5 @@
-// Embeddings of tokens: rows of three tables, the norm of their sum, dropout. A warp takes a token; backward
-// the gradients of the sums are kept, and blocks add them up for each row of a table that occurs.
+// Embeddings of tokens: rows of three tables, the norm of their sum, dropout. A warp handles a token. Backward stores
+// the gradients of the sums, and blocks then add them up for each row of a table that occurs.
 #include "ops.cuh"
 
 struct Embedding {
@@ -14,7 +14,7 @@ struct Embedding {
   int rows, width;
 };
 
-// LN before scale and shift of the sum of a token's rows, into a warp's own memory; returns 1 / deviation.
+// Writes the normalised sum of a token's rows, before scale and shift, to a warp's memory; returns 1 / deviation.
 __device__ real normal_of(const Embedding& c, int token, int lane, real* normal) {
   const int* const at = c.places + (size_t)token * 3;
   const real* const words = c.words + (size_t)at[0] * c.width;
@@ -43,7 +43,7 @@ extern "C" __global__ void embedding(const Many<Embedding> calls) {
   }
 }
 
-constexpr int TOKENS = 16;  // of a block, backward
+constexpr int TOKENS = 16;  // tokens of a block, backward
 
 // Shared memory: for each warp a row and two sums.
 extern "C" __global__ void embedding_backward(const Many<Embedding> calls) {
@@ -59,7 +59,7 @@ extern "C" __global__ void embedding_backward(const Many<Embedding> calls) {
     const real scale = normal_of(c, token, lane, normal);
     const real* const dy = c.dy + (size_t)token * width;
     real* const dsum = c.dsum + (size_t)token * width;
-    // Through the norm: scale * (g - mean(g) - n * mean(g * n)), g = weight * dy.
+    // The gradient before the norm: scale * (g - mean(g) - n * mean(g * n)), g = weight * dy.
     real mean = 0, slope = 0;
     for (int j = lane; j < width; j += WARP) {
       const real kept = dy[j] * c.dropout.flat((size_t)token * width + j), g = kept * c.weight[j];
@@ -87,16 +87,16 @@ struct Table {
   const real* dsum;   // (tokens, width)
   Gradient to;        // (rows of the table, width), added to
   const int* occur;   // the rows that occur, then -1
-  const int* starts;  // of the tokens of each of them, and the end of the last
-  const int* tokens;  // by row, in order
-  int most;           // rows that can occur
-  int groups;         // of threads, which share out the tokens of a row
+  const int* starts;  // where the tokens of each of these begin in `tokens`, and the end of the last
+  const int* tokens;  // the tokens, sorted by row
+  int most;           // the most rows that can occur
+  int groups;         // groups of threads, which divide the tokens of a row among them
   int width;
 };
 
 constexpr int THREADS = 256;
 
-// A block takes some columns of a row that occurs.
+// A block handles some columns of a row that occurs.
 extern "C" __global__ void embedding_rows(const Many<Table> calls) {
   const Table& c = calls.at[blockIdx.z];
   __shared__ real sums[THREADS];

@@ -14,7 +14,7 @@ const FORWARD: Kernel = Kernel { source: SOURCE, name: "embedding" };
 const BACKWARD: Kernel = Kernel { source: SOURCE, name: "embedding_backward" };
 const ROWS: Kernel = Kernel { source: SOURCE, name: "embedding_rows" };
 
-/// Warps of a block at most.
+/// The most warps of a block.
 const WARPS: usize = 4;
 /// Numbers in the shared memory of a block, so that blocks of wide rows have fewer warps.
 const SHARED: usize = 4 * 3 * 768;
@@ -85,7 +85,7 @@ impl Arguments {
         let tokens = self.rows as usize;
         (0..3).filter(|&table| !dx[table].is_nowhere()).map(move |table| {
             assert!(dx[table].adds(), "tables are parameters: rows that do not occur are not written");
-            // As `Tokens::numbers` puts them.
+            // The layout of `Tokens::numbers`.
             let at =
                 |count: usize| self.places.offset(3 * tokens + table * (3 * tokens + 1) + count, Kind::Int);
             let rows = shape2(&call.x[table])[0];
@@ -96,7 +96,7 @@ impl Arguments {
                 starts: at(tokens),
                 tokens: at(2 * tokens + 1),
                 most: rows.min(tokens) as i32,
-                // Of few rows each has many tokens.
+                // In a table with few rows each has many tokens.
                 groups: if rows * 64 < tokens { 8 } else { 1 },
                 width: self.width,
             }
@@ -159,7 +159,7 @@ impl DeviceOp for EmbeddingOp {
     }
 }
 
-/// Warps of a block each of which needs `rows` rows of shared memory.
+/// The number of warps of a block, where each needs `rows` rows of shared memory.
 fn warps(calls: &[Arguments], rows: usize) -> usize {
     let widest = calls.iter().map(|call| rows * call.width as usize).max().expect("a call at least");
     (SHARED / widest).clamp(1, WARPS)

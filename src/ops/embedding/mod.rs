@@ -1,4 +1,4 @@
-//! What BERT makes of tokens before its first layer: three embeddings, their normalised sum, dropout.
+//! BERT's embedding of tokens: three embeddings, their normalised sum, dropout.
 
 pub mod cuda;
 
@@ -27,20 +27,20 @@ pub struct Embedding<'a> {
 /// Rows of the word, position and segment tables that a token reads.
 pub type Places = [usize; 3];
 
-/// What the tokens of a batch read of the tables.
+/// The rows of the tables that the tokens of a batch read.
 #[derive(Debug)]
 pub struct Tokens {
     pub places: Vec<Places>,
-    /// Rows of packed tensors: the tokens, and maybe some more that are not looked at.
+    /// Rows of packed tensors: the tokens, and possibly more, which nothing reads.
     rows: usize,
     device: OnceLock<Tensor>,
 }
 
-// SAFETY: as of `Layout`.
+// SAFETY: as for `Layout`.
 unsafe impl Sync for Tokens {}
 
 impl Tokens {
-    /// Tokens that packed tensors of `rows` rows begin with.
+    /// Tokens for packed tensors of `rows` rows, the first of which they fill.
     pub fn new(places: Vec<Places>, rows: usize) -> Self {
         assert!(places.len() <= rows, "{} tokens do not fit into {rows} rows", places.len());
         Self { places, rows, device: OnceLock::new() }
@@ -51,14 +51,14 @@ impl Tokens {
         self.rows
     }
 
-    /// The tokens as kernels on a device read them, `i32`, sizes by [`Self::rows`] alone: the places of each
-    /// token; then for each table the rows that occur, where the tokens of each of these begin and the last
-    /// ends, and the tokens by row. What is beyond the true ones is -1.
+    /// The tokens as kernels on a device read them, `i32`, in sizes that depend on [`Self::rows`] alone: the places of
+    /// each token; then for each table the rows that occur, the start of each of these in the list that follows and
+    /// the end of the last, and the tokens sorted by row. Unused places hold -1.
     pub fn on(&self, device: Device) -> &Tensor {
         self.device.get_or_init(|| to_device(&Tensor::from_slice(&self.numbers()), device))
     }
 
-    /// The same tokens, whose numbers stand on a device already.
+    /// The same tokens, whose numbers are on a device already.
     pub fn with_numbers(&self, numbers: Tensor) -> Self {
         Self { places: self.places.clone(), rows: self.rows, device: OnceLock::from(numbers) }
     }
@@ -98,7 +98,7 @@ struct EmbeddingOp {
 /// dropout(LN(word + position + segment)).
 ///
 /// # Shapes
-/// One row a token, `(sum T, hidden)`. Places must lie within the tables: callers check.
+/// One row for each token, `(sum T, hidden)`. Callers check that places lie within the tables.
 pub fn embedding(tokens: &Arc<Tokens>, weights: &Embedding) -> Tensor {
     let Embedding { words, positions, segments, norm, dropout } = weights;
     let op = EmbeddingOp {
@@ -111,10 +111,10 @@ pub fn embedding(tokens: &Arc<Tokens>, weights: &Embedding) -> Tensor {
     apply(vec![Call { op, inputs }]).remove(0).remove(0)
 }
 
-/// Columns of a table that a thread adds to at once.
+/// Columns of a table that a thread adds to at a time.
 const COLUMNS: usize = 128;
 
-/// Tokens that are handled at once.
+/// Tokens that are handled at a time.
 const BLOCK: usize = 32;
 
 /// A block of tokens.
@@ -178,7 +178,7 @@ impl Op for EmbeddingOp {
                 parameter.iter_mut().zip(sum).for_each(|(p, &sum)| *p += sum);
             }
         }
-        // Tokens share rows, so threads take columns.
+        // Several tokens may read one row, so the columns are divided among threads, not the tokens.
         let tables: Vec<Option<Shared<T>>> =
             tables.iter_mut().map(|table| table.as_mut().map(|t| Shared::new(t))).collect();
         parallel::each(width.div_ceil(COLUMNS), |i| {

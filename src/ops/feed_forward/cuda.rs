@@ -36,13 +36,13 @@ impl FeedForwardOp {
 impl DeviceOp for FeedForwardOp {
     const WORKS_IN_SAVED: bool = true;
 
-    /// relu(W1 Y + b1), and what W2 and b2 make of it.
+    /// relu(W1 Y + b1), and W2 times that plus b2.
     fn saved_on_device(&self) -> Vec<usize> {
         vec![self.rows() * self.inner, self.rows() * self.width]
     }
 
     fn forward_on_device(calls: &[OnDevice<Self>]) {
-        let of = &calls[0].x[0];
+        let like = &calls[0].x[0];
         let (mut first, mut second, mut residuals) = (vec![], vec![], vec![]);
         for OnDevice { op, x, y, saved } in calls {
             let (hidden, out) = (&saved[0], &saved[1]);
@@ -57,17 +57,17 @@ impl DeviceOp for FeedForwardOp {
             });
             residuals.push(op.residual(x, out, &y[0]));
         }
-        products(of, &first);
-        products(of, &second);
-        forward(of, &residuals);
+        products(like, &first);
+        products(like, &second);
+        forward(like, &residuals);
     }
 
     fn backward_on_device(calls: &[BackOnDevice<Self>]) {
-        let of = calls[0].any();
+        let like = calls[0].any();
         let (mut residuals, mut first, mut second, mut memory) = (vec![], vec![], vec![], vec![]);
         for BackOnDevice { call: OnDevice { op, x, y, saved }, dy, dx } in calls {
-            let dout = empty(&x[0].size(), of.kind(), of.device());
-            let dhidden = empty(&[saved[0].numel() as i64], of.kind(), of.device());
+            let dout = empty(&x[0].size(), like.kind(), like.device());
+            let dhidden = empty(&[saved[0].numel() as i64], like.kind(), like.device());
             let gradients = Gradients {
                 y: dy[0].expect("the one result has a gradient"),
                 r: GradientTo::new(&dout, false),
@@ -88,9 +88,9 @@ impl DeviceOp for FeedForwardOp {
             memory.extend([dout, dhidden]);
         }
         let mut parts = Parts::default();
-        backward(of, &residuals, &mut parts);
-        products_in_parts(of, &second, &mut parts);
-        products_in_parts(of, &first, &mut parts);
-        parts.add_up(of);
+        backward(like, &residuals, &mut parts);
+        products_in_parts(like, &second, &mut parts);
+        products_in_parts(like, &first, &mut parts);
+        parts.add_up(like);
     }
 }

@@ -18,10 +18,10 @@ use crate::numeric::{LaidOut, Matrix, Real, Scratch, Shared, Start, add, kernel,
 use crate::ragged::{Layout, Ragged};
 use crate::rng::Dropout;
 
-/// Frames that are handled at once: what is computed of them stays in the cache.
+/// Frames that are handled at a time, so that intermediate results stay in the cache.
 const BLOCK: usize = 64;
 
-/// Sums of gradients at most, each over the blocks of a part of the frames.
+/// The most partial sums of gradients, each over the blocks of a part of the frames.
 const PARTS: usize = 8;
 
 /// X^i = LN(Y + FFN(Y)), (12) (23), FFN(Y) = dropout(W_2 relu(W_1 Y + b_1) + b_2).
@@ -42,10 +42,10 @@ struct FeedForwardOp {
     dropout: Dropout,
 }
 
-/// Several at once.
+/// X^i for several calls at once.
 ///
 /// # Shapes
-/// To `(sum T, d)`.
+/// Each result is `(sum T, d)`.
 pub fn feed_forward_norm(calls: &[FeedForwardNorm]) -> Vec<Tensor> {
     let calls = calls
         .iter()
@@ -74,13 +74,13 @@ impl FeedForwardOp {
         self.layout.rows()
     }
 
-    /// Blocks of rows: the first, and how many.
+    /// Blocks of rows: (first, count) each.
     fn blocks(&self) -> Vec<(usize, usize)> {
         let rows = self.rows();
         (0..rows).step_by(BLOCK).map(|first| (first, BLOCK.min(rows - first))).collect()
     }
 
-    /// What dropout makes of `rows` rows from `first` on; empty where it is off.
+    /// Dropout's factors for `rows` rows from `first` on; empty where it is off.
     fn mask<T: Real>(&self, first: usize, rows: usize) -> Scratch<T> {
         let mut mask = Scratch::new(if self.dropout.is_off() { 0 } else { rows * self.width });
         if !self.dropout.is_off() {
@@ -96,7 +96,7 @@ impl Op for FeedForwardOp {
     fn shapes(&self) -> Shapes {
         Shapes {
             results: vec![vec![self.rows() as i64, self.width as i64]],
-            // What is normalised. relu(W1 Y + b1) is faster computed again than written and read.
+            // The argument of LN. It is faster to compute relu(W1 Y + b1) again than to write and read it.
             saved: vec![self.rows() * self.width],
         }
     }
@@ -131,7 +131,7 @@ impl Op for FeedForwardOp {
         let (w1_t, w1, w2) = (LaidOut::of(w1.t()), LaidOut::of(w1), LaidOut::of(w2));
         let (dx, parameters) = dx.split_first_mut().expect("Y and six parameters");
         let dx = dx.as_mut().map(|dx| Shared::new(dx));
-        // Of w1, b1, w2, b2, and the norm's two.
+        // Sizes of w1, b1, w2, b2, and the norm's weight and bias.
         let sizes = [inner * width, inner, inner * width, width, width, width];
         let size = sizes.iter().sum();
         let blocks = self.blocks();
@@ -188,7 +188,7 @@ impl Op for FeedForwardOp {
 }
 
 impl FeedForwardOp {
-    /// relu(W1 Y + b1) of some rows.
+    /// relu(W1 Y + b1) for some rows.
     fn hidden<T: Real>(&self, y: &[T], w1: Matrix<T>, b1: &[T]) -> Scratch<T> {
         let rows = y.len() / self.width;
         let mut hidden = Scratch::new(rows * self.inner);
@@ -199,7 +199,7 @@ impl FeedForwardOp {
 }
 
 kernel! {
-    /// No gradient passes where the ReLU gave zero.
+    /// Clears the gradient where the ReLU gave zero.
     fn clear_inactive<'a, T>(simd; hidden: &'a [T], dhidden: &'a mut [T]) {
         for w in windows::<S, T>(simd, hidden.len()) {
             w.write(dhidden, w.read(dhidden).where_positive(w.read(hidden)));
@@ -208,7 +208,7 @@ kernel! {
 }
 
 kernel! {
-    /// `sum`, what W2 and b2 make, becomes what is normalised; `y` the result.
+    /// `sum` is W2 hidden + b2 on entry, and becomes the argument of LN; `y` becomes the result.
     fn add_and_normalize<'a, T>(
         simd; x: &'a [T], mask: &'a [T], weight: &'a [T], bias: &'a [T], eps: T,
         sum: &'a mut [T], y: &'a mut [T],
@@ -234,7 +234,7 @@ kernel! {
 }
 
 kernel! {
-    /// Gradients of what was normalised, and behind dropout; adds to those of scale and shift.
+    /// Writes the gradients of LN's argument and of dropout's; adds to those of scale and shift.
     fn normalize_rows_backward<'a, T>(
         simd; dy: &'a [T], sum: &'a [T], mask: &'a [T], weight: &'a [T], eps: T,
         dsum: &'a mut [T], dout: &'a mut [T], dweight: &'a mut [T], dbias: &'a mut [T],

@@ -9,7 +9,7 @@ use crate::ops::profile::Record;
 pub const SOURCE: Source = source("finite", include_str!("cuda.cu"));
 const NOTE: Kernel = Kernel { source: SOURCE, name: "note_not_finite" };
 const THREADS: usize = 256;
-/// Numbers that a thread looks at, at least, and blocks of a tensor at most: some for each multiprocessor.
+/// The fewest numbers that a thread checks, and the most blocks of a tensor: some for each multiprocessor.
 const EACH: usize = 4;
 const BLOCKS: usize = 1024;
 
@@ -21,9 +21,9 @@ struct Arguments {
     count: i64,
 }
 
-/// Notes in a clock, if none was noted before, that its step is not finite: a number of these tensors is not. A clock
-/// is six numbers of 64 bits on the device: dropout's key, the epoch, the optimiser's step, the step; then the step
-/// and the optimiser's step of the first one that was not finite, zero before there was one.
+/// Notes in a clock that its step is not finite if a number of these tensors is not, unless an earlier step was noted.
+/// A clock is six numbers of 64 bits on the device: dropout's key, the epoch, the optimiser's step, the step; then the
+/// step and the optimiser's step of the first one that was not finite, zero before there was one.
 pub fn note(tensors: &[&Tensor], clock: Pointer) {
     let _current = Current::of(tensors[0].device());
     let _record = Record::forward(c"Finite");

@@ -1,4 +1,4 @@
-//! Whether all numbers of a tensor are finite: asked of losses and gradients before a step is applied.
+//! Whether all numbers of a tensor are finite, as losses and gradients must be before a step is applied.
 
 pub mod cuda;
 
@@ -14,14 +14,14 @@ use crate::numeric::{Real, kernel};
 /// Numbers of a piece of work.
 const PIECE: usize = 1 << 16;
 
-/// Whether every number of a contiguous tensor on the CPU is neither infinite nor NaN.
+/// Whether every number of a contiguous tensor on the CPU is finite.
 pub fn all_finite(x: &Tensor) -> bool {
     let _record = Record::forward(c"Finite");
     // SAFETY: read for this call alone, during which no other thread writes it, as for any operation of libtorch's.
-    unsafe { if x.kind() == Kind::Double { of(slice::<f64>(x)) } else { of(slice::<f32>(x)) } }
+    unsafe { if x.kind() == Kind::Double { finite(slice::<f64>(x)) } else { finite(slice::<f32>(x)) } }
 }
 
-fn of<T: Real>(x: &[T]) -> bool {
+fn finite<T: Real>(x: &[T]) -> bool {
     let pieces: Vec<&[T]> = x.chunks(PIECE).collect();
     let all = AtomicBool::new(true);
     parallel::install(x.len(), || {

@@ -1,6 +1,5 @@
-// The gated residual and its normalisation, equations (11) and (22). A warp takes a row; backward a block has
-// some of an utterance's rows, so that the gates' gradients are sums of few parts, or some of all rows where
-// there are no gates.
+// The gated residual and its normalisation, equations (11) and (22). A warp handles a row. Backward, a block handles
+// some rows of one utterance, so that the gates' gradients are sums of few parts; without gates, some of all rows.
 #include "ops.cuh"
 
 struct GatedNorm {
@@ -10,16 +9,16 @@ struct GatedNorm {
   const real* dy;
   Gradient dr, dx;
   real* sums;       // (blocks, 2, width): each block's share of weight's and bias's gradient
-  real* gate_sums;  // (parts, 2, batch, width): its share of the two gates', where there are gates
+  real* gate_sums;  // (parts, 2, batch, width): each part's share of the two gates' gradients, if any
   Layout layout;
   Dropout dropout;
   double eps;
   int width;
-  int parts;  // of an utterance, or of all rows where there are no gates
+  int parts;  // parts of an utterance; without gates, parts of all rows
 };
 
-// LN before scale and shift of g_c * dropout(R) + g_r * X, into a warp's own memory; returns 1 / deviation.
-// Keeps what dropout multiplies with, if asked to.
+// Writes the normalised g_c * dropout(R) + g_r * X, before scale and shift, to a warp's memory, and dropout's factors to
+// `keep`, unless that is null; returns 1 / deviation.
 __device__ real normal_of(const GatedNorm& c, int row, int b, int lane, DropoutAlong& dropout, real* normal,
                           real* keep) {
   real sum = 0;
@@ -52,7 +51,7 @@ extern "C" __global__ void gated_norm(const Many<GatedNorm> calls) {
     c.y[(size_t)row * c.width + j] = b >= 0 ? normal[j] * c.weight[j] + c.bias[j] : (real)0;
 }
 
-// Shared memory: for each warp two rows and as many sums as are wanted, two or with gates four.
+// Shared memory: for each warp two rows and the sums, which are two, or four with gates.
 extern "C" __global__ void __launch_bounds__(128, 6) gated_norm_backward(const Many<GatedNorm> calls) {
   const GatedNorm& c = calls.at[blockIdx.z];
   const int warps = blockDim.x / WARP, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
@@ -73,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(128, 6) gated_norm_backward(const M
   DropoutAlong dropout(c.dropout);
   for (int row = first + warp; row < last; row += warps) {
     const real scale = normal_of(c, row, b, lane, dropout, normal, keep);
-    // Through the norm: scale * (g - mean(g) - n * mean(g * n)), g = weight * dy.
+    // The gradient before the norm: scale * (g - mean(g) - n * mean(g * n)), g = weight * dy.
     real mean = 0, slope = 0;
     for (int j = lane; j < width; j += WARP) {
       const real dy = c.dy[(size_t)row * width + j], g = dy * c.weight[j];

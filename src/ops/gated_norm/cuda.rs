@@ -14,15 +14,15 @@ pub const SOURCE: Source = source("gated_norm", include_str!("cuda.cu"));
 const FORWARD: Kernel = Kernel { source: SOURCE, name: "gated_norm" };
 const BACKWARD: Kernel = Kernel { source: SOURCE, name: "gated_norm_backward" };
 
-/// Warps of a block at most: as many rows are handled at once.
+/// The most warps of a block, each of which handles a row at a time.
 const WARPS: usize = 4;
 /// Numbers in the shared memory of a block, so that blocks of wide rows have fewer warps.
 const SHARED: usize = 10 << 10;
-/// Rows of an utterance that one block takes backward, parts of an utterance at most, and of all of them.
+/// Rows of an utterance that a block handles backward, the most parts of an utterance, and of all utterances.
 const ROWS: usize = 32;
 const PARTS: usize = 8;
 const ALL_PARTS: usize = 512;
-/// The same without gates, where blocks cut across utterances.
+/// The rows of a block and the most parts without gates, where a block's rows may belong to several utterances.
 const ROWS_UNGATED: usize = 16;
 const PARTS_UNGATED: usize = 264;
 
@@ -49,7 +49,7 @@ pub struct Residual {
     parts: i32,
 }
 
-/// The gradient of its result, and where those of what went into it go.
+/// The gradient of a residual's result, and the places for those of its inputs.
 #[derive(Clone, Copy)]
 pub struct Gradients<'a> {
     pub y: &'a Tensor,
@@ -61,7 +61,7 @@ pub struct Gradients<'a> {
 }
 
 impl Residual {
-    /// LN(dropout(R) + X) into `y`; `norm` is weight and bias.
+    /// y = LN(dropout(R) + X); `norm` is weight and bias.
     pub fn new(
         [r, x]: [&Tensor; 2],
         norm: [&Tensor; 2],
@@ -119,8 +119,8 @@ impl Residual {
         self.width() * if self.gated() { 6 } else { 4 }
     }
 
-    /// The same with room for sums, which `parts` will add up.
-    fn backward(self, of: &Tensor, gradients: &Gradients, parts: &mut Parts) -> Self {
+    /// The arguments of the backward pass, with memory for sums, which `parts` will add up.
+    fn backward(self, like: &Tensor, gradients: &Gradients, parts: &mut Parts) -> Self {
         let (batch, rows, width) = (self.layout.batch(), self.layout.rows(), self.width());
         let count = if self.gated() {
             (rows / batch).div_ceil(ROWS).min(ALL_PARTS / batch).clamp(1, PARTS)
@@ -136,10 +136,10 @@ impl Residual {
         };
         let blocks = this.blocks();
         let gates = if this.gated() { count * 2 * batch * width } else { 0 };
-        let sums = parts.memory(blocks * 2 * width + gates, of);
-        let gate_sums = sums.offset(blocks * 2 * width, of.kind());
+        let sums = parts.memory(blocks * 2 * width + gates, like);
+        let gate_sums = sums.offset(blocks * 2 * width, like.kind());
         let mut add = |parts_at: Pointer, which: usize, to, count: usize, size: usize| {
-            let at = parts_at.offset(which * size, of.kind());
+            let at = parts_at.offset(which * size, like.kind());
             let (count, size) = (count as i32, size as i32);
             parts.push(AddParts { parts: at, to, count, size, stride: 2 * size });
         };
@@ -153,20 +153,20 @@ impl Residual {
     }
 }
 
-/// Results of all of them.
-pub fn forward(of: &Tensor, calls: &[Residual]) {
-    launch(FORWARD, of, calls, |call| {
+/// Computes the results of all calls.
+pub fn forward(like: &Tensor, calls: &[Residual]) {
+    launch(FORWARD, like, calls, |call| {
         Grid::line(call.layout.rows().div_ceil(WARPS), WARPS * WARP).with_shared(WARPS * call.width())
     });
 }
 
-/// Gradients of all of them; those of parameters and gates are left to be added up.
-pub fn backward(of: &Tensor, calls: &[(Residual, Gradients)], parts: &mut Parts) {
+/// Computes the gradients of all calls; `parts` adds up those of parameters and gates.
+pub fn backward(like: &Tensor, calls: &[(Residual, Gradients)], parts: &mut Parts) {
     let calls: Vec<Residual> =
-        calls.iter().map(|(call, gradients)| call.backward(of, gradients, parts)).collect();
+        calls.iter().map(|(call, gradients)| call.backward(like, gradients, parts)).collect();
     let most = calls.iter().map(Residual::memory).max().expect("a call at least");
     let warps = (SHARED / most).clamp(1, WARPS);
-    launch(BACKWARD, of, &calls, |call| {
+    launch(BACKWARD, like, &calls, |call| {
         Grid::line(call.blocks(), warps * WARP).with_shared(warps * call.memory())
     });
 }

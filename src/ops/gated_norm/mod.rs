@@ -15,7 +15,7 @@ use crate::numeric::{Real, Scratch, Shared, kernel};
 use crate::ragged::{Layout, Ragged};
 use crate::rng::Dropout;
 
-/// One utterance's gates, `(B, d)` each, the same at every frame.
+/// The gates, `(B, d)` each: one value for each utterance and channel, the same at every frame.
 #[derive(Clone, Copy)]
 pub struct Gates<'a> {
     pub compound: &'a Tensor,
@@ -41,10 +41,10 @@ struct GatedNormOp {
     dropout: Dropout,
 }
 
-/// Several at once.
+/// Y for several calls at once.
 ///
 /// # Shapes
-/// To `(sum T, d)`.
+/// Each result is `(sum T, d)`.
 pub fn gated_norm(calls: &[GatedNorm]) -> Vec<Tensor> {
     let calls = calls
         .iter()
@@ -147,7 +147,7 @@ impl Op for GatedNormOp {
                 let (start, len) = (first * width, length * width);
                 // SAFETY: each utterance's rows are its own, and so are its four sums.
                 let gradients = unsafe {
-                    let sum = |of: usize| sums.part((of * batch + b) * width, width);
+                    let sum = |which: usize| sums.part((which * batch + b) * width, width);
                     Gradients {
                         r: dr.as_ref().map(|dr| dr.part(start, len)),
                         x: dx.as_ref().map(|dx| dx.part(start, len)),
@@ -161,10 +161,10 @@ impl Op for GatedNormOp {
                 normalize_frames_backward(&frames, &dy[start..][..len], gradients);
             });
         }
-        for (of, parameter) in parameters.iter_mut().enumerate() {
+        for (which, parameter) in parameters.iter_mut().enumerate() {
             let Some(parameter) = parameter else { continue };
-            let sums = &sums[of * batch * width..][..batch * width];
-            if of < 2 {
+            let sums = &sums[which * batch * width..][..batch * width];
+            if which < 2 {
                 for sum in sums.chunks_exact(width) {
                     parameter.iter_mut().zip(sum).for_each(|(p, &sum)| *p += sum);
                 }

@@ -1,9 +1,9 @@
-// What follows an affine map, element by element.
+// The activation after an affine map, element by element.
 #include "ops.cuh"
 
 struct Activate {
   real* y;       // becomes act(y)
-  real* before;  // keeps y, or null
+  real* before;  // receives y before that, or null
   size_t count;
   int activation;
 };
@@ -19,7 +19,7 @@ extern "C" __global__ void activate_elements(const Many<Activate> calls) {
 
 struct ActivateBackward {
   const real *dy, *y;
-  const real* before;  // what went into a GELU
+  const real* before;  // the argument of a GELU
   real* dbefore;
   size_t count;
   int activation;

@@ -1,4 +1,4 @@
-//! Maps on a device: products, and for wide ones those of libtorch, that is cuBLAS.
+//! Affine maps on a device: our own products, and for wide maps those of libtorch, which are cuBLAS's.
 
 use tch::{Kind, Tensor};
 
@@ -16,7 +16,7 @@ const ACTIVATE: Kernel = Kernel { source: SOURCE, name: "activate_elements" };
 const ACTIVATE_BACKWARD: Kernel = Kernel { source: SOURCE, name: "activate_backward" };
 const THREADS: usize = 256;
 
-/// A map of more inputs and outputs than this is cuBLAS's.
+/// A map with more inputs and more outputs than this is computed by cuBLAS.
 const WIDE: usize = 128;
 
 #[repr(C)]
@@ -55,7 +55,7 @@ impl LinearOp {
 
 impl DeviceOp for LinearOp {
     fn forward_on_device(calls: &[OnDevice<Self>]) {
-        let of = &calls[0].x[0];
+        let like = &calls[0].x[0];
         let (wide, narrow): (Vec<_>, Vec<_>) = calls.iter().partition(|call| call.op.is_wide());
         let narrow = narrow.iter().map(|OnDevice { op, x, y, saved }| Product {
             bias: Pointer::to(&x[2]),
@@ -63,7 +63,7 @@ impl DeviceOp for LinearOp {
             before: Pointer::to(&saved[0]),
             ..Product::new(op.matrix(&x[0]), op.weight_at(&x[1]).t(), GradientTo::new(&y[0], false))
         });
-        products(of, &narrow.collect::<Vec<_>>());
+        products(like, &narrow.collect::<Vec<_>>());
         for OnDevice { op, x, y, .. } in &wide {
             if let Some(half) = &op.half {
                 let mut y = y[0].shallow_clone();
@@ -80,14 +80,14 @@ impl DeviceOp for LinearOp {
             count: y[0].numel(),
             activation: op.activation as i32,
         });
-        launch(ACTIVATE, of, &activated.collect::<Vec<_>>(), |call| {
+        launch(ACTIVATE, like, &activated.collect::<Vec<_>>(), |call| {
             Grid::line(call.count.div_ceil(THREADS), THREADS)
         });
     }
 
     fn backward_on_device(calls: &[BackOnDevice<Self>]) {
-        let of = calls[0].any();
-        let before = before_activation(of, calls);
+        let like = calls[0].any();
+        let before = before_activation(like, calls);
         let (mut narrow, mut sums, mut parts) = (vec![], vec![], Parts::default());
         for (BackOnDevice { call: OnDevice { op, x, .. }, dx, .. }, dy) in calls.iter().zip(&before) {
             let at = MatrixAt::new(Pointer::to(dy), op.rows, op.output);
@@ -106,21 +106,21 @@ impl DeviceOp for LinearOp {
                 narrow.push(Product::new(at, op.weight_at(&x[1]), dx[0]));
             }
         }
-        products_in_parts(of, &narrow, &mut parts);
-        column_sums_in_parts(of, &sums, &mut parts);
-        parts.add_up(of);
+        products_in_parts(like, &narrow, &mut parts);
+        column_sums_in_parts(like, &sums, &mut parts);
+        parts.add_up(like);
     }
 }
 
-/// The gradient of what goes into each call's activation: that of its result where there is none.
-fn before_activation(of: &Tensor, calls: &[BackOnDevice<LinearOp>]) -> Vec<Tensor> {
+/// The gradient of the argument of each call's activation; without an activation, that of its result.
+fn before_activation(like: &Tensor, calls: &[BackOnDevice<LinearOp>]) -> Vec<Tensor> {
     let mut launched = vec![];
     let before = calls.iter().map(|BackOnDevice { call: OnDevice { op, y, saved, .. }, dy, .. }| {
         let dy = dy[0].expect("the one result has a gradient");
         if op.activation == Activation::None {
             return dy.shallow_clone();
         }
-        let dbefore = empty(&dy.size(), of.kind(), of.device());
+        let dbefore = empty(&dy.size(), like.kind(), like.device());
         launched.push(ActivateBackward {
             dy: Pointer::to(dy),
             y: Pointer::to(&y[0]),
@@ -132,7 +132,7 @@ fn before_activation(of: &Tensor, calls: &[BackOnDevice<LinearOp>]) -> Vec<Tenso
         dbefore
     });
     let before = before.collect();
-    launch(ACTIVATE_BACKWARD, of, &launched, |call| Grid::line(call.count.div_ceil(THREADS), THREADS));
+    launch(ACTIVATE_BACKWARD, like, &launched, |call| Grid::line(call.count.div_ceil(THREADS), THREADS));
     before
 }
 
@@ -140,7 +140,7 @@ fn in_half(x: &Tensor) -> Tensor {
     x.to_kind(Kind::BFloat16)
 }
 
-/// Puts a gradient of another kind, or adds it; it has the shape of `like`.
+/// Writes or adds a gradient, which may be of another kind; it has the shape of `like`.
 fn put(c: GradientTo, gradient: impl Fn() -> Tensor, like: &Tensor) {
     if c.is_nowhere() {
         return;
@@ -154,7 +154,7 @@ fn put(c: GradientTo, gradient: impl Fn() -> Tensor, like: &Tensor) {
     }
 }
 
-/// Puts A B, or adds it.
+/// Writes or adds A B.
 fn put_product(c: GradientTo, a: &Tensor, b: &Tensor) {
     if c.is_nowhere() {
         return;

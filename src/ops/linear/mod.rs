@@ -1,4 +1,4 @@
-//! x W^T + b and the function that follows it, in one pass.
+//! x W^T + b and the activation after it, in one pass.
 
 pub mod cuda;
 
@@ -15,15 +15,15 @@ use super::weights::{Linear, shape2};
 use crate::numeric::gemm::{column_sums, multiply_then, parallel_multiply};
 use crate::numeric::{Lanes, Matrix, Real, Scratch, Shared, Start, kernel, windows};
 
-/// What follows the affine map.
+/// The function after the affine map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     None,
     Relu,
     Sigmoid,
-    /// x Phi(x), with the normal distribution's Phi by erf.
+    /// x Phi(x), where Phi is the normal distribution function, by erf.
     Gelu,
-    /// The same with Phi's approximation by tanh.
+    /// x Phi(x) with the approximation of Phi by tanh.
     GeluTanh,
 }
 
@@ -42,13 +42,13 @@ unsafe impl Sync for LinearOp {}
 /// act(x W^T + b).
 ///
 /// # Shapes
-/// `x` `(rows, in)` to `(rows, out)`.
+/// `x` `(rows, in)` gives `(rows, out)`.
 pub fn linear(x: &Tensor, weights: &Linear, activation: Activation) -> Tensor {
     let [y] = <[Tensor; 1]>::try_from(linears(&[(x, weights, activation)])).expect("one result a call");
     y
 }
 
-/// Several at once.
+/// [`linear`] for several calls at once.
 pub fn linears(calls: &[(&Tensor, &Linear, Activation)]) -> Vec<Tensor> {
     let calls = calls
         .iter()
@@ -73,7 +73,7 @@ impl Op for LinearOp {
     const NAME: &'static CStr = c"Linear";
 
     fn shapes(&self) -> Shapes {
-        // GELU's gradient needs what went into it, the others' what came out.
+        // GELU's gradient is computed from its argument, that of the others from their result.
         let gelu = matches!(self.activation, Activation::Gelu | Activation::GeluTanh);
         Shapes {
             results: vec![vec![self.rows as i64, self.output as i64]],
@@ -86,7 +86,7 @@ impl Op for LinearOp {
         let saved = Shared::new(saved[0]);
         multiply_then((a, w.t()), y[0], Start::Row(bias), |first, y| {
             let count = if saved.is_empty() { 0 } else { y.len() };
-            // SAFETY: of these elements, which no other piece writes.
+            // SAFETY: the places of these elements, which no other piece writes.
             let saved = unsafe { saved.part(if count == 0 { 0 } else { first }, count) };
             activate(y, saved, self.activation);
         });
@@ -135,11 +135,11 @@ impl LinearOp {
     }
 }
 
-/// sqrt(2 / pi) and the cubic's coefficient of GELU's approximation.
+/// sqrt(2 / pi) and the cubic coefficient in GELU's approximation.
 const TANH: (f64, f64) = (0.797_884_560_802_865_4, 0.044_715);
 
 kernel! {
-    /// y <- act(y); `inner`, where there is one, keeps y.
+    /// y <- act(y); `inner`, if not empty, receives y before that.
     pub fn activate<'a, T>(simd; y: &'a mut [T], inner: &'a mut [T], activation: Activation) {
         if activation == Activation::None {
             return;
@@ -166,7 +166,7 @@ kernel! {
 }
 
 kernel! {
-    /// The gradient before the activation: `y` is what came out of it, `inner` what went into a GELU.
+    /// The gradient before the activation: `y` is its result, `inner` the argument of a GELU.
     pub fn activate_backward<'a, T>(
         simd; dy: &'a [T], y: &'a [T], inner: &'a [T], before: &'a mut [T], activation: Activation,
     ) {

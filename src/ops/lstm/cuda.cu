@@ -1,13 +1,13 @@
-// The hidden sequence of an LSTM, equations (1) and (2), and its gradients. A block scans one utterance (a
-// few where weights are not held), see recurrent.cuh. In what is kept and in gradients, a row has several
-// parts of `width` numbers each.
+// The hidden sequence of an LSTM, equations (1) and (2), and its gradients. A block scans one utterance (a few where
+// it does not hold the weights), see recurrent.cuh. A row of `kept` or `dgates` has several parts of `width` numbers
+// each.
 #include "recurrent.cuh"
 
 constexpr int GATES = 4;  // i, f, g, o
 constexpr int KEPT = 7;   // i, f, g, o, the cell before, tanh of the cell after, and the state before
 
-// Steps that a scan of held weights reads ahead of their use. One is enough where a step takes long, and
-// there registers are short.
+// How many steps ahead a scan with held weights reads its input. One is enough for wide layers, where a step takes
+// long and registers are scarce.
 template <int WIDTH>
 constexpr int AHEAD = WIDTH <= 64 ? 2 : 1;
 
@@ -45,8 +45,8 @@ struct Step {
   }
 };
 
-// Gradients of the gates' arguments and of the cell before for a gradient of 1 of the cell after; that of o,
-// and of the cell after, for a gradient of 1 of the state after.
+// Gradients of i, f, g (their arguments) and of the cell before, for a gradient of 1 of the cell after; those of o and
+// of the cell after, for a gradient of 1 of the state after.
 struct Slopes {
   real i, f, g, before, o, cell;
 
@@ -101,12 +101,12 @@ __device__ void scan(const Many<Scan>& calls) {
   const auto step = [&](real(&input)[GATES], real* next) {
     real own[GATES];
     weights.multiply(vector, own);
-    if (AHEAD<WIDTH> == 1) read_bias();  // where registers are short, it does not stay in them
+    if (AHEAD<WIDTH> == 1) read_bias();  // anew at each step, as registers are scarce
     const Step s(input, bias, own, cell);
     if (counts && copy == 0) next[unit] = s.state;
     __syncthreads();
     vector = typename Weights::Vector(next);
-    // What follows is done while that is on its way.
+    // The lines below run while that is being read.
     put_in_turn<COPIES>(kept, width, {s.i, s.f, s.g, s.o, cell, s.tanh_cell, state}, copy, keeps);
     if (counts && copy == COPIES - 1) *y = s.state;
     kept += KEPT * width;
@@ -123,7 +123,7 @@ __device__ void scan(const Many<Scan>& calls) {
   }
 }
 
-// The scan of a few utterances, by weights that are read at each step. Shared memory: 3 rows a unit.
+// The scan of a few utterances, which reads the weights at each step. Shared memory: 3 rows a unit.
 __device__ void scan_reading(const Many<Scan>& calls) {
   const Place at = place();
   const Scan& c = calls.at[at.call];
@@ -206,7 +206,7 @@ __device__ void scan_back(const Many<ScanBack>& calls) {
     put_in_turn<COPIES>(row + copy * WIDTH + unit, WIDTH, d, copy, counts);
     __syncthreads();
     const typename Weights::Vector vector(row);
-    // What follows is done while that is on its way.
+    // The lines below run while that is being read.
     put_in_turn<COPIES>(dgates, width, d, copy, counts);
     dgates -= GATES * width;
     dcell *= slopes.before;
@@ -223,7 +223,7 @@ __device__ void scan_back(const Many<ScanBack>& calls) {
   }
 }
 
-// The same for a few utterances, by weights that are read at each step. Shared memory: 6 rows a unit.
+// The backward scan of a few utterances, which reads the weights at each step. Shared memory: 6 rows a unit.
 __device__ void scan_back_reading(const Many<ScanBack>& calls) {
   const Place at = place();
   const ScanBack& c = calls.at[at.call];
@@ -266,7 +266,7 @@ __device__ void scan_back_reading(const Many<ScanBack>& calls) {
   }
 }
 
-// As many units as they are named after at most; any number without.
+// The number in a name is the most units that the kernel takes; without a number it takes any.
 extern "C" __global__ void __launch_bounds__(32) lstm_16(const Many<Scan> calls) { scan<16>(calls); }
 extern "C" __global__ void __launch_bounds__(64) lstm_32(const Many<Scan> calls) { scan<32>(calls); }
 extern "C" __global__ void __launch_bounds__(128) lstm_64(const Many<Scan> calls) { scan<64>(calls); }

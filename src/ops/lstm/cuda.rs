@@ -41,7 +41,7 @@ struct ScanBack {
     width: i32,
 }
 
-/// A new matrix for the gates of each frame, beside a tensor.
+/// A new matrix for the gates of each frame, of the kind and on the device of a tensor.
 fn gates(op: &Lstm, beside: &Tensor) -> Tensor {
     empty(&[op.rows(), GATES * op.hidden].map(|n| n as i64), beside.kind(), beside.device())
 }

@@ -15,8 +15,8 @@ use crate::numeric::gemm::{column_sums, parallel_multiply};
 use crate::numeric::{LaidOut, Lanes, Matrix, Real, Scratch, Shared, Start, kernel, product, windows};
 use crate::ragged::{Layout, Ragged};
 
-/// What a scan keeps of each frame for backward, rows of `hidden` each: i, f, g, o, the cell before,
-/// tanh of the cell after, and the state before.
+/// Rows of `hidden` that a scan keeps of each frame for backward: i, f, g, o, the cell before, tanh of the cell
+/// after, and the state before.
 const KEPT: usize = 7;
 
 struct Lstm {
@@ -26,10 +26,10 @@ struct Lstm {
 }
 
 /// M_n = LSTM(x_n), (1) (2): the hidden sequence of a 1-layer LSTM, gates i, f, g, o, started from zero at each utterance's
-/// first true frame. Several sequences at once.
+/// first true frame. Computes several sequences at once.
 ///
 /// # Shapes
-/// `x` `(sum T, in)` to `(sum T, hidden)`.
+/// `x` `(sum T, in)` gives `(sum T, hidden)`.
 pub fn lstm(sequences: &[(&Ragged, &Recurrent)]) -> Vec<Tensor> {
     let calls = sequences
         .iter()
@@ -58,7 +58,7 @@ struct Scan<'a, T> {
     input: &'a [T],
     /// W_hh^T, `(hidden, 4 * hidden)`.
     weight: Matrix<'a, T>,
-    /// `(sum T, KEPT * hidden)`, or nothing.
+    /// `(sum T, KEPT * hidden)`, or empty.
     kept: &'a Shared<'a, T>,
     /// The hidden sequence, `(sum T, hidden)`.
     y: &'a Shared<'a, T>,
@@ -165,7 +165,7 @@ kernel! {
     }
 }
 
-/// One frame of one utterance: state and cell become the next; `row`, where there is one, is what backward
+/// One frame of one utterance: replaces state and cell by the next; `row`, if not empty, receives what backward
 /// needs.
 #[inline(always)]
 fn step<S: pulp::Simd, T: Real>(
@@ -214,8 +214,8 @@ kernel! {
     }
 }
 
-/// One frame of one utterance: gradients of the gates' arguments, to two places; `dc` becomes that of the
-/// cell before.
+/// One frame of one utterance: writes gradients of the gates' arguments to two places; `dc` becomes the gradient of
+/// the cell before.
 #[inline(always)]
 fn step_back<S: pulp::Simd, T: Real>(simd: S, kept: &[T], dh: &[T], dc: &mut [T], mut dgates: [&mut [T]; 2]) {
     let one = Lanes::splat(simd, T::ONE);

@@ -10,13 +10,13 @@ struct Pool {
   int width;
   int mean;
 
-  // Frames of an utterance that count.
+  // Number of frames of an utterance that are read.
   __device__ int count(int b) const { return mean ? layout.length(b) : 1; }
 };
 
 constexpr int WARPS = 8;
 
-// A block takes a warp's columns of an utterance; its warps share out the frames.
+// A block handles WARP columns of an utterance; its warps divide the frames among them.
 extern "C" __global__ void pool(const Many<Pool> calls) {
   const Pool& c = calls.at[blockIdx.z];
   __shared__ real sums[WARPS][WARP];
@@ -35,7 +35,7 @@ extern "C" __global__ void pool(const Many<Pool> calls) {
   c.y[(size_t)b * c.width + column] = sum / count;
 }
 
-// A warp takes a row.
+// A warp handles a row.
 extern "C" __global__ void pool_backward(const Many<Pool> calls) {
   const Pool& c = calls.at[blockIdx.z];
   const int row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;

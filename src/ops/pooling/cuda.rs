@@ -10,7 +10,7 @@ pub const SOURCE: Source = source("pooling", include_str!("cuda.cu"));
 const FORWARD: Kernel = Kernel { source: SOURCE, name: "pool" };
 const BACKWARD: Kernel = Kernel { source: SOURCE, name: "pool_backward" };
 
-/// Warps of a block: forward they share out the frames of an utterance, backward each takes a row.
+/// Warps of a block: forward, they divide the frames of an utterance among them; backward, each handles a row.
 const WARPS: usize = 8;
 
 #[repr(C)]

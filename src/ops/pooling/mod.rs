@@ -19,7 +19,7 @@ struct Pool {
     how: Pooling,
 }
 
-/// One row an utterance.
+/// One row for each utterance.
 ///
 /// # Shapes
 /// `(sum T, width)` to `(B, width)`.
@@ -28,7 +28,7 @@ pub fn pool(x: &Ragged, how: Pooling) -> Tensor {
     y
 }
 
-/// Several at once.
+/// [`pool`] for several calls at once.
 pub fn pools(calls: &[(&Ragged, Pooling)]) -> Vec<Tensor> {
     let calls = calls
         .iter()
@@ -41,7 +41,7 @@ pub fn pools(calls: &[(&Ragged, Pooling)]) -> Vec<Tensor> {
 }
 
 impl Pool {
-    /// Rows that count, and what each counts.
+    /// The first of the rows that are read, their number, and the weight of each.
     fn rows<T: Real>(&self, b: usize) -> (usize, usize, T) {
         let (first, length) = self.layout.span(b);
         match self.how {

@@ -1,11 +1,11 @@
-// What backward of the source gate (17)(18) does element by element.
+// The elementwise part of the source gate's backward, (17) and (18).
 #include "ops.cuh"
 
 struct SourceGate {
   const real *a, *gate;
-  const real *dsource, *dgate;  // null where nothing depends on one
-  real* dbefore;                // of what went into the sigmoid
-  Gradient da;                  // of S = g_s * A alone
+  const real *dsource, *dgate;  // null where the loss does not depend on one
+  real* dbefore;                // gradient of the sigmoid's argument
+  Gradient da;                  // gradient by way of S = g_s * A alone
   size_t count;
 };
 

@@ -27,35 +27,35 @@ struct Arguments {
 }
 
 impl SourceGate {
-    fn frames(&self, of: &Tensor) -> MatrixAt {
-        MatrixAt::new(Pointer::to(of), self.rows(), self.width)
+    fn frames(&self, like: &Tensor) -> MatrixAt {
+        MatrixAt::new(Pointer::to(like), self.rows(), self.width)
     }
 
-    fn weight(&self, of: &Tensor) -> MatrixAt {
-        MatrixAt::new(Pointer::to(of), self.width, self.width)
+    fn weight(&self, like: &Tensor) -> MatrixAt {
+        MatrixAt::new(Pointer::to(like), self.width, self.width)
     }
 }
 
 impl DeviceOp for SourceGate {
     fn forward_on_device(calls: &[OnDevice<Self>]) {
-        let of = &calls[0].x[0];
+        let like = &calls[0].x[0];
         let multiplied = calls.iter().map(|OnDevice { op, x, y, .. }| {
             let gate = GradientTo::new(&y[1], false);
             Product {
                 bias: Pointer::to(&x[2]),
                 activation: Activation::Sigmoid,
                 times: Some([Pointer::to(&x[0]), Pointer::to(&y[0])]),
-                true_rows: LayoutOf::new(&op.layout, of).true_rows(),
+                true_rows: LayoutOf::new(&op.layout, like).true_rows(),
                 ..Product::new(op.frames(&x[0]), op.weight(&x[1]).t(), gate)
             }
         });
-        products(of, &multiplied.collect::<Vec<_>>());
+        products(like, &multiplied.collect::<Vec<_>>());
     }
 
     fn backward_on_device(calls: &[BackOnDevice<Self>]) {
-        let of = calls[0].any();
+        let like = calls[0].any();
         let dbefore: Vec<Tensor> =
-            calls.iter().map(|call| empty(&call.call.x[0].size(), of.kind(), of.device())).collect();
+            calls.iter().map(|call| empty(&call.call.x[0].size(), like.kind(), like.device())).collect();
         let elements = calls.iter().zip(&dbefore).map(|(BackOnDevice { call, dy, dx }, dbefore)| Arguments {
             a: Pointer::to(&call.x[0]),
             gate: Pointer::to(&call.y[1]),
@@ -65,7 +65,7 @@ impl DeviceOp for SourceGate {
             da: dx[0],
             count: dbefore.numel(),
         });
-        launch(BACKWARD, of, &elements.collect::<Vec<_>>(), |call| {
+        launch(BACKWARD, like, &elements.collect::<Vec<_>>(), |call| {
             Grid::line(call.count.div_ceil(THREADS), THREADS)
         });
         let multiplied = calls.iter().zip(&dbefore).flat_map(|(BackOnDevice { call, dx, .. }, dbefore)| {
@@ -77,7 +77,7 @@ impl DeviceOp for SourceGate {
             ]
         });
         let mut parts = Parts::default();
-        products_in_parts(of, &multiplied.collect::<Vec<_>>(), &mut parts);
-        parts.add_up(of);
+        products_in_parts(like, &multiplied.collect::<Vec<_>>(), &mut parts);
+        parts.add_up(like);
     }
 }

@@ -1,4 +1,4 @@
-//! The gate on what text reads of audio or vision, equations (17) and (18).
+//! The gate on the frames of audio or vision that text attends to, equations (17) and (18).
 
 pub mod cuda;
 
@@ -29,7 +29,7 @@ struct SourceGate {
     width: usize,
 }
 
-/// g_s = sigmoid(W_s A + b_s) per frame and channel, (17), and S = g_s * A, (18). Several at once.
+/// g_s = sigmoid(W_s A + b_s) per frame and channel, (17), and S = g_s * A, (18), for several calls at once.
 ///
 /// # Shapes
 /// `a` `(sum T, d)`.

@@ -1,7 +1,7 @@
 // Unimodal label generation, equations (29) to (34): labels, features and class sums of the training samples.
 #include "common.cuh"
 
-// Current pseudo-labels of a batch: the true ones, for a sample that was never seen.
+// Current pseudo-labels of a batch; for a sample that training has not seen, the true label.
 struct Current {
   const int* index;             // (batch)
   const unsigned char* stored;  // (N)
@@ -18,7 +18,7 @@ extern "C" __global__ void ulgm_current(const Many<Current> calls) {
   c.y[i] = c.stored[row] ? c.labels[row] : c.y_m[i];
 }
 
-// alpha of a sample, in every lane.
+// alpha of a sample (31), returned in every lane.
 __device__ real polarity(const real* x, const real* positive, const real* negative, int dim, int lane) {
   real squares[2] = {};
   for (int j = lane; j < dim; j += WARP) {
@@ -32,7 +32,7 @@ __device__ real polarity(const real* x, const real* positive, const real* negati
   return (to_negative - to_positive) / (to_positive + (real)1e-8);  // (D^n - D^p) / (D^p + eps): (31)
 }
 
-// The label that follows an old one in epoch n.
+// The label that replaces an old one in epoch n.
 __device__ real relabel(real old, real y_m, real alpha_s, real alpha_m, long long n, real bound) {
   const real by_ratio = y_m * alpha_s / (alpha_m + (real)1e-8);  // y_m alpha_s / alpha_m: (32)
   const real by_difference = y_m + alpha_s - alpha_m;            // (33)
@@ -60,7 +60,7 @@ struct Labels {
   int batch;
 };
 
-// New labels of samples, a warp each, from centres that are given.
+// New labels of samples from given centres, a warp for each sample.
 extern "C" __global__ void ulgm_labels(const Many<Labels> calls) {
   const Labels& c = calls.at[blockIdx.z];
   const int lane = threadIdx.x % WARP, i = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
@@ -75,7 +75,7 @@ constexpr int SPACES = 3;
 struct Space {
   real* labels;          // (N)
   real* kept;            // (N, dim): features
-  double* sums;          // (2, dim): of the positive and of the negative class
+  double* sums;          // (2, dim): sums of the features of the positive and of the negative class
   double* counts;        // (2)
   const real* features;  // (batch, dim)
   int dim;
@@ -89,26 +89,26 @@ struct Step {
   real* centres;          // working memory: (2, width), where width is the sum of all dims
   real* labels;           // (count, batch)
   int* moves;             // (count, batch)
-  const long long *epoch, *unless;  // nothing is done unless the latter is null, or zero stands there
+  const long long *epoch, *unless;  // nothing is done unless the latter is null or points to zero
   double bound;
   int batch, count, width, exclude_zero;
 };
 
-// Classes. A move is the class before and four times the class after.
+// Classes. A move is the class before plus four times the class after.
 enum { POSITIVE, NEGATIVE, NEITHER };
 
 __device__ int class_of(real label, int exclude_zero) {
   return label < 0 ? NEGATIVE : label > 0 || !exclude_zero ? POSITIVE : NEITHER;
 }
 
-// The sum of a class, which a sample may leave and enter.
+// Updates the sum of a class, which a sample may leave and enter.
 __device__ void update(double& sum, int own, int move, real before, real after) {
   if (move % 4 == own) sum -= (double)before;
   if (move / 4 == own) sum += (double)after;
 }
 
-// One block: first the centres as they are, then the labels, a warp a sample, then the sums, a thread a
-// column, through the batch in its order.
+// Runs as one block. First it computes the centres before the step, then the labels, a warp for each sample, then the
+// sums, a thread for each column, over the batch in its order.
 extern "C" __global__ void ulgm_step(const Many<Step> calls) {
   const Step& c = calls.at[blockIdx.z];
   if (c.unless && *c.unless) return;
@@ -124,14 +124,14 @@ extern "C" __global__ void ulgm_step(const Many<Step> calls) {
   }
   __syncthreads();
 
-  const auto known = [&](int s) { return c.spaces[s].counts[0] > 0 && c.spaces[s].counts[1] > 0; };
+  const auto has_centres = [&](int s) { return c.spaces[s].counts[0] > 0 && c.spaces[s].counts[1] > 0; };
   const auto alpha = [&](int s, int first, int i) {
     const Space& space = c.spaces[s];
     const real* positive = c.centres + first;
     return polarity(space.features + (size_t)i * space.dim, positive, positive + c.width, space.dim, lane);
   };
-  // Labels stay in the first epoch, and where a class has no sample yet.
-  const bool moving = epoch >= 2 && known(0);
+  // Labels do not change in the first epoch, nor while a class has no sample yet.
+  const bool moving = epoch >= 2 && has_centres(0);
   for (int i = threadIdx.x / WARP; i < c.batch; i += blockDim.x / WARP) {
     const int row = c.rows[i];
     if (row < 0) continue;
@@ -140,7 +140,7 @@ extern "C" __global__ void ulgm_step(const Many<Step> calls) {
     for (int s = 0, first = 0; s < c.count; first += c.spaces[s++].dim) {
       const real old = stored ? c.spaces[s].labels[row] : y_m;
       real label = s == 0 ? y_m : old;
-      if (s > 0 && moving && known(s)) label = relabel(old, y_m, alpha(s, first, i), alpha_m, epoch, (real)c.bound);
+      if (s > 0 && moving && has_centres(s)) label = relabel(old, y_m, alpha(s, first, i), alpha_m, epoch, (real)c.bound);
       if (lane > 0) continue;
       const int before = stored ? class_of(old, c.exclude_zero) : NEITHER;
       c.labels[s * c.batch + i] = label;

@@ -10,12 +10,12 @@ const CURRENT: Kernel = Kernel { source: SOURCE, name: "ulgm_current" };
 const LABELS: Kernel = Kernel { source: SOURCE, name: "ulgm_labels" };
 const STEP: Kernel = Kernel { source: SOURCE, name: "ulgm_step" };
 const THREADS: usize = 128;
-/// Of the one block of a step.
+/// Threads of a step's one block.
 const STEP_THREADS: usize = 512;
-/// As in `cuda.cu`.
+/// The most spaces, as in `cuda.cu`.
 const SPACES: usize = 3;
 
-/// The kinds of a space's sums and counts, and of which samples are stored.
+/// The kinds of a space's sums and counts, and of the flags that say which samples are stored.
 pub const SUMS: Kind = Kind::Double;
 pub const STORED: Kind = Kind::Uint8;
 
@@ -96,7 +96,7 @@ struct LabelsAt {
     batch: i32,
 }
 
-/// Overwrites the labels of one modality, `(B,)`, with those after an epoch, at least the second.
+/// Overwrites the labels of one modality, `(B,)`, with those after epoch `epoch`, which is at least 2.
 pub fn relabel(labels: &Tensor, y_m: &Tensor, own: &Centred, multimodal: &Centred, epoch: i64, bound: f64) {
     let _current = Current::of(y_m.device());
     let call = LabelsAt {
@@ -112,9 +112,9 @@ pub fn relabel(labels: &Tensor, y_m: &Tensor, own: &Centred, multimodal: &Centre
     launch(LABELS, y_m, &[call], |call| Grid::line((call.batch as usize).div_ceil(THREADS / WARP), THREADS));
 }
 
-/// What a step takes into the state.
+/// The input of a step.
 pub struct Step<'a> {
-    /// The sample of each place of the batch, or -1 for a place that does not count, `(B,)`, `i32`.
+    /// The sample of each place of the batch, or -1 for a place to skip, `(B,)`, `i32`.
     pub rows: &'a Tensor,
     /// Whether a sample has a label and features, `(N,)`.
     pub stored: &'a Tensor,
@@ -122,9 +122,9 @@ pub struct Step<'a> {
     pub y_m: &'a Tensor,
     /// The state of m, then of the others, each with features `(B, dim)`.
     pub spaces: &'a [(Space<'a>, &'a Tensor)],
-    /// Where the number of the epoch stands.
+    /// The address of the epoch's number.
     pub epoch: Pointer,
-    /// Nothing is done unless the number that stands there is zero; null for always.
+    /// The address of a number; nothing is done unless that is zero. Null for always.
     pub unless: Pointer,
     pub bound: f64,
     pub exclude_zero: bool,
@@ -160,7 +160,7 @@ struct StepAt {
     exclude_zero: i32,
 }
 
-/// Updates labels (from epoch 2 on), then features, then class sums: the old row out, the new one in.
+/// Updates labels (from epoch 2 on), then features and class sums, in which the new rows replace the old ones.
 pub fn step(step: &Step) {
     let Step { rows, stored, y_m, spaces, .. } = *step;
     let _current = Current::of(y_m.device());

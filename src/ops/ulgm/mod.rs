@@ -15,20 +15,20 @@ pub struct Space<'a, T> {
     pub negative: &'a [T],
 }
 
-/// What the labels of one modality are moved by.
+/// The input from which new labels of one modality are computed.
 #[derive(Clone, Copy)]
 pub struct Relabel<'a, T> {
     pub own: Space<'a, T>,
     pub multimodal: Space<'a, T>,
     /// True labels, `(R,)`.
     pub y_m: &'a [T],
-    /// At least 2.
+    /// The epoch n, at least 2.
     pub epoch: i64,
     pub bound: f64,
 }
 
 impl<T: Real> Space<'_, T> {
-    /// alpha_u of a sample.
+    /// alpha_u of a sample, (31).
     #[inline(always)]
     fn polarity(&self, sample: usize) -> T {
         let dim = self.positive.len();
