@@ -84,7 +84,7 @@ browser: build
 
 # site/, the documentation: every link leads somewhere. Needs neither the core nor a network.
 docs: $(VENV)/installed
-	NO_MKDOCS_2_WARNING=1 mkdocs build -q --strict
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 lint: lint-rust lint-python docs
 
