@@ -7,8 +7,8 @@ convolution and means, but the backward half of a BiGRU starts in it, so that co
 depends on them) are different. The padded version only shows its cost.
 
 The model runs on the device of its weights. For a card, arrays are built on the CPU, pinned and copied
-without waiting; an index that is built once for each batch packs frames for the BiGRUs, as torch's own packing
-waits for the card.
+without waiting; an index that is built once for each batch packs frames for the BiGRUs, as torch's own
+packing waits for the card.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Layout:
         return cls(lengths, mask, (mask.to(weight.dtype) / on_device)[:, None], pack_bigrus)
 
     def recur(self, rnn: nn.RNNBase, x: Tensor) -> Tensor:
-        # Padding behind the frames can't change earlier states of a one-way RNN; torch's LSTM is faster unpacked.
+        # Padding behind the frames can't change a one-way RNN's earlier states; unpacked is faster.
         if not self.pack_bigrus or not rnn.bidirectional:
             return rnn(x)[0]
         if self.packing is not None:

@@ -105,7 +105,7 @@ def over(call: Callable[[Batch], object], given: Sequence[Batch]) -> Callable[[]
 
 
 def with_padding(call: Callable[[Batch], object], peer: Peer, padded: bool) -> Callable[[Batch], object]:
-    """The call with the peer padded or cropped; one peer serves as both, with one set of weights and moments."""
+    """The call with the peer padded or cropped; one peer serves as both, with one set of weights."""
 
     def padded_call(batch: Batch) -> object:
         peer.padded = padded

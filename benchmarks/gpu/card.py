@@ -70,7 +70,7 @@ def elapsed_on(device: str) -> Callable[[Call, int], float]:
 
 
 class Launches(NamedTuple):
-    """Counts of calls by which the CPU starts work and of kernels, copies and fills on the card; their seconds."""
+    """Calls that start work; kernels, copies and fills that run on the card, and the seconds of these."""
 
     calls: float
     kernels: float
