@@ -1,5 +1,5 @@
-# `make demo` and `make test` each do everything from nothing: environment, dependencies, build, run.
-# Needed on the machine: python3 (3.11 or later), cargo, g++, make.
+# `make demo` and `make test` each set up everything they need: environment, dependencies, build.
+# Required on the machine: python3 (3.11 or later), cargo, g++, make.
 
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
@@ -11,12 +11,12 @@ export VIRTUAL_ENV := $(VENV)
 export PATH := $(VENV)/bin:$(TOOLS)/bin:$(PATH)
 # torch-sys links against the torch that is installed in the environment.
 export LIBTORCH_USE_PYTORCH := 1
-# No path of the building machine in what is built.
+# Keeps paths of the building machine out of what is built.
 export RUSTFLAGS := --remap-path-prefix=$(HOME)/.cargo/registry/src= --remap-path-prefix=$(CURDIR)=.
 export CXXFLAGS := -ffile-prefix-map=$(CURDIR)/=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# A worker a core; the tests of a file stay together, as some files share what took long to make.
+# One worker for each core; a file's tests run in one worker, as some share what takes long to build.
 PYTEST := pytest -q -rs -n logical --maxprocesses 8 --dist loadfile
 
 RUST := Cargo.toml Cargo.lock build.rs $(shell find src csrc crates -type f)
@@ -30,26 +30,26 @@ demo: build
 test: build
 	$(PYTEST) --mpl
 
-# What the default run leaves out, but for the kernels for CUDA, and the crate that kernels are written in by itself.
+# The slow tests, except those of the CUDA kernels, and the tests of the crate that CPU kernels are written with.
 test-slow: build
 	$(PYTEST) -m slow
 	cargo test -q --locked -p mmiln-numeric
 
-# The kernels for CUDA in full, compiled for the CPU: under ThreadSanitizer, launched on any sizes, and all tests for a
-# card. Run by CI unless .ci/unchanged says otherwise.
+# The full check of the CUDA kernels, compiled for the CPU: under ThreadSanitizer, launched with many sizes, and all
+# tests for a card. CI runs it unless .ci/unchanged says that nothing has changed since it last passed.
 cuda: build
 	mkdir -p target && .ci/unchanged cuda --state > target/cuda-state
 	$(PYTEST) -m kernels tests/cuda
 	$(PYTEST) --emulate-cuda tests/gpu
 	.ci/unchanged cuda --record $$(cat target/cuda-state)
 
-# All that CI does, and what it leaves out where nothing has changed.
+# Everything that CI runs, including what it skips if nothing has changed.
 check-all:
 	.ci/run --all
 
-# With the lowest versions that pyproject.toml allows; requirements.lock holds the highest. Old releases warn of
-# much that is no concern of ours, and have no wheels for later Pythons. Left out is what is the core's and torch's
-# alone, which are the same as in `make test`.
+# The tests with the lowest versions that pyproject.toml allows; requirements.lock holds the highest. Warnings are not
+# errors here, as old releases raise many. Tests of the core and torch alone are left out: they are the same as in
+# `make test`.
 CORE_ALONE := cuda gpu parallel reference model/test_padding.py model/test_stress.py baselines/test_all.py \
 	$(addprefix ops/test_,functional.py autograd.py instruction_sets.py) \
 	$(addprefix training/test_,interruptions.py nonfinite.py processes.py steps.py training.py ulgm.py)
@@ -62,11 +62,11 @@ test-lowest:
 	@echo "not tested: the lowest versions have no wheels for Python 3.13 and later"
 endif
 
-# Hostile and broken files for everything that reads files; each run has others.
+# Gives hostile and broken files to everything that reads files; each run generates new ones.
 fuzz: build
 	pytest -q --fuzz 100000 tests/fuzz
 
-# Under miri, ThreadSanitizer and AddressSanitizer; needs rustup's nightly with miri and rust-src.
+# Runs tests under miri, ThreadSanitizer and AddressSanitizer; needs rustup's nightly with miri and rust-src.
 sanitize: build
 	.ci/sanitize
 
@@ -77,14 +77,15 @@ bench: build
 notebooks: build
 	$(PYTEST) --nbmake --override-ini testpaths=notebooks --override-ini addopts= notebooks
 
-# Pages, and notebooks in JupyterLab, in a real browser.
+# Tests the HTML pages, and notebooks in JupyterLab, in a real browser.
 browser: build
 	-.ci/chromium
 	pytest -q -rs -m browser tests/browser
 
-# site/, the documentation: every link leads somewhere. Needs neither the core nor a network.
+# Builds the manual into site/; a dead link is an error. Needs neither the core nor a network. Without -q, which would
+# hide the warnings from --strict.
 docs: $(VENV)/installed
-	NO_MKDOCS_2_WARNING=1 mkdocs build -q --strict
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 lint: lint-rust lint-python docs
 
@@ -101,7 +102,7 @@ lint-python: build
 	.ci/licences
 	pip-licenses > /dev/null
 
-# Known faults of what we depend on, and all that deny.toml says; asks PyPI and RustSec.
+# Looks for known vulnerabilities of our dependencies, and checks all rules of deny.toml; asks PyPI and RustSec.
 audit: build $(TOOLS)/bin/cargo-deny
 	cargo deny --locked check
 	$(PYTHON) -m venv target/audit-venv
@@ -113,15 +114,15 @@ format:
 	ruff format .
 	ruff check --fix .
 
-# dist/: an abi3 wheel for CPython 3.11 and later, and a source distribution. With the interpreter's name that pip
-# gave to maturin nothing is compiled again.
+# Builds into dist/ an abi3 wheel for CPython 3.11 and later, and a source distribution. The interpreter has the name that
+# pip passed to maturin, so that nothing is compiled again.
 wheel: build
 	rm -rf dist
 	maturin build --release --locked --interpreter $(VENV)/bin/python3 --out dist
 	maturin sdist --out dist
 
-# The wheel in an environment of its own, away from the sources. Torch and what it brings, some gigabytes, are not
-# unpacked again: they are links to those of the other environment.
+# Tests the wheel in an environment of its own, away from the sources. Torch and its dependencies, some gigabytes, are
+# hard links to those of the other environment.
 wheel-check: wheel
 	rm -rf $(WHEEL_VENV)
 	$(PYTHON) -m venv $(WHEEL_VENV)
@@ -131,8 +132,8 @@ wheel-check: wheel
 	cd / && env -u VIRTUAL_ENV -u PYTHONPATH $(WHEEL_VENV)/bin/python -I $(CURDIR)/.ci/smoke.py
 	rm -rf $(WHEEL_VENV)
 
-# All that needs a card, with the wheel: tests, benchmarks beside PyTorch, compute-sanitizer. Takes python3's own
-# torch, and needs no network where dist/ holds the wheel. ARGS="--quick" for three minutes; --help says more.
+# Everything that needs a card, with the wheel: tests, benchmarks beside PyTorch, compute-sanitizer. Uses python3's own
+# torch, and needs no network if dist/ holds the wheel. ARGS="--quick" takes three minutes; --help says more.
 gpu-check:
 	$(PYTHON) .ci/gpu-check $(ARGS)
 
@@ -142,14 +143,15 @@ $(VENV)/built: $(VENV)/installed $(RUST) pyproject.toml
 	pip install -q --no-build-isolation --no-deps --editable .
 	@touch $@
 
-# While pip loads packages cargo compiles what needs no torch: it fails at torch-sys, and goes on by itself below.
+# While pip downloads packages, cargo compiles the crates that need no torch. It fails at torch-sys; the build compiles
+# the rest.
 $(VENV)/installed: requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	mkdir -p target && (cargo build --release --locked --keep-going > target/without-torch.log 2>&1 &)
 	pip install -q -r requirements.lock
 	@touch $@
 
-# Over the environment's own, which has torch already.
+# On top of the packages of the main environment, which has torch already.
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 $(LOWEST_VENV)/installed: requirements.lowest $(VENV)/installed
 	$(PYTHON) -m venv --clear $(LOWEST_VENV)
@@ -163,7 +165,7 @@ $(TOOLS)/bin/cargo-deny:
 # Renews requirements.lock and requirements.lowest from pyproject.toml.
 UV_COMPILE := target/lock-venv/bin/uv pip compile -q pyproject.toml --universal --python-version 3.11 \
 	--no-header --no-annotate --upgrade
-# What users have; the tools of development are as in requirements.lock.
+# The extras of users; development tools stay as in requirements.lock.
 USERS := --extra demo --extra search --extra baselines --extra testing
 lock:
 	$(PYTHON) -m venv target/lock-venv

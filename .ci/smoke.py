@@ -1,6 +1,6 @@
-"""What an installed wheel must do where there are no sources: run by `make wheel-check` and `make gpu-check`.
+"""Tests an installed wheel away from the sources; `make wheel-check` and `make gpu-check` run it.
 
-`smoke.py cuda` does it on a card.
+`smoke.py cuda` runs it on a card.
 """
 
 import subprocess

@@ -1,1 +1,1 @@
-"""How fast mmiln is beside PyTorch. `python benchmarks/run.py` prints every table."""
+"""Speed of mmiln compared with PyTorch. `python benchmarks/run.py` prints every table."""

@@ -1,4 +1,4 @@
-"""What every benchmark shares: data of CMU-MOSI's and CMU-MOSEI's shapes, sides that take turns, tables."""
+"""Shared by all benchmarks: data of CMU-MOSI's and CMU-MOSEI's shapes, timing of sides in turn, tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmiln.data import Split
 
 Call = Callable[[], Any]
 
-VOCABULARY = 30522  # of bert-base-uncased
+VOCABULARY = 30522  # size of bert-base-uncased's vocabulary
 TRAIN_SIZE = 1284  # CMU-MOSI's training utterances
 BATCH = 32
 HEADS, WIDTH = 5, 50  # the presets' d_model
@@ -78,7 +78,7 @@ def mosei_like(size: int, *, bert: bool = False) -> Split:
 
 
 def tokens(lengths: Sequence[int]) -> list[Any]:
-    """Random ids with their mask and segments, (3, T) of each."""
+    """Random token ids with mask and segments, (3, T) for each length."""
     rng = np.random.default_rng(0)
     ids = [rng.integers(1000, VOCABULARY, t) for t in lengths]
     return [np.stack([i, np.ones_like(i), np.zeros_like(i)]) for i in ids]
@@ -101,7 +101,7 @@ def describe(batches: Sequence[Mapping[str, Any]]) -> str:
 
 
 def audio_lengths(size: int = BATCH, data: Callable[..., Split] = mosi_like) -> list[int]:
-    """Of one batch."""
+    """The lengths of audio in one batch."""
     return data(size).lengths("audio").tolist()
 
 
@@ -117,12 +117,12 @@ class Frames:
         self.x = torch.randn(self.total, width, requires_grad=True)
 
     def pad(self, x: Tensor) -> Tensor:
-        """(sum T, width) to a leaf (B, longest T, width)."""
+        """Pads (sum T, width) into a new leaf (B, longest T, width)."""
         padded = pad_sequence(x.detach().split(self.lengths), batch_first=True)
         return padded.requires_grad_(x.requires_grad)
 
     def rows(self, x: Tensor) -> Tensor:
-        """The true frames of a padded array; other tensors as they are."""
+        """The true frames of a padded array; other tensors are returned unchanged."""
         return x[self.mask] if x.shape[:2] == self.mask.shape else x
 
 
@@ -130,7 +130,7 @@ class Frames:
 
 
 def elapsed(call: Call, loops: int) -> float:
-    """How long so many calls take."""
+    """The seconds that `loops` calls take."""
     started = time.perf_counter()
     for _ in range(loops):
         call()
@@ -144,7 +144,7 @@ def seconds(
     shortest: float = 0.01,
     elapsed: Callable[[Call, int], float] = elapsed,
 ) -> dict[str, float]:
-    """Median time of each side. They take turns, so that the machine's moods meet all alike.
+    """Median time of each side. They take turns, so that slow phases of the machine affect all of them.
 
     A call shorter than `shortest` is repeated within each measurement. Before each, a call that is not long
     is made once without counting: the other side leaves the caches full of its own, and for some
@@ -167,7 +167,7 @@ def seconds(
 
 
 def matmul_rate(*, quick: bool = False) -> float:
-    """FLOP/s of torch's float32 matrix product on as many threads as are set: the best of some sizes."""
+    """FLOP/s of torch's float32 matrix product with torch's number of threads: the best of some sizes."""
     rates = []
     for n in (1024,) if quick else (1024, 1536, 2048):
         a, b = torch.randn(n, n), torch.randn(n, n)
@@ -181,7 +181,7 @@ def matmul_rate(*, quick: bool = False) -> float:
 def backward_of(
     forward: Callable[[], Tensor], inputs: Sequence[Tensor], frames: Frames | None = None
 ) -> Call:
-    """Forward and backward of an op. The call returns output and gradients, in the frames' rows."""
+    """Forward and backward of an op. The call returns output and gradients as packed frames."""
     out = forward().detach()
     weights = torch.linspace(-1, 1, out.shape[-1] if out.ndim else 1).expand(out.shape or (1,))
     upstream = weights.reshape(out.shape).contiguous()
@@ -197,16 +197,16 @@ def backward_of(
 
 @dataclass
 class Bench:
-    """An op beside its peers, on torch's default device at the time when it was made.
+    """An op and its peers, on torch's default device at the time of construction.
 
-    Every side is held to the same counts, of forward and backward over true frames.
+    All sides have the same counts of operations: those of forward and backward over true frames.
     """
 
     op: str
     ours: Call
     peers: Mapping[str, Call]
     flops: float
-    numbers: float  # read or written: inputs, weights, results and gradients, each once a pass
+    numbers: float  # read or written: inputs, weights, results and gradients, each once in a pass
     frames: Frames | None = None
     compare: bool = True
 
@@ -219,7 +219,7 @@ class Bench:
         return {self.own: self.ours, **self.peers}
 
     def check(self) -> None:
-        """Ends the program where the sides disagree."""
+        """Ends the program if the sides disagree."""
         if not self.compare:
             return
         results = {
@@ -234,7 +234,7 @@ class Bench:
 
 
 def report(bench: Bench, args: argparse.Namespace) -> None:
-    """Checks that all sides agree, times them, prints a row each."""
+    """Checks that all sides agree, times them, prints a row for each."""
     bench.check()
     times = seconds(bench.sides, quick=args.quick)
     rate = matmul_rate(quick=args.quick)
@@ -252,13 +252,13 @@ def report(bench: Bench, args: argparse.Namespace) -> None:
 
 
 def main(bench: Callable[[list[int]], Bench], description: str | None) -> None:
-    """A benchmark of one op by itself, over a batch of audio."""
+    """Runs the benchmark of one op, over a batch of audio."""
     args = parse(arguments(description))
     report(bench(audio_lengths()), args)
 
 
 def count(weights: Sequence[Tensor]) -> int:
-    """Numbers in all of them."""
+    """How many numbers all tensors hold together."""
     return sum(weight.numel() for weight in weights)
 
 
@@ -281,6 +281,6 @@ def duration(seconds: float) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Markdown, the first column to the left, the others to the right."""
+    """A Markdown table, the first column aligned to the left, the others to the right."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines) + "\n"

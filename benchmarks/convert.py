@@ -1,8 +1,8 @@
-"""A pickle of CMU-MOSEI's shapes, converted, opened and trained on: peak memory, sizes, seconds.
+"""Converts a pickle of CMU-MOSEI's shapes, opens it and trains on it: peak memory, sizes, seconds.
 
     python -m benchmarks.convert --scale 0.1     of 22856 utterances; 1 needs 14 GB of disk, and 10 of memory
 
-Each stage runs in a process of its own. Memory is the most that was resident, pages of mapped files included.
+Each stage runs in a process of its own. Memory is the peak resident memory, pages of mapped files included.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ def checked(_: Path, target: Path) -> dict[str, float]:
 
 
 def read_through(_: Path, target: Path) -> dict[str, float]:
-    """Every batch of an epoch, as a training reads them, and nothing else."""
+    """Reads every batch of an epoch as training does, and does nothing else."""
     batches = mmiln.data.load(target, standardize=True).train.loader(32, shuffle=True)
     return {"frames": sum(len(frames) for batch in batches for frames in batch["audio"])}
 
 
 def trained(_: Path, target: Path) -> dict[str, float]:
-    """An epoch of the whole model, with token ids in the place of text features.
+    """Trains the whole model for an epoch, with token ids as text features.
 
     What the model needs beside the data is measured on its longest batches alone.
     """

@@ -1,4 +1,4 @@
-"""A pickle of CMU-MOSEI's shapes as MMSA has it, written row by row: it needs no memory of its size."""
+"""Writes a pickle of CMU-MOSEI's shapes in MMSA's format row by row, so that it need not fit in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOKENS = 50
 
 
 def write(path: Path, scale: float = 1.0, *, frames: int = 500) -> dict[str, dict[str, Any]]:
-    """Writes so much of it, float64 and padded at the end; gives what it holds beside the frames.
+    """Writes a share of it, float64 and padded at the end; returns everything but the frames.
 
     A sentence that is long for the text is so for audio and vision, which have 180 frames on average.
     """
@@ -61,12 +61,12 @@ def _rows(lengths: np.ndarray, frames: int, width: int, rng: np.random.Generator
 
 
 def _plain(value: Any) -> bytes:
-    """A value's instructions, without those that begin and end a pickle."""
+    """The pickle instructions of a value, without those that begin and end a pickle."""
     return pickle.dumps(value, 3)[2:-1]
 
 
 def _write_array(file: BinaryIO, shape: tuple[int, ...], rows: Iterator[np.ndarray]) -> None:
-    """A float64 array as numpy pickles it, its rows one at a time."""
+    """The pickle of a float64 array as numpy writes it, one row at a time."""
     module = np.zeros(0).__reduce__()[0].__module__
     file.write(
         f"c{module}\n_reconstruct\ncnumpy\nndarray\n".encode() + _plain((0,)) + _plain(b"b") + b"\x87R"

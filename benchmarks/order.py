@@ -1,4 +1,4 @@
-"""An epoch with batches of random utterances beside batches of utterances of about one length.
+"""Compares an epoch with random batches and one with batches of utterances of about one length.
 
 python -m benchmarks.order
 """

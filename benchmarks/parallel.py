@@ -1,9 +1,9 @@
-"""Training by two processes beside one, and both beside the formulas of benchmarks/cost.py.
+"""Compares training by two processes and by one, and both with the formulas of benchmarks/cost.py.
 
-    python -m benchmarks.parallel            features of the text are given
+    python -m benchmarks.parallel            text features are precomputed
     python -m benchmarks.parallel --bert     a BERT of MiniLM's size reads the tokens and is fine-tuned
 
-Each process has one thread. The same training by one process of two threads stands beside them.
+Each process has one thread. The third row is the same training by one process with two threads.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mmiln.training.ranks import Ranks
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 ACCUMULATE = 4
 WAYS = {"1 process, 1 thread": (1, 1), "2 processes, 1 thread": (2, 1), "1 process, 2 threads": (1, 2)}
-# Of faults and checksums, of the width of rows, of rows.
+# The exchanges of a round: faults and checksums, widths of rows, rows.
 EXCHANGES_OF_A_ROUND = 3
 EXCHANGES = ("all_reduce", "all_gather", "all_gather_object", "broadcast_object_list")
 
@@ -46,7 +46,7 @@ def write_minilm(directory: str) -> str:
 
 
 def child(encoder: str | None, samples: int, threads: int, out: Path) -> None:
-    """Trains in one of the processes; the first writes what it took."""
+    """Trains in one of the processes; the first writes the times."""
     torch.set_num_threads(threads)
     spent = dict.fromkeys(EXCHANGES, 0.0)
     for name in EXCHANGES:
@@ -73,7 +73,7 @@ def child(encoder: str | None, samples: int, threads: int, out: Path) -> None:
 
 
 def timed(name: str, call: Callable[..., Any], spent: dict[str, float]) -> Callable[..., Any]:
-    """The same call, whose time is added up."""
+    """The function with its time added up."""
 
     def exchange(*arguments: Any, **how: Any) -> Any:
         began = time.perf_counter()
@@ -85,7 +85,7 @@ def timed(name: str, call: Callable[..., Any], spent: dict[str, float]) -> Calla
 
 
 def probed(call: Callable[[], Any], ranks: Ranks) -> float:
-    """Seconds of an exchange that nobody is late for, the median of 20."""
+    """Median seconds of 20 exchanges at which all processes arrive in time."""
     took = []
     for _ in range(20):
         ranks.wait()
@@ -96,7 +96,7 @@ def probed(call: Callable[[], Any], ranks: Ranks) -> float:
 
 
 def measured(encoder: str | None, samples: int) -> dict[str, dict[str, Any]]:
-    """What each way of training took."""
+    """Times of each way of training."""
     found = {}
     for name, (processes, threads) in WAYS.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -111,7 +111,7 @@ def measured(encoder: str | None, samples: int) -> dict[str, dict[str, Any]]:
 
 
 def report(encoder: str | None, samples: int) -> str:
-    """Measured times, and what the formulas say of them."""
+    """A table of measured times, and one of what the formulas predict."""
     found = measured(encoder, samples)
     one, two = (found[name] for name in list(WAYS)[:2])
     rows = [

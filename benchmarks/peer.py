@@ -1,13 +1,14 @@
 """MMILN as a good PyTorch programmer writes it: batched, masked, packed BiGRUs, fused attention and Adam.
 
 The full variant with all three modalities, under mmiln's parameter names. Cropped, arrays are as wide as
-the batch's longest utterance and every number is the specification's. Padded, they are as wide as the
-files have them and the BiGRUs run over the padding, as the field's toolkits do: masks keep the padding out
-of attention, convolution and means, but the backward half of a BiGRU starts in it, so that control vectors
-(and what hangs on them) are other numbers. It is there for its cost.
+the batch's longest utterance and every number equals mmiln's. Padded, they are as wide as in the files and
+the BiGRUs run over the padding, as in the field's toolkits: masks keep the padding out of attention,
+convolution and means, but the backward half of a BiGRU starts in it, so that control vectors (and all that
+depends on them) are different. The padded version only shows its cost.
 
-It runs where its weights are. For a card, arrays are made on the CPU, pinned and copied without waiting, and
-frames are packed for a BiGRU by an index that is made once a batch: torch's own packing waits for the card.
+The model runs on the device of its weights. For a card, arrays are built on the CPU, pinned and copied
+without waiting; an index that is built once for each batch packs frames for the BiGRUs, as torch's own
+packing waits for the card.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence, pad_sequence
 
-FILE_WIDTHS = {"text": 50, "audio": 375, "vision": 500}  # of CMU-MOSI's unaligned file
+FILE_WIDTHS = {"text": 50, "audio": 375, "vision": 500}  # in CMU-MOSI's unaligned file
 MODALITIES = ("text", "audio", "vision")
 SOURCES = ("audio", "vision")
 HEADS = ("multimodal", *SOURCES)
@@ -45,13 +46,13 @@ class Layout:
 
     @classmethod
     def of(cls, lengths: Tensor, width: int, weight: Tensor, pack_bigrus: bool) -> Layout:
-        """Where `weight` is and of its type."""
+        """The layout of `lengths`, on the device and in the dtype of `weight`."""
         on_device = moved(lengths, weight.device)[:, None]
         mask = torch.arange(width, device=weight.device) < on_device
         return cls(lengths, mask, (mask.to(weight.dtype) / on_device)[:, None], pack_bigrus)
 
     def recur(self, rnn: nn.RNNBase, x: Tensor) -> Tensor:
-        # What follows its frames can't reach a one-way RNN's states, and torch's LSTM is faster unpacked.
+        # Padding behind the frames can't change a one-way RNN's earlier states; unpacked is faster.
         if not self.pack_bigrus or not rnn.bidirectional:
             return rnn(x)[0]
         if self.packing is not None:
@@ -119,7 +120,7 @@ class FeedForward(nn.Module):
 
 
 class Stream(nn.Module):
-    """What both transformers share: control vector, gates, norms, feed-forward network."""
+    """Shared by both transformers: control vector, gates, norms, feed-forward network."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -228,7 +229,7 @@ class Peer(nn.Module):
         self.heads = nn.ModuleDict({name: Head(config, name) for name in HEADS})
 
     def collate(self, batch: Batch) -> dict[str, tuple[Tensor, Layout]]:
-        """Padded arrays, from lists of true frames; what a toolkit's loader does."""
+        """Padded arrays from lists of true frames, as a toolkit's loader makes them."""
         arrays = {}
         weight = self.text.conv.weight
         for name in MODALITIES:
@@ -311,7 +312,7 @@ class Ulgm:
         self.stored = weight.new_zeros(samples, dtype=torch.bool)
         self.labels = {name: weight.new_zeros(samples) for name in HEADS}
         self.features = {name: weight.new_zeros(samples, w) for name, w in widths.items()}
-        # Of the positive and of the negative class. In float64, so that taking rows out leaves no trace.
+        # Sums of the positive and of the negative class, in float64, so that removing rows leaves no error.
         self.sums = {name: weight.new_zeros(2, w, dtype=torch.float64) for name, w in widths.items()}
         self.counts = {name: weight.new_zeros(2, 1, dtype=torch.float64) for name in HEADS}
 
@@ -370,7 +371,7 @@ def adam(peer: Peer) -> torch.optim.Adam:
 
 @dataclass
 class Prepared:
-    """A batch where the peer is."""
+    """A batch on the peer's device."""
 
     arrays: dict[str, tuple[Tensor, Layout]]
     labels: Tensor
@@ -378,7 +379,7 @@ class Prepared:
 
 
 class Trainer:
-    """A run of the peer: its weights, Adam's moments, pseudo-labels.
+    """A training run of the peer: its weights, Adam's moments, pseudo-labels.
 
     Args:
         peer: The model, on its device.
@@ -401,12 +402,12 @@ class Trainer:
         self.ulgm = Ulgm(samples, peer.config, self.weight)
 
     def prepare(self, batch: Batch) -> Prepared:
-        """Arrays, labels and rows of a batch, on their way to the device."""
+        """Arrays, labels and rows of a batch, copied to the device without waiting."""
         labels, rows = (moved(x, self.weight.device) for x in targets(batch))
         return Prepared(self.peer.collate(batch), labels, rows)
 
     def take(self, given: Prepared, epoch: int = 1) -> Outputs:
-        """One training step, as `Core.train_step` with `accumulate=1`."""
+        """One training step, like `Core.train_step` with `accumulate=1`."""
         self.optimizer.zero_grad(set_to_none=True)
         out = self._outputs(given)
         losses = self.peer.losses(out, given.labels, self.ulgm.pseudo_labels(given.rows, given.labels))

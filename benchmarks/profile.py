@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, by torch.profiler, in which every operation of mmiln appears.
+"""Shows where the time of a training step goes, by torch.profiler, which records every operation of mmiln.
 
 python -m benchmarks.profile --threads 1
 python -m benchmarks.profile --threads 1 --bert
@@ -17,7 +17,7 @@ from benchmarks.step import STEPS, Ours, new_model, write_bert
 
 NAME = "mmiln::"
 BACKWARD = " backward"
-LEAST = 0.005  # share of the step below which operations are summed up
+LEAST = 0.005  # operations with a smaller share of the step are summed up
 
 
 def main() -> None:

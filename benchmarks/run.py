@@ -1,6 +1,6 @@
-"""Prints every table of the benchmarks as Markdown; `--quick` to see that all of them run.
+"""Prints every table of the benchmarks as Markdown; `--quick` only shows that all of them run.
 
-Each benchmark has a process to itself, as a module started from the repository's root.
+Each benchmark runs in a process of its own, as a module started from the repository's root.
 """
 
 import argparse
@@ -16,7 +16,7 @@ OPS = (
 
 
 def output(module: str, *options: str) -> str:
-    """What a benchmark prints; its name where it fails, after its own words on standard error."""
+    """The tables that a benchmark prints, or a sentence if it fails; its errors go to standard error."""
     command = [sys.executable, "-m", f"benchmarks.{module}", *options]
     result = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if result.returncode:

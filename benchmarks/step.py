@@ -1,9 +1,9 @@
-"""A whole training step and a prediction of mmiln beside PyTorch, in float32 and with dropout.
+"""Compares a whole training step and a prediction of mmiln with PyTorch, in float32 and with dropout.
 
-    python -m benchmarks.step            the text's features are given
+    python -m benchmarks.step            text features are precomputed
     python -m benchmarks.step --bert     a BERT-base reads the tokens and is fine-tuned
 
-The optimiser runs at every step. Both sides start from lists of true frames, and their packing counts.
+The optimiser runs at every step. Both sides start from lists of true frames; packing is part of the time.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from benchmarks.peer import FILE_WIDTHS, Peer, Trainer
 
 MMILN, CROPPED, PADDED = "mmiln", "PyTorch, cropped", "PyTorch, padded"
 ROOT = Path(__file__).parents[1]
-STEPS = 13  # warm-up and measured: as many batches, the same for every side
+STEPS = 13  # warm-up and measured; there are as many batches, the same for every side
 
 Batch = dict[str, Any]
 
@@ -90,7 +90,7 @@ def both(encoder: str | None, samples: int, **fields: Any) -> tuple[Ours, Traine
 
 
 def write_bert(directory: str, *, quick: bool) -> str:
-    """A BERT-base with random weights; of two layers for a quick run."""
+    """Writes a BERT-base with random weights; two layers for a quick run."""
     from transformers import BertConfig, BertModel
 
     config = BertConfig(vocab_size=VOCABULARY, num_hidden_layers=2 if quick else 12)
@@ -99,13 +99,13 @@ def write_bert(directory: str, *, quick: bool) -> str:
 
 
 def over(call: Callable[[Batch], object], given: Sequence[Batch]) -> Callable[[], object]:
-    """A call that goes through the batches, one a time."""
+    """A function that takes the next batch at each call."""
     supply = itertools.cycle(given)
     return lambda: call(next(supply))
 
 
 def with_padding(call: Callable[[Batch], object], peer: Peer, padded: bool) -> Callable[[Batch], object]:
-    """One peer serves as both, so that there is one set of weights and moments."""
+    """The call with the peer padded or cropped; one peer serves as both, with one set of weights."""
 
     def padded_call(batch: Batch) -> object:
         peer.padded = padded
@@ -142,7 +142,7 @@ def steps_and_predictions(encoder: str | None, args: argparse.Namespace) -> str:
 
 
 def threads(encoder: str | None, args: argparse.Namespace) -> str:
-    """Training steps on one thread and on two."""
+    """A table of training steps on one thread and on two."""
     given = batches(STEPS, bert=encoder is not None)
     ours, trainer = both(encoder, STEPS * BATCH)
 
@@ -166,7 +166,7 @@ def threads(encoder: str | None, args: argparse.Namespace) -> str:
 
 
 def scaling(args: argparse.Namespace) -> str:
-    """What a step of one batch costs as padding, lengths and depth grow."""
+    """A table of the cost of a step as padding, lengths and depth grow."""
     batch = batches(1)[0]
     ours, trainer = both(None, BATCH)
     quick = args.quick
@@ -199,7 +199,7 @@ def as_padded(batch: Mapping[str, Any], factor: int) -> Batch:
 
 
 def epoch(args: argparse.Namespace) -> str:
-    """One pass over a training set of CMU-MOSI's size, its loader included."""
+    """A table of one pass over a training set of CMU-MOSI's size, its loader included."""
     data = mosi_like(3 * BATCH if args.quick else TRAIN_SIZE)
     ours, trainer = both(None, len(data))
     mine, theirs = (data.loader(BATCH, shuffle=True) for _ in range(2))
@@ -219,7 +219,7 @@ def epoch(args: argparse.Namespace) -> str:
     return table(header, [[name, duration(t), ratio(t, took[MMILN])] for name, t in took.items()])
 
 
-# Peak memory: of three steps in a process of its own
+# Peak memory of three steps in a process of its own
 
 
 def peak_memory(side: str, encoder: str | None, threads: int) -> float:
@@ -239,7 +239,7 @@ def alone(side: str, encoder: str | None) -> float:
         run = Trainer(new_peer(model, encoder, padded=side == PADDED), 3 * BATCH)
     for batch in given:
         run.step(batch)
-    # Not getrusage's ru_maxrss: a started process inherits its parent's.
+    # getrusage's ru_maxrss would be wrong: a new process inherits its parent's.
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024
 

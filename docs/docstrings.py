@@ -1,4 +1,4 @@
-"""Docstrings of mmiln as mkdocstrings reads them: Sphinx's roles become links, doctests code blocks."""
+"""Translates docstrings of mmiln for mkdocstrings: Sphinx roles become links, doctests code blocks."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import griffe
 
 ROLE = re.compile(r":(class|meth|func|data|attr|mod):`~?([\w.]+)`")
-TOGETHER = re.compile(r"^ +(?:\w+, )+\w+:", re.MULTILINE)  # arguments that are described in one line
+TOGETHER = re.compile(r"^ +(?:\w+, )+\w+:", re.MULTILINE)  # several arguments described in one line
 DOCTEST = re.compile(r"(?:^>>> .*\n?)(?:^(?!\s*$).*\n?)*", re.MULTILINE)
 
 
 def markdown(docstring: str, within: str = "") -> str:
-    """A docstring; methods that a class names without a dot are its own, inherited ones among them.
+    """A docstring as Markdown. In a class, a method without a dot is one of the class, inherited or not.
 
-    Links are resolved by mkdocstrings; a strict build refuses those that lead nowhere. Attributes are told
-    within their class and can't be linked to.
+    mkdocstrings resolves the links; a strict build fails on dead ones. Attributes are documented within their
+    class and can't be linked to.
     """
 
     def link(role: re.Match[str]) -> str:
@@ -26,7 +26,7 @@ def markdown(docstring: str, within: str = "") -> str:
         own = kind == "meth" and "." not in name
         return f"[`{name}`][{within + name if own else name}]"
 
-    # To griffe, what follows a space is a type.
+    # griffe takes a word after a space for a type.
     docstring = TOGETHER.sub(lambda names: names[0].replace(", ", ",\N{NO-BREAK SPACE}"), docstring)
     return DOCTEST.sub(lambda block: f"```pycon\n{block[0].rstrip()}\n```\n", ROLE.sub(link, docstring))
 

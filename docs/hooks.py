@@ -1,7 +1,8 @@
-"""What the site needs beside mkdocs: equations and drawings as part of the page, without a script."""
+"""Hooks of the site: equations and drawings become part of the page, links to sources stay as they are."""
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.pages import Page
 
 DRAWING = re.compile(r'<p><img alt="([^"]*)" src="(?:\.\./)*(figures/[\w-]+\.svg)" /></p>')
+SOURCE = re.compile(r"\[([^\]\n]+)\]\((\.\./[\w./-]+)\)")
+log = logging.getLogger("mkdocs.hooks")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -18,6 +21,25 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     superfences = config.mdx_configs.setdefault("pymdownx.superfences", {})
     superfences["custom_fences"] = [{"name": "math", "class": "math", "format": _equation}]
     return config
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) -> str:
+    """Turns links to files outside of docs/ into HTML, as mkdocs refuses links that leave the site.
+
+    They are relative, and `site/` lies beside `docs/`, so that the same link works in both. A file that is
+    missing gives a warning, which makes a strict build fail.
+    """
+    folder = Path(str(page.file.abs_src_path)).parent
+
+    def linked(link: re.Match[str]) -> str:
+        path = (folder / link[2]).resolve()
+        if path.is_relative_to(config.docs_dir):
+            return link[0]
+        if not path.exists():
+            log.warning(f"{page.file.src_path} links to {link[2]}, which is not there: correct the link")
+        return f'<a href="{link[2]}">{link[1]}</a>'
+
+    return SOURCE.sub(linked, markdown)
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, **_: Any) -> str:

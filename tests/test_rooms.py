@@ -1,4 +1,4 @@
-"""The rooms of the Rust core point one way: none imports a higher one, and no files import in a circle."""
+"""Imports of the Rust core go one way: no room imports a higher one, and no files import in a circle."""
 
 import re
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ class Crate:
                     yield name, path
 
     def absolute(self, module: ModulePath, path: ModulePath) -> ModulePath | None:
-        """A path of this crate from its root; nothing for one of another crate, or of a type."""
+        """A path of this crate from its root; None for a path of another crate, or of a type."""
         at, rest = module, path
         if path[0] == "crate":
             at, rest = (), path[1:]
@@ -63,7 +63,7 @@ class Crate:
         return place
 
     def arrows(self) -> dict[ModulePath, set[ModulePath]]:
-        """The modules that each imports from, but for what a module only exports of the files below it."""
+        """The modules that each imports from, without re-exports of the files below it."""
         found = {}
         for module, text in self.texts.items():
             uses = [(public, path) for public, tree in USE.findall(text) for path, _ in leaves(tree)]
@@ -75,7 +75,7 @@ class Crate:
 
 
 def leaves(tree: str) -> Iterator[tuple[ModulePath, str]]:
-    """Each path of a `use`, and the name that it has from then on."""
+    """Each path of a `use`, and the name under which it is imported."""
     depth, parts, start = 0, [], 0
     tree = " ".join(tree.split())
     for i, letter in enumerate(tree):
@@ -103,7 +103,7 @@ def rooms(src: Path) -> list[str]:
 
 
 def faults(src: Path) -> list[str]:
-    """What is wrong with the rooms, a sentence each."""
+    """A sentence for each fault of the rooms."""
     order, crate = rooms(src), Crate(src)
     arrows = crate.arrows()
     name = {module: crate.files[module].relative_to(src).as_posix() for module in crate.files}

@@ -1,4 +1,4 @@
-"""Time, launches, memory and bounds of a card; on the CPU, to try the benchmarks, what of it there is."""
+"""Time, launches, memory and bounds of a card; on the CPU, to try the benchmarks, those that exist there."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from benchmarks.common import Call, seconds
 
 T = TypeVar("T")
 
-# What the CPU calls to have something done on a card.
+# Functions by which the CPU starts work on a card.
 LAUNCH = re.compile(r"(cuda|cu)(LaunchKernel\w*|LaunchCooperativeKernel\w*|GraphLaunch|Memcpy\w*|Memset\w*)")
 
 
 def describe(device: str) -> str:
-    """Card, driver, torch and Python."""
+    """Names and versions of card, driver, torch and Python."""
     card = "the CPU"
     if device != "cpu":
         card = f"{torch.cuda.get_device_name(device)}, driver {driver()}, CUDA {torch.version.cuda}"
@@ -41,7 +41,7 @@ def driver() -> str:
 
 
 def exact_float32() -> None:
-    """No TF32 where float32 is asked for: mmiln has none."""
+    """Turns off TF32 for float32, as mmiln does not use it."""
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
 
@@ -52,7 +52,7 @@ def synchronize(device: str) -> None:
 
 
 def elapsed_on(device: str) -> Callable[[Call, int], float]:
-    """How long so many calls take on a device, by its own events."""
+    """A function that times repeated calls on a device, by the device's own events."""
     if device == "cpu":
         return common.elapsed
 
@@ -70,19 +70,19 @@ def elapsed_on(device: str) -> Callable[[Call, int], float]:
 
 
 class Launches(NamedTuple):
-    """Calls by which the CPU has something done; kernels, copies and fills on the card, and their seconds."""
+    """Calls that start work; kernels, copies and fills that run on the card, and the seconds of these."""
 
     calls: float
     kernels: float
     busy: float
 
     def each(self, of: int) -> Launches:
-        """Of one in so many."""
+        """The average for one of several repetitions."""
         return Launches(*(value / of for value in self))
 
 
 def launches(call: Call, device: str) -> Launches | None:
-    """Of one call, by torch.profiler; nothing where it saw none."""
+    """The launches of one call, by torch.profiler; None if it recorded none."""
     if device == "cpu":
         return None
     synchronize(device)
@@ -98,7 +98,7 @@ def launches(call: Call, device: str) -> Launches | None:
 
 
 def counted(events: Iterable[tuple[str, bool, float]]) -> Launches | None:
-    """Of a profile's events: a name each, whether it happened on the card, and its seconds."""
+    """For each event of a profile: its name, whether it happened on the card, and its seconds."""
     calls, kernels, busy = 0, 0, 0.0
     for name, on_card, took in events:
         if on_card and not name.startswith("mmiln::"):  # a range that spans its kernels
@@ -109,7 +109,7 @@ def counted(events: Iterable[tuple[str, bool, float]]) -> Launches | None:
 
 
 def with_memory(work: Callable[[], T], device: str) -> tuple[T, int | None]:
-    """The result of some work, and how much more of the card's memory torch held meanwhile, at most."""
+    """The result of some work, and the peak of additional card memory that torch held during it."""
     if device == "cpu":
         return work(), None
     gc.collect()
@@ -122,19 +122,19 @@ def with_memory(work: Callable[[], T], device: str) -> tuple[T, int | None]:
 
 
 class Bounds(NamedTuple):
-    """What a device can do at most."""
+    """The peak rates of a device."""
 
     bandwidth: float  # bytes a second, read and written
     flops: float  # float32 operations a second
 
     def least(self, bytes: float, flops: float) -> tuple[float, str]:
-        """The least time of some work, and what sets it."""
+        """The least time that some work takes, and which rate bounds it."""
         memory, arithmetic = bytes / self.bandwidth, flops / self.flops
         return max((memory, "memory"), (arithmetic, "float32"))
 
 
 def bounds(device: str, *, quick: bool) -> Bounds:
-    """Of a large copy, and of a large product without TF32."""
+    """The rates of a large copy and of a large product without TF32."""
     exact_float32()
     small = device == "cpu"
     numbers = (1 << 22) if small else (1 << 28)

@@ -1,14 +1,14 @@
-"""A whole training step and a prediction on a card, beside the same model in PyTorch.
+"""A whole training step and a prediction on a card, compared with the same model in PyTorch.
 
-    python -m benchmarks.gpu.step                 the text's features are given
+    python -m benchmarks.gpu.step                 text features are precomputed
     python -m benchmarks.gpu.step --bert          a BERT-base reads the tokens and is fine-tuned
     python -m benchmarks.gpu.step --compile       PyTorch by torch.compile as well
     python -m benchmarks.gpu.step --device cpu --quick --size 2     does it run?
 
-Steps and predictions are of batches that are on the card already; "from lists" is a step with all that comes
-before it: arrays made of true frames, pinned, copied. mmiln packs a batch during the step before it, as `fit`
-does. The optimiser runs at every step. float32 is without TF32; bfloat16 is autocast in PyTorch. "Busy" is
-what the step's kernels take by themselves, "memory" what torch holds at most beyond what it held before.
+Steps and predictions use batches that are on the card already; "from lists" is a step with everything before
+it: arrays are built from true frames, pinned and copied. mmiln packs a batch during the step before it, as
+`fit` does. The optimiser runs at every step. float32 is without TF32; bfloat16 is autocast in PyTorch. "Busy"
+is the time of the step's kernels alone, "memory" the peak of what torch holds beyond what it held before.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from mmiln.training.graphs import Steps, cuda_capture, packed_ahead
 MMILN, EAGER, COMPILED = "mmiln", "PyTorch", "PyTorch, compiled"
 DATA = {"mosi": mosi_like, "mosei": mosei_like}
 AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16}
-# Batches, all of which each side goes through in each measurement.
+# Batches; each side goes through all of them in each measurement.
 STEPS = 8
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is trained on what."""
+    """Data, batch size, precision, encoder and device of a measurement."""
 
     data: str
     size: int
@@ -64,7 +64,7 @@ class Setting:
         return f"{self.data.upper()}, {self.size}, {self.precision}"
 
 
-# What a user may expect: the longest step, and how many times that PyTorch takes at least.
+# What a user may expect: the longest step, and by which factor PyTorch is slower at least.
 TARGETS = {
     ("mosi", 32, "float32", False): (1e-3, 20.0),
     ("mosi", 32, "bfloat16", True): (4e-3, 8.0),
@@ -73,7 +73,7 @@ TARGETS = {
 
 @dataclass
 class Side:
-    """A run of one side, on batches that it has prepared."""
+    """A run of one side, on batches that it prepared."""
 
     prepare: Callable[[Batch], Any]
     take: Callable[[Any], object]
@@ -121,7 +121,7 @@ def peer_side(model: mmiln.Model, setting: Setting, samples: int, *, compiled: b
 
 @contextmanager
 def at_most(limit: float) -> Iterator[None]:
-    """Breaks off with TimeoutError after so many seconds."""
+    """Raises TimeoutError after a number of seconds."""
 
     def stop(*_: object) -> None:
         raise TimeoutError(f"not done after {limit:.0f} s")
@@ -140,7 +140,7 @@ def at_most(limit: float) -> Iterator[None]:
 
 @dataclass
 class Result:
-    """Of one side; seconds of one batch, bytes."""
+    """The result of one side: seconds for one batch, bytes."""
 
     step: float
     from_lists: float
@@ -150,7 +150,7 @@ class Result:
 
 
 def measure(setting: Setting, given: list[Batch], args: argparse.Namespace) -> dict[str, Result | str]:
-    """Each side's result, or why it has none."""
+    """Each side's result, or the reason why it has none."""
     samples = len(given) * setting.size
     model = our_model(setting)
     builders: dict[str, Callable[[], Side]] = {
@@ -170,7 +170,7 @@ def measure(setting: Setting, given: list[Batch], args: argparse.Namespace) -> d
             prepared[name] = [side.prepare(batch) for batch in given]
             for training in (True, False):
                 side.train(training)
-                # Compiles, allocates and captures.
+                # The first pass compiles, allocates and captures.
                 for batch in prepared[name] * (3 if setting.device != "cpu" else 1):
                     (side.take if training else side.predict)(batch)
 
@@ -185,7 +185,7 @@ def measure(setting: Setting, given: list[Batch], args: argparse.Namespace) -> d
             sides.pop(name, None)
 
     def times(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-        """Of one batch: medians over passes."""
+        """Seconds for one batch: medians over passes."""
         took = seconds(calls, quick=args.quick, shortest=0, elapsed=card.elapsed_on(setting.device))
         return {name: time / len(given) for name, time in took.items()}
 
@@ -220,7 +220,7 @@ HEADER = [
 
 
 def rows(setting: Setting, results: Mapping[str, Result | str]) -> list[list[str]]:
-    """A line a side."""
+    """A row for each side."""
     ours = results[MMILN]
     assert isinstance(ours, Result)
     lines = []
@@ -243,7 +243,7 @@ def rows(setting: Setting, results: Mapping[str, Result | str]) -> list[list[str
 
 
 def targets(setting: Setting, results: Mapping[str, Result | str]) -> str:
-    """Whether the step is as fast as it should be, where something was set."""
+    """Whether the step meets its target, if there is one."""
     key = (setting.data, setting.size, setting.precision, setting.encoder is not None)
     ours, eager = results[MMILN], results[EAGER]
     if key not in TARGETS or not isinstance(ours, Result) or not isinstance(eager, Result):
@@ -262,7 +262,7 @@ def targets(setting: Setting, results: Mapping[str, Result | str]) -> str:
 
 
 def run(encoder: str | None, args: argparse.Namespace) -> int:
-    """Prints a table for each data set and the targets; how many settings failed."""
+    """Prints a table for each data set, and the targets; returns how many settings failed."""
     failed = 0
     reached = []
     count = 2 if args.quick else STEPS

@@ -1,1 +1,1 @@
-"""One op of `mmiln.functional` each: `python -m benchmarks.ops.attention`."""
+"""One script for each op of `mmiln.functional`: `python -m benchmarks.ops.attention`."""

@@ -39,7 +39,7 @@ def bench(lengths: list[int]) -> Bench:
         "adam_",
         ours,
         {"PyTorch, fused, one tensor": fused([sum(sizes)]), "PyTorch, fused, by name": fused(sizes)},
-        flops=16 * sum(sizes),  # a weight: decay 2, moments 7, the change 7
+        flops=16 * sum(sizes),  # for each weight: decay 2, moments 7, the update 7
         numbers=7 * sum(sizes),  # weight, gradient and moments read, all but the gradient written
     )
 

@@ -23,7 +23,7 @@ def bench(lengths: list[int]) -> Bench:
         "bigru_control",
         backward_of(lambda: functional.bigru_control(x, weights, frames.lengths), [x, *weights]),
         {"PyTorch, packed": backward_of(packed, [padded, *weights])},
-        # two directions, three products, of input and state with three gates' weights
+        # two directions, three products, input and state times the weights of three gates
         flops=2 * 3 * 2 * frames.total * 3 * WIDTH * 2 * WIDTH,
         numbers=3 * (frames.total * WIDTH + count(weights)),
         frames=frames,

@@ -1,4 +1,4 @@
-"""Equations (11) and (22): LN(g_c * R + g_r * X), the gates an utterance's."""
+"""Equations (11) and (22): LN(g_c * R + g_r * X), with gates for each utterance."""
 
 import torch
 
@@ -34,8 +34,8 @@ def bench(lengths: list[int]) -> Bench:
             "PyTorch, same rows": backward_of(same_rows, [r, x, *gates, *weights]),
             "PyTorch, padded": backward_of(over_padding, [*padded, *gates, *weights], frames),
         },
-        flops=30 * frames.total * WIDTH,  # about 10 an entry forward, 20 backward
-        numbers=8 * frames.total * WIDTH + 6 * len(lengths) * WIDTH,  # the gates are an utterance's
+        flops=30 * frames.total * WIDTH,  # for each entry about 10 in forward, 20 in backward
+        numbers=8 * frames.total * WIDTH + 6 * len(lengths) * WIDTH,  # gates have one row for each utterance
         frames=frames,
     )
 

@@ -31,7 +31,7 @@ def bench(lengths: list[int]) -> Bench:
         "ulgm_labels",
         ours,
         {"PyTorch": theirs},
-        flops=batch * (2 * 3 * (MULTIMODAL + AUDIO) + 20),  # two distances to each; then some 20 a label
+        flops=batch * (2 * 3 * (MULTIMODAL + AUDIO) + 20),  # two distances each; some 20 a label
         numbers=(batch + 2) * (MULTIMODAL + AUDIO) + 3 * batch,
     )
 

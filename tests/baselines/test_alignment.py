@@ -106,7 +106,7 @@ def test_words_with_a_text_encoder_are_trained_on(name, tiny_bert):
 
 @pytest.mark.parametrize("name", ALIGNED)
 def test_frames_of_other_lengths_are_refused(name, tiny_bert):
-    """Also where padding hides it."""
+    """They are refused also if padding hides the difference."""
     batch = words()
     batch["vision"] = np.zeros((3, 7, 3), np.float32)
     batch["vision_lengths"] = [4, 2, 3]

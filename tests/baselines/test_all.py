@@ -41,7 +41,7 @@ def test_every_network_has_tests_of_its_own():
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
-    """Both at once: word-aligned, which those that need no alignment may have as well."""
+    """Word-aligned data, which models that need no alignment read as well."""
     whole = mmiln.data.synthetic(160, 48, 48)
     return Dataset(*(aligned(part) for part in (whole.train, whole.valid, whole.test)), name="aligned")
 
@@ -52,7 +52,7 @@ def build(name: str, **fields: Any) -> Baseline:
 
 @pytest.mark.parametrize("name", LEARNING)
 def test_a_score_depends_on_its_utterance_alone(name, data):
-    """Not on padding, nor on what else is in the batch."""
+    """It depends neither on padding nor on the rest of the batch."""
     model = build(name)
     together = model.predict(data.test.subset(range(9))).score
     alone = [float(model.predict(data.test.subset([i])).score[0]) for i in range(9)]
@@ -109,7 +109,7 @@ def test_saved_and_loaded_by_name(name, data, tmp_path):
     assert np.array_equal(again.predict(data.test).score, scores)
 
 
-# Where presets take minutes to train: tests against the oracle have more than one layer.
+# Changes for presets that take minutes to train; tests against the oracle have more than one layer.
 SMALLER = {"mult": {"layers": 1}, "emt": {"layers": 1}, "tfn": {"text_out": 32}}
 
 

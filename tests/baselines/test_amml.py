@@ -79,7 +79,7 @@ def test_the_order_matters():
 
 
 def test_rates():
-    """Each modality's is its own; without a step left of it, the query is scored as it is."""
+    """Each modality has its own rate; at rates near 0 the query is scored without adaptation."""
     network, x = build(AMML, **SMALL), inputs(size=4)
     plain = (network(x)["M"][2:] - x.labels[2:]).abs().mean()
     tasks = []

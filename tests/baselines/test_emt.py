@@ -130,7 +130,7 @@ def test_without_a_frame_missing_the_copy_is_the_same():
 
 
 def test_a_batch_of_one_takes_running_statistics():
-    """There, batch norm raises and `squeeze` drops the batch."""
+    """In the public code batch norm raises and `squeeze` drops the batch dimension."""
     network, x = build(EMT, **SMALL, missing=0.4).train(), inputs(size=1)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm1d):
@@ -162,7 +162,7 @@ def test_cls_is_the_utterance_and_sep_is_no_word():
 
 
 def test_of_a_bert_word_pieces_go_missing():
-    """As [UNK]; [CLS] and [SEP] stay, and the last layer of the whole text is what is restored."""
+    """They become [UNK]; [CLS] and [SEP] stay. The last layer of the whole text is to be restored."""
     network, x = with_bert(missing=0.6).train(), inputs(size=3)
     y = replace(x, text=None, tokens=tokens([2, 9, 8, 7, 3], [2, 3], [2, 9, 3]))
     torch.manual_seed(0)

@@ -132,7 +132,7 @@ def test_padding_changes_nothing():
 
 
 def test_a_gate_that_does_nothing_leaves_bert_as_it_is():
-    """What transformers' own forward gives, where the shift is zero and the norm changes nothing."""
+    """If the shift is zero and the norm changes nothing, the result is that of transformers' own forward."""
     network, x = build(), inputs()
     with torch.no_grad():
         network.gate.bias.zero_()
@@ -145,7 +145,7 @@ def test_a_gate_that_does_nothing_leaves_bert_as_it_is():
 
 
 def test_what_the_gate_adds_to_a_bert():
-    """At MMSA's widths for MOSI (text 768, audio 5, vision 20), in a BERT without layers.
+    """Parameters at MMSA's widths for MOSI (text 768, audio 5, vision 20), in a BERT without layers.
 
     Gates 768 (768 + 5) + 768 and 768 (768 + 20) + 768, maps 768 * 5 and 768 * 20, b_H 768, norm 2 * 768, head
     769: 1.22 M beside the 109.5 M of bert-base-uncased. The published code has 768 more (a bias in each map).

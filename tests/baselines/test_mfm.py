@@ -112,7 +112,7 @@ def test_the_rate_given_is_the_rate_used():
 
 
 def test_a_text_encoder_is_not_trained_to_be_reconstructed():
-    """Only through the encoders does its output get a gradient."""
+    """Its output gets a gradient through the encoders only."""
     network, x = build(MFM, **SIZES), inputs(aligned=True)
     text = x.text.frames.clone().requires_grad_()
     for decoder in network.decoders.values():  # deaf to the factors: nothing then flows but through targets

@@ -24,7 +24,7 @@ def small(**fields: Any) -> MISA:
 
 
 class TinyBert(nn.Module):
-    """Says something of padding too, as a real one does."""
+    """Its output at padding is not zero, like that of a real BERT."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ def test_losses_written_out(size):
 
 
 def test_a_batch_of_one_has_finite_losses_and_gradients():
-    """Its spread is zero, and the root there has no slope."""
+    """The variance of one row is zero, where the square root has no derivative."""
     network, x = small().train(), inputs(size=1)
     losses = network.losses(network(x), x)
     losses["total"].backward()

@@ -50,7 +50,7 @@ def test_losses_against_the_oracle(size):
 
 
 def test_the_estimators_are_trained_by_the_likelihood_alone():
-    """And everything by something: there, a projection within the entropy is never trained."""
+    """Every parameter is trained; in the public code a projection within the entropy never is."""
     network, x = build(MMIM, **SMALL, clip=0), inputs(size=7)
     outputs = network(x)
     losses = network.losses(outputs, x)
@@ -74,7 +74,7 @@ def test_every_parameter_is_in_one_group():
 
 
 def test_a_wide_density_is_less_likely():
-    """There, log sigma^2 is left out: the wider the better."""
+    """The public code omits log sigma^2, so that a wider density is always better."""
     q = Gaussian(2, 3, EPS).double()
     values = []
     for log in (0.0, 4.0, 8.0):
@@ -88,7 +88,7 @@ def test_a_wide_density_is_less_likely():
     "labels", [[], [1.0], [-1.0, 2.0], [0.0, 0.0], [1.0, 1.0, 1.0]], ids=lambda x: str(len(x))
 )
 def test_the_entropy_of_few_utterances_is_finite(labels):
-    """There, it is NaN without a member of a class and minus infinity with too few."""
+    """In the public code it is NaN for a class without members and minus infinity for one with too few."""
     h = torch.randn(len(labels), 6, dtype=torch.float64, requires_grad=True)
     value = entropy(h, torch.tensor(labels, dtype=torch.float64), EPS)
     value.backward()
@@ -109,7 +109,7 @@ def test_the_entropy_is_that_of_two_gaussians():
 
 
 def test_vectors_that_collapse_gain_nothing():
-    """The bound of a constant is zero, however narrow q becomes."""
+    """The bound is zero for a constant, however narrow q becomes."""
     q = Gaussian(2, 6, EPS).double()
     for layer in (q.mean[-1], q.log_variance[-1]):
         nn.init.zeros_(layer.weight)
@@ -120,7 +120,7 @@ def test_vectors_that_collapse_gain_nothing():
 
 
 def test_what_z_predicts_chooses_among_the_vectors_of_the_batch():
-    """There, it is a vector that chooses among predictions."""
+    """In the public code a vector chooses among predictions."""
     h = torch.tensor([[1.0, 0], [0, 1]])
     guess = torch.tensor([[1.0, 0], [1, 0]])
     own, other = math.log(math.e / (math.e + 1)), math.log(1 / (math.e + 1))
@@ -161,7 +161,7 @@ def test_directions():
 
 
 def test_training_on_few_utterances_stays_finite():
-    """In float32, batches of one and of one class."""
+    """Batches of one utterance and of one class, in float32."""
     x = inputs(size=4)
     engine = Engine(MMIM(MMIM.Settings(lr=0.05, lr_estimators=0.05), WIDTHS), "cpu", torch.float32)
     engine.begin_training(4, "train")

@@ -25,7 +25,7 @@ def score(network: MulT, x: Inputs) -> torch.Tensor:
 
 
 def changed(x: Inputs, name: str, steps: torch.Tensor) -> Inputs:
-    """One frame of each utterance is another."""
+    """The batch with one frame of each utterance changed."""
     sequence = getattr(x, name)
     frames = sequence.frames.clone()
     frames[torch.arange(len(frames)), steps] += 1
@@ -44,7 +44,7 @@ def test_losses_reach_every_parameter():
 
 
 def silence(network: MulT) -> MulT:
-    """No attention: what is left of each stream reads each step alone."""
+    """Turns attention off, so that each stream reads each step alone."""
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if "out_proj" in name:
@@ -54,7 +54,7 @@ def silence(network: MulT) -> MulT:
 
 @pytest.mark.parametrize("name", MODALITIES)
 def test_the_last_true_step_is_read(name):
-    """Not the last padded one, whose frame is zero whatever the utterance."""
+    """The last padded step would be zero for any utterance."""
     network, x = silence(build(MulT, **SMALL)), padded(inputs())
     lengths = getattr(x, name).lengths
     before = score(network, x)
@@ -72,7 +72,7 @@ def test_attention_sees_every_true_step(name):
 
 
 def test_convolutions_see_zeros_behind_the_end():
-    """And keep the number of steps: one step under a kernel of 5 is one step (MMSA takes 4 off)."""
+    """They keep the number of steps: with a kernel of 5 one step stays one step (MMSA removes 4)."""
     network = build(MulT, **SMALL | {f"{name}_kernel": 5 for name in MODALITIES})
     x = inputs()
     alone = torch.stack([score(network, x.select(torch.tensor([i])))[0] for i in range(4)])
@@ -106,7 +106,7 @@ def test_a_step_whose_first_channel_is_zero_has_a_position():
 
 
 def test_sizes():
-    """At MMSA's widths for MOSI, text 768, audio 5 and vision 20.
+    """Parameters at MMSA's widths for MOSI, text 768, audio 5 and vision 20.
 
     Layers of d = 40 have 12 d^2 + 13 d parameters: 6 * 4 crossmodal, 3 * 4 of width 2 d, norms behind each
     transformer, the head's two maps of 6 d. With MMSA's d = 50 and kernels of 5 there are 2.57 M, the number

@@ -42,12 +42,12 @@ def test_words_are_shifted_as_in_the_oracle(beta, clamped, aligned):
 
 @pytest.mark.parametrize("beta", [0.02, 100.0])
 def test_losses_reach_every_parameter(beta):
-    """In the public code none reaches the nonverbal networks, the gates and the mix."""
+    """In the public code no loss reaches the nonverbal networks, the gates and the mix."""
     check_gradients(build(RAVEN, **SIZES, beta=beta), inputs(size=7))
 
 
 def test_losses_reach_every_parameter_that_works_with_one_frame_a_word():
-    """All but the recurrent weights of the nonverbal networks, whose LSTMs then make one step from zero."""
+    """The exception are recurrent weights of the nonverbal LSTMs, which make one step from a zero state."""
     network, x = build(RAVEN, **SIZES), inputs(aligned=True, size=7)
     network.losses(network(x), x)["total"].backward()
     still = {name for name, p in network.named_parameters() if not (p.grad != 0).any()}
@@ -81,7 +81,7 @@ def test_frames_belong_to_words(frames, words, marked, expected):
 
 
 def changed_words(x: Inputs, y: Inputs) -> Tensor:
-    """Which words of the first utterance are shifted otherwise."""
+    """The words of the first utterance whose shift differs."""
     network = build(RAVEN, **SIZES)
     return (network(x)["shifted"][0] - network(y)["shifted"][0]).abs().amax(1)[
         : int(x.text.lengths[0])
@@ -99,7 +99,7 @@ def test_a_frame_shifts_its_own_word(frame, word):
 
 
 def test_the_order_of_a_word_s_frames_matters():
-    """They are read by an LSTM, not averaged."""
+    """An LSTM reads the frames; they are not averaged."""
     x = inputs()
     frames = x.audio.frames.clone()
     frames[0, 3:6] = frames[0, 3:6].flip(0)
@@ -126,7 +126,7 @@ def test_nothing_is_read_behind_the_end(view):
 
 
 def test_a_word_of_zeros_stays_as_it_is():
-    """Its shift is of length zero, and has gradients that are numbers."""
+    """Its shift has length zero and finite gradients."""
     network, x = build(RAVEN, **SIZES), inputs()
     silent = replace(x, text=x.text.map(x.text.frames * 0))
     outputs = network(silent)

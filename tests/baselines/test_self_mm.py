@@ -31,7 +31,7 @@ def small(**fields: Any) -> SelfMM:
 
 
 class TinyBert(nn.Module):
-    """With names that a BERT has."""
+    """A module with the parameter names of a BERT."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ def test_text_of_a_bert_is_its_first_token():
 
 
 def test_four_rates():
-    """And no decay of a BERT's biases and layer norms."""
+    """A BERT's biases and layer norms have no decay."""
     network, _ = with_bert()
     groups = network.groups()
     of = {id(p): g for g in groups for p in g["params"]}
@@ -172,7 +172,7 @@ def test_labels_over_epochs_are_those_of_ulgm(text_as):
 
 
 def test_momentum_written_out():
-    """One utterance of three, features of width one: in the second epoch and in the third."""
+    """Follows one of three utterances, with features of width one, in the second and third epoch."""
     network = small(post=1, post_text=1, post_audio=1, post_vision=1)
     network.begin_training(3)
     labels = [1.0, -1.0, 2.0]

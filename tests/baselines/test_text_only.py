@@ -16,7 +16,7 @@ ALONE = {"text": 7, "audio": 0, "vision": 0}
 
 
 class Encoder(nn.Module):
-    """In a BERT's place: an embedding, mixed over true tokens."""
+    """Stands in for a BERT: an embedding, mixed over true tokens."""
 
     def __init__(self):
         super().__init__()

@@ -49,7 +49,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture
 def screenshots(tmp_path: Path) -> Path:
-    """Where pictures go: the folder of the environment variable MMILN_SCREENSHOTS, else a temporary one."""
+    """The folder for screenshots: that of the variable MMILN_SCREENSHOTS, else a temporary one."""
     folder = Path(os.environ.get("MMILN_SCREENSHOTS", tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
     return folder

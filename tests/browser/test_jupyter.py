@@ -22,7 +22,7 @@ pytestmark = pytest.mark.browser
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "01_quickstart.ipynb"
 
-# Where Jupyter keeps things, in place of the user's own.
+# Folders for Jupyter's files, so that it leaves the user's alone.
 PLACES = {
     "JUPYTER_CONFIG_DIR": ".config",
     "JUPYTER_RUNTIME_DIR": ".runtime",
@@ -65,7 +65,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _address(folder: Path, server: subprocess.Popen[bytes]) -> str | None:
-    """Where JupyterLab answers, at the port that it chose and wrote down; None as long as it does not."""
+    """JupyterLab's address, at the port that it chose and wrote to a file; None until it answers."""
     assert server.poll() is None, f"JupyterLab ended:\n{(folder / '.log').read_text()}"
     try:
         (written,) = (folder / PLACES["JUPYTER_RUNTIME_DIR"]).glob("jpserver-*.json")

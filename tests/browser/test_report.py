@@ -30,7 +30,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shown(page: Page, column: int) -> list[str]:
-    """What stands in a column, of the rows that are shown."""
+    """The contents of a column in the visible rows."""
     return page.locator(f"#all tbody tr:visible td:nth-child({column})").all_inner_texts()
 
 

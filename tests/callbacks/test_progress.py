@@ -50,7 +50,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
 
 
 def lines(text: str) -> list[str]:
-    """What was drawn, one entry each time."""
+    """The successive states of the drawn line."""
     return [line.strip() for line in re.split(r"[\r\n]|\x1b\[A", text) if line.strip()]
 
 

@@ -1,6 +1,6 @@
-// CUDA C++ on the CPU, as much of it as the kernels use. Blocks run one after the other; the threads of a block
+// The part of CUDA C++ that the kernels use, on the CPU. Blocks run one after the other; the threads of a block
 // are fibres that take turns at barriers and shuffles, or with SHIM_THREADS threads of the system, for
-// ThreadSanitizer. Threads that wait for each other for ever are found and said.
+// ThreadSanitizer. A deadlock of threads is detected and reported.
 //
 // Fibres run in an order that changes from one barrier to the next, so that a result which depends on it shows.
 #pragma once

@@ -9,14 +9,14 @@ import pytest
 from cuda import shim
 from mmiln import _core
 
-# Of one thread: more registers would leave fewer than 512 threads to a multiprocessor.
+# Registers of one thread: with more, a multiprocessor could hold fewer than 512 threads.
 REGISTERS = 128
-# Those that hold recurrent weights in registers, and say why in their source.
+# Kernels that hold recurrent weights in registers; their sources say why.
 MORE_REGISTERS = {
     **{"bigru_64": 168, "bigru_64_backward": 168, "lstm_64": 200, "lstm_64_backward": 200},
     **{"attention_long_backward": 168, "attention_broad_backward": 168},  # three blocks a multiprocessor
 }
-# Bytes that a kernel may declare by itself; what a launch asks for is checked at every launch.
+# Bytes that a kernel may declare statically; dynamic shared memory is checked at every launch.
 STATIC_SHARED = 8 << 10
 
 
@@ -28,7 +28,7 @@ class Figures:
 
 
 def figures(log: str) -> dict[str, Figures]:
-    """Of each kernel, as CUDA's assembler prints them."""
+    """The figures of each kernel, as CUDA's assembler prints them."""
     found = {}
     for part in log.split("Compiling entry function ")[1:]:
         name = part.split("'")[1]

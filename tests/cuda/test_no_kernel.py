@@ -61,7 +61,7 @@ def test_an_operation_of_one_file_is_refused_on_a_device(tmp_path: Path):
     replace(tmp_path / functional, cmd, f"{cmd}\n{square}")
     # Another name than the core's in the same target folder, whose compiled dependencies serve this one, too.
     replace(tmp_path / "Cargo.toml", 'name = "_core"', 'name = "square_core"')
-    # As the Makefile sets them, or the dependencies would be compiled anew.
+    # The Makefile's flags, as the dependencies would be compiled again with others.
     flags = f"--remap-path-prefix={Path.home()}/.cargo/registry/src= --remap-path-prefix={ROOT}=."
     settings = {
         "LIBTORCH_USE_PYTORCH": "1",

@@ -72,7 +72,7 @@ def test_near_float32_but_not_the_same():
 
 
 def test_copies_follow_the_weights():
-    """After some steps a core that is given the same weights has the same scores."""
+    """After some steps, a new core with the same weights has the same scores."""
     trained, fresh = core("bf16"), core("bf16")
     given = batch()
     trained.begin_epoch(1)

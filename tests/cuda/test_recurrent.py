@@ -50,7 +50,7 @@ class TestScans:
 
 @pytest.mark.parametrize("name", ["lstm", "bigru_control"])
 def test_without_gradients_nothing_is_kept(folder: Path, name: str) -> None:
-    """And the results are the same."""
+    """Without gradients the results are the same."""
     op = OPS[name]
     _core.emulate_kernels(folder)
     for width in (20, 130):

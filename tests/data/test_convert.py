@@ -35,7 +35,7 @@ SCALE = 0.0025
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With NaN in true frames, and a column that is constant."""
+    """A pickle with NaN in true frames and a constant column."""
     path = tmp_path_factory.mktemp("source") / "unaligned_50.pkl"
     mosei.write(path, SCALE, frames=60)
     content = pickle.loads(path.read_bytes())
@@ -214,7 +214,7 @@ convert(sys.argv[1], sys.argv[2], progress=False)
 
 
 def _killed(source: Path, target: Path) -> Path:
-    """What a conversion leaves that is killed in the middle of the audio of valid."""
+    """The files that remain if a conversion is killed in the middle of the audio of valid."""
     staging = target.with_name(f".{target.name}.part")
     arguments = [str(source), str(target), str(staging / "valid" / "audio.npy")]
     process = subprocess.Popen(

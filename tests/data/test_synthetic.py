@@ -127,7 +127,7 @@ def test_global_random_state_is_left_alone() -> None:
 
 
 def test_the_default_sizes_need_few_steps_of_python() -> None:
-    """What makes them quick, counted: an utterance has some hundred frames, and no loop goes over them."""
+    """Counts Python steps: an utterance has some hundred frames, and no Python loop goes over them."""
     with cProfile.Profile() as profile:
         made = synthetic()
     assert [len(s) for s in made.splits.values()] == [600, 150, 300]

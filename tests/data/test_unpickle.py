@@ -55,7 +55,7 @@ def test_small_arrays_would_survive_being_mapped(
 
 
 def _without_frames(data: bytes) -> bytes:
-    """As if everything were large: a frame's opcode and length may be left out."""
+    """The pickle without its framing opcodes, which a pickler may omit."""
     return re.sub(rb"\A(\x80.)\x95.{8}", rb"\1", data, flags=re.DOTALL)
 
 

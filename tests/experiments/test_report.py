@@ -116,7 +116,7 @@ def test_one_seed_has_no_deviation(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:corr is NaN")
 def test_a_constant_has_no_correlation(folder):
-    """Nor a range of it, nor an interval of a difference."""
+    """It also has no range of it and no interval of a difference."""
     for seed in (1, 2, 3):
         fake(folder, "mean", seed, 0.0)
     rows = [row for table in Report.read(folder).tables() for row in table.rows if row[0] == "mean"]

@@ -58,7 +58,7 @@ def test_hyper_parameters_of_a_baseline(tmp_path):
 def test_a_search_that_was_cut_off_goes_on_with_the_same_points(found, tmp_path):
     _, whole = found
     experiments.search(DESCRIPTION | {"trials": 1}, tmp_path, progress=False)
-    # As a killed process leaves it: a trial that runs and will never end.
+    # The state that a killed process leaves: a trial that is running and will never end.
     backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "trials.log"))
     storage = optuna.storages.JournalStorage(backend)
     study = optuna.load_study(study_name="search", storage=storage)

@@ -90,7 +90,7 @@ def _safetensors(data: bytes) -> list[bytes]:
 
 
 def _mend_safetensors(data: bytes) -> bytes:
-    """With the length of the header, which ends at the last brace of text."""
+    """Corrects the length of the header, which ends at the last brace of text."""
     end = re.match(rb".{8}[\x20-\x7e]*[}]\s*", data, re.DOTALL)
     return data if end is None else _LENGTH.pack(end.end() - 8) + data[8:]
 
@@ -142,7 +142,7 @@ def _name(module: str, name: str) -> bytes:
 
 
 def _mend_pickle(data: bytes) -> bytes:
-    """Without frames, whose lengths would be wrong."""
+    """Removes framing, whose lengths would be wrong."""
     return re.sub(rb"\A(\x80.)\x95.{8}", rb"\1", data, flags=re.DOTALL)
 
 

@@ -14,7 +14,7 @@ FORBIDDEN = (
     "compile", "exec", "import", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.system", "pty.spawn",
     "subprocess.Popen", "socket.connect", "ctypes.dlopen",
 )  # fmt: skip
-# Where an event's arguments have a path, and the open directory that it starts from.
+# For each audit event, the positions of a path and of its open directory among the arguments.
 PATHS = {
     "open": ((0, None),), "os.mkdir": ((0, 2),), "os.remove": ((0, 1),), "os.rmdir": ((0, 1),),
     "os.rename": ((0, 2), (1, 3)), "os.symlink": ((1, 2),), "os.link": ((1, 3),), "os.truncate": ((0, None),),

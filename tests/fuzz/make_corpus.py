@@ -158,7 +158,7 @@ def tokenizer(folder: Path) -> None:
 
 
 def batch() -> dict[str, Any]:
-    """What the corpus' models are trained on; resuming reads it again."""
+    """The batch that the corpus' models are trained on; resuming reads it again."""
     frames = [np.array([[0.5], [1.0]], np.float32), np.array([[-1.0]], np.float32)]
     return {"audio": frames, "labels": np.array([1.0, -0.5], np.float32)}
 
@@ -169,7 +169,7 @@ def control(**changes: Any) -> mmiln.Model:
 
 
 class Cut(Exception):
-    """Where a run is cut off."""
+    """Raised to interrupt a run."""
 
 
 class CutInTheSecondEpoch(Callback):
@@ -179,7 +179,7 @@ class CutInTheSecondEpoch(Callback):
 
 
 def checkpoint(folder: Path) -> None:
-    """One in the middle of an epoch: accumulated gradients, best weights, losses.
+    """Writes a checkpoint from the middle of an epoch: accumulated gradients, best weights, losses.
 
     It is made when it is needed, as only the version that wrote one goes on with it.
     """

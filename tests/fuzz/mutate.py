@@ -13,7 +13,7 @@ from .formats import HUGE, Format
 
 Files = dict[str, bytes]
 
-# Of tokens, then of bytes.
+# Edits of tokens, then of bytes.
 TOKEN_EDITS = ("replace", "put in", "take out", "repeat", "exchange", "splice")
 BYTE_EDITS = ("flip", "overwrite", "cut", "drop", "huge number")
 KINDS = (*("replace",) * 16, *TOKEN_EDITS[2:] * 2, *TOKEN_EDITS, *BYTE_EDITS)  # more often what gets farther
@@ -22,7 +22,7 @@ _CLOSING = {b"[": b"]", b"{": b"}"}
 
 
 class Edit(NamedTuple):
-    """One change; numbers are taken modulo what there is."""
+    """One change; its numbers are taken modulo the number of tokens or bytes."""
 
     kind: str
     file: int
@@ -31,7 +31,7 @@ class Edit(NamedTuple):
 
 
 class Damage(NamedTuple):
-    """All that becomes of a valid case.
+    """All changes to a valid case.
 
     Attributes:
         case: Which.
@@ -47,7 +47,7 @@ class Damage(NamedTuple):
 
     @classmethod
     def of(cls, draw: bytes) -> Damage:
-        """Out of bytes: to draw each number by itself would take longer than to read a file."""
+        """Damage from random bytes: drawing each number separately would take longer than reading a file."""
         edits = [Edit(KINDS[kind % len(KINDS)], *rest) for kind, *rest in _EDIT.iter_unpack(draw[2:])]
         return cls(draw[0], edits, draw[1] % 4 > 0, draw[1] // 32)
 
@@ -112,7 +112,7 @@ def _edit_tokens(tokens: list[bytes], edit: Edit, format_: Format) -> None:
 
 
 def _end(tokens: list[bytes], at: int) -> int:
-    """Behind the list or object that begins here, or behind the token."""
+    """The place behind the list or object that begins here, or behind the token."""
     closing = _CLOSING.get(tokens[at])
     depth = 0
     for position in range(at, len(tokens)) if closing else ():

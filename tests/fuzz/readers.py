@@ -47,7 +47,7 @@ _STATE = text(
 
 @dataclass(frozen=True)
 class Reader:
-    """One way in.
+    """One reader: a valid case, and how it is read.
 
     Attributes:
         cases: Valid files to begin with.
@@ -80,7 +80,7 @@ def _read_dataset(folder: Path, option: int) -> object:
 
 
 def _contents() -> list[Files]:
-    """The same as text, so that values are damaged and not the pickle around them."""
+    """The contents as text, so that values are damaged and not the pickle around them."""
     return [
         {"content.json": json.dumps(content, default=_plain).encode()}
         for content in (make_corpus.mmsa(), make_corpus.misa(lengths=True), make_corpus.misa(lengths=False))

@@ -27,7 +27,7 @@ INPUTS, SLOW_INPUTS = 300, 5_000  # for each reader
 
 @pytest.fixture(autouse=True)
 def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a file names is not asked for on the network."""
+    """Names in a file must not be looked up on the network."""
 
     def refuse(*_: object, **__: object) -> None:
         raise LocalEntryNotFoundError("offline")

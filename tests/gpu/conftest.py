@@ -23,7 +23,7 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def card(device: str) -> str:
-    """Of tests that mean nothing on the CPU."""
+    """Skips tests that are meaningless on the CPU."""
     if device == "cpu":
         pytest.skip("needs a CUDA device")
     return device

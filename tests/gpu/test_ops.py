@@ -52,7 +52,7 @@ def test_a_batch_of_32(name: str, dtype: torch.dtype, device: str) -> None:
 @EACH_OP
 @DTYPES
 def test_a_batch_of_128(name: str, dtype: torch.dtype, device: str) -> None:
-    """More blocks than a card runs at a time; against the CPU, as the oracle would take long."""
+    """More blocks than a card runs at a time; compared with the CPU, as the oracle would take long."""
     case = noisy(name, Case(50, tuple(1 + (7 * b) % 90 for b in range(128))))
     with kernels.of_the_cpu():
         right = gradients(OPS[name], F, OPS[name].draw(case), case)
@@ -78,7 +78,7 @@ def test_dropout_keeps_what_the_cpu_keeps(name: str, p: float, dtype: torch.dtyp
 @pytest.mark.parametrize("name", DROPOUT)
 @DTYPES
 def test_with_dropout_as_on_the_cpu(name: str, dtype: torch.dtype, device: str) -> None:
-    """Of the same seed, gradients included; an element more or less would show."""
+    """The same seed gives the same mask, also in gradients; one differing element would show."""
     for width in (7, 50, 128):
         case = noisy(name, Case(width, RAGGED))
         with kernels.of_the_cpu():
@@ -102,7 +102,7 @@ def test_repetition_changes_no_bit(name: str, dtype: torch.dtype, device: str) -
 @EACH_OP
 @DTYPES
 def test_strides_change_no_bit(name: str, dtype: torch.dtype, device: str) -> None:
-    """Nor does an address that is no multiple of a vector's size."""
+    """An address that is no multiple of a vector's size changes no bit either."""
     check_strides(name, dtype, device)
 
 

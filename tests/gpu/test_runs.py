@@ -103,7 +103,7 @@ def test_twenty_steps_of_the_preset_as_on_the_cpu(dtype: str, tolerance: float, 
 def test_weights_after_several_epochs(
     optimizer: str, accumulate: int, mode: str, present: dict, tmp_path: Path, device: str
 ) -> None:
-    """By `fit`, against the oracle."""
+    """Weights after `fit` agree with the oracle."""
     train = {"optimizer": optimizer, "accumulate": accumulate, "accumulate_mode": mode}
     check_training(train, present, tmp_path, device=device)
 
@@ -141,7 +141,7 @@ def check_graphs(settings: dict[str, Any], data: list[Batch], device: str) -> No
 @ACCUMULATE
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_graphs_change_no_bit(text: str, accumulate: int, dtype: str, bert_dir: Path, device: str) -> None:
-    """Whatever lengths, labels, seeds and windows a graph is replayed for."""
+    """A graph may be replayed for any lengths, labels, seeds and windows."""
     settings, data = tiny(text, bert_dir)
     check_graphs(settings | {"accumulate": accumulate, "dtype": dtype}, data, device)
 
@@ -218,7 +218,7 @@ def test_a_notice_where_capturing_fails(bert_dir: Path, device: str) -> None:
 
 
 def test_after_a_capture_that_cuda_refuses(card: str) -> None:
-    """In a process of its own, as the card's context may be lost with it."""
+    """Runs in a process of its own, as the card's context may be lost."""
     process = multiprocessing.get_context("spawn").Process(target=_refused)
     process.start()
     process.join()
@@ -259,7 +259,7 @@ def no_waiting() -> Iterator[None]:
 @WAYS
 @TEXT
 def test_no_step_waits_for_the_card(way: str, text: str, bert_dir: Path, device: str) -> None:
-    """Nor does packing, or the end of an epoch."""
+    """Neither a step nor packing nor the end of an epoch waits."""
     settings, data = tiny(text, bert_dir)
     model = new_model(device, **settings | {"accumulate": 2})
     begin(model, data)
@@ -291,7 +291,7 @@ def steady_memory(allowed: int) -> Iterator[None]:
 
 @WAYS
 def test_memory_does_not_grow(way: str, card: str) -> None:
-    """Over 200 steps of the preset, each of which packs 1.5 MB."""
+    """Runs 200 steps of the preset, each of which packs 1.5 MB."""
     settings, data = preset()
     model = new_model(card, **settings)
     begin(model, data)

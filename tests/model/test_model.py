@@ -98,7 +98,7 @@ KINDS = {
 
 
 def values(x: Any) -> Tensor:
-    """What a converted array holds, in float64."""
+    """The values of a converted array, in float64."""
     return torch.as_tensor(np.asarray(x.detach().double() if isinstance(x, Tensor) else x, np.float64))
 
 

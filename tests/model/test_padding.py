@@ -47,7 +47,7 @@ def padded(batch: dict[str, Any], extra: int, side: str, fill: str) -> dict[str,
 
 
 def results(model: mmiln.Model, batch: dict[str, Any]) -> dict[str, Tensor | list[Tensor]]:
-    """All that a batch gives: outputs, losses, gradients."""
+    """All results of a batch: outputs, losses, gradients."""
     found = dict(model.forward(batch, intermediates=True))
     found |= {f"loss {name}": value for name, value in model.losses(batch).items()}
     return found | {f"gradient {name}": value for name, value in model.gradients(batch).items()}
@@ -197,7 +197,7 @@ def test_the_first_and_last_true_frame_count(
 
 
 def test_a_batch_is_its_utterances() -> None:
-    """What stands beside an utterance does not matter to it, nor in which order."""
+    """An utterance's results depend neither on the rest of the batch nor on the order."""
     model = mmiln.Model("mosi", dtype="float64", **configs.tiny())
     batch = ragged()
     together = model.forward(batch, intermediates=True)
@@ -319,7 +319,7 @@ def test_aligned_arrays_take_the_frames_of_their_tokens(
 
 
 def test_aligned_features_take_the_length_of_their_tokens(model: mmiln.Model) -> None:
-    """Also where the model reads features and `text_bert` only tells their lengths."""
+    """This holds also if the model reads features and `text_bert` only gives their lengths."""
     frames = batches.random_batch(configs.tiny(), dict.fromkeys(MODALITIES, LENGTHS["text"]), 1)
     true: dict[str, Any] = {m: [u.float().numpy() for u in frames[m]] for m in MODALITIES}
     true["labels"] = ragged()["labels"]

@@ -99,7 +99,7 @@ def test_a_saved_model_is_the_same_model(kind: str, bert: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loaded_model_can_be_built_anew_from_its_arguments(kind: str, bert: Path, tmp_path: Path) -> None:
-    """As the error of `set_params` tells to."""
+    """The error of `set_params` recommends this."""
     model, loader = model_of(kind, bert)
     model.save_pretrained(tmp_path)
     loaded = mmiln.Model.from_pretrained(tmp_path)
@@ -155,7 +155,7 @@ UNFIT = [
 
 @pytest.mark.parametrize(("change", "message"), UNFIT)
 def test_weights_that_do_not_fit(change: Callable, message: str) -> None:
-    """All faults are told at once, and nothing is loaded."""
+    """The error lists all faults at once, and nothing is loaded."""
     model, _ = model_of("full", None)
     before = model.state_dict()
     given = change({name: weight + 1 for name, weight in before.items()})

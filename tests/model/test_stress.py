@@ -116,7 +116,7 @@ EVENTS = ["", "", "", "", "on_train_begin", "on_epoch_begin", "on_batch_end", "o
 
 
 class Calls(RuleBasedStateMachine):
-    """One model, and calls upon it."""
+    """A state machine: one model and its calls."""
 
     @initialize()
     def begin(self) -> None:
@@ -132,7 +132,7 @@ class Calls(RuleBasedStateMachine):
         return self.model.state_dict() if self.model.built else {}
 
     def call(self, what: Callable[[], Any], *, changes: bool = False) -> Any:
-        """Its result, or None where it raised one of ours; weights are the same unless it may change them."""
+        """The result, or None if the call raised one of ours; weights must stay unless it may change them."""
         weights = self.weights()
         result = None
         with warnings.catch_warnings():

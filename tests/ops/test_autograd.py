@@ -30,7 +30,7 @@ from support.functional_checks import (
 
 EACH_OP = pytest.mark.parametrize("name", OPS)
 NOISE = {"dropout": 0.4, "seed": 11}
-# Whose backward needs none of the tensors that the caller can change.
+# Operations whose backward reads no tensor that the caller can change.
 READS_COPIES = ("mean_pool", "orthogonality", "task_loss", "task_loss of text")
 
 
@@ -75,7 +75,7 @@ def test_no_graph_where_none_is_wanted(name: str) -> None:
 
 @EACH_OP
 def test_gradients_of_all_strides(name: str) -> None:
-    """`sum()` hands a gradient of stride 0 back, a transposed result a transposed one."""
+    """`sum()` passes back a gradient of stride 0, a transposed result a transposed gradient."""
     _, asked, results = started(OPS[name])
     for y in results:
         ones = torch.ones_like(y)
@@ -108,7 +108,7 @@ def penalty(results: tuple[Tensor, ...], asked: list[Tensor]) -> tuple[Tensor, .
 
 @pytest.mark.parametrize("name", WITH_KERNELS)
 def test_a_second_derivative_is_refused(name: str) -> None:
-    """Also where the loss depends on the inputs otherwise, so that leaving it out would go unseen."""
+    """Also if the loss depends on the inputs in another way, so that a missing term would go unnoticed."""
     _, asked, results = started(OPS[name])
     with pytest.raises(RuntimeError):
         penalty(results, asked)
@@ -127,7 +127,7 @@ def test_a_second_derivative(name: str) -> None:
 
 @EACH_OP
 def test_changes_in_place_never_give_a_wrong_gradient(name: str) -> None:
-    """Between forward and backward: refused, or without effect where that tensor isn't needed."""
+    """A change before backward is refused, or has no effect if backward doesn't read the tensor."""
     op = OPS[name]
     right = gradients(op, F, op.draw(TINY), TINY)[1]
     changes = [*op.draw(TINY), "results"]

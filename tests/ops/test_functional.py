@@ -81,7 +81,7 @@ def test_a_batch_of_32(name: str, dtype: torch.dtype) -> None:
 @DTYPES
 @pytest.mark.parametrize("name", ["linear", "linear relu", "linear sigmoid", "linear gelu"])
 def test_wide_maps(name: str, dtype: torch.dtype) -> None:
-    """As wide as BERT's; the same bits in inference mode and under autocast, which is for others."""
+    """Maps of BERT's width; inference mode and autocast (meant for torch's operations) change no bit."""
     case = Case(200, (3, 1, 40))
     check_values_and_gradients(name, case, dtype)
     inputs = OPS[name].draw(case, dtype)

@@ -53,7 +53,7 @@ GOOD: dict[str, Call] = {
 
 
 def results(name: str, call: Call) -> list[Tensor]:
-    """What the op gives, and for one that works in place, what it leaves; the inputs stay as they are."""
+    """The results of an op, or what one that works in place has changed; the inputs are copied before."""
     own = {key: value.clone() if isinstance(value, Tensor) else value for key, value in call.items()}
     given = getattr(F, name)(**own)
     if name == "adam_":

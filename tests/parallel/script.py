@@ -62,7 +62,7 @@ def fit(train: Split, valid: Split, **settings: object) -> dict[str, object]:
 
 
 def _that_matter(name: str, weight: Tensor) -> Tensor:
-    """Without the bias of attention's keys: softmax takes no notice, and Adam makes steps of its rounding."""
+    """Weights without the bias of attention's keys, which softmax ignores and only rounding moves."""
     if name.endswith("in_proj_bias"):
         query, _, value = weight.chunk(3)
         weight = torch.cat([query, value])
@@ -70,7 +70,7 @@ def _that_matter(name: str, weight: Tensor) -> Tensor:
 
 
 def refusals(train: Split, rank: int) -> dict[str, str]:
-    """What is said of settings and data that won't do, by name."""
+    """The error messages for unusable settings and data, by name."""
     tiny = {**TINY, "accumulate": 2}
     far = Split(train.id[:12], train.labels[:12], text=[*train.text[:12]])
     far.text[4] = np.full_like(
@@ -105,7 +105,7 @@ def main(out: Path) -> None:
     data = synthetic(31, 11, 5)  # 11 micro-batches of 3, the last of one utterance
     rank = getattr(Ranks.here("cpu"), "rank", 0)
     for name, settings in ways().items():
-        # Of 29, the last round has three utterances in one process and two in the other.
+        # With 29 utterances the last round has three in one process and two in the other.
         train = data.train.subset(range(29)) if name == "gathered" else data.train
         result = fit(train, data.valid, **settings)
         assert np.isfinite(result["weights"]).all()

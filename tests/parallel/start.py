@@ -33,7 +33,7 @@ def popen(*command: object, **environment: str) -> subprocess.Popen[str]:
 
 
 def finished(process: subprocess.Popen[str]) -> Any:
-    """Its output, error output and status; it is killed if it hangs."""
+    """The output, error output and status of a process; it is killed if it hangs."""
     try:
         out, err = process.communicate(timeout=HANG_S)
     except subprocess.TimeoutExpired:

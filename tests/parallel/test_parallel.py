@@ -44,7 +44,7 @@ def test_every_process_has_the_same_to_the_bit(trained, name):
 
 
 def test_labels_moved(trained):
-    """What was compared is not what there was at the start."""
+    """The compared labels differ from the initial ones."""
     labels = read(trained[1], "as_is", 0)
     moved = np.array(labels["history"]["pseudo_shift_audio"])
     assert moved[-1] > 0.01

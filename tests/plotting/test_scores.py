@@ -48,7 +48,7 @@ def test_scores_beyond_the_labels_are_in_the_picture():
     low, high = ax.get_ylim()
     assert low < -4
     assert high > 7.5
-    # Nor do points lie on the histograms.
+    # Points do not lie on the histograms either.
     assert max(bar.get_width() + bar.get_x() for bar in ax.containers[1]) < -4
 
 

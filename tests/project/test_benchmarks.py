@@ -1,4 +1,4 @@
-"""What the benchmarks compare is one and the same computation."""
+"""The sides of each benchmark compute the same."""
 
 import json
 import sys
@@ -136,7 +136,7 @@ def test_autocast_leaves_the_step_near() -> None:
 
 
 def test_padding_leaves_the_scores_near() -> None:
-    """Not equal: the padded peer's BiGRUs start in the padding."""
+    """They are near but not equal: the padded peer's BiGRUs start in the padding."""
     _, peer = pair()
     batch = make_batch()
     cropped = peer(peer.collate(batch))
@@ -148,7 +148,7 @@ def test_padding_leaves_the_scores_near() -> None:
         torch.testing.assert_close(padded[name], cropped[name], rtol=0.05, atol=0.05)
 
 
-# Those of a card, tried on the CPU
+# Benchmarks for a card, tried on the CPU
 
 
 def lines_of(

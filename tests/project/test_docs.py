@@ -1,4 +1,4 @@
-"""What docs/ says runs as it stands, and what is made from the sources is current."""
+"""Examples in docs/ run as they stand, and pages generated from the sources are current."""
 
 import html
 import re
@@ -20,7 +20,7 @@ PAGES = {str(page.relative_to(DOCS)): page.read_text(encoding="utf-8") for page 
 
 
 def fences(language: str) -> dict[str, list[str]]:
-    """What each page has in fences of a language; pages without any are left out."""
+    """The contents of each page's fences of a language; pages without any are left out."""
     found = {
         page: re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
         for page, text in PAGES.items()
@@ -33,7 +33,7 @@ EXAMPLES = fences("python")
 
 @pytest.mark.parametrize("page", EXAMPLES)
 def test_examples_run(page, tmp_path, monkeypatch):
-    """All of a page, from top to bottom, in an empty folder."""
+    """Runs all examples of a page, from top to bottom, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "example"}
     for example in EXAMPLES[page]:
@@ -50,7 +50,7 @@ def commands() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(("page", "line"), list(commands()))
 def test_commands_exist(page, line):
-    """With all options, of the kinds that are given; nothing is run."""
+    """Parses each command with its options; nothing is run."""
     command = typer.main.get_command(cli.app)
     words = shlex.split(line, comments=True)[1:]
     while words and words[0] in getattr(command, "commands", {}):
@@ -84,6 +84,17 @@ def test_the_page_of_the_command_is_current():
         assert set(re.findall(r"^\* `(?:-\w, )?(-[\w-]+)", text, re.MULTILINE)) == options, how
         helps = [there[name].help, *(getattr(p, "help", None) for p in parameters)]
         assert all(told in text for told in helps if told), how
+
+
+def test_every_equation_has_a_file():
+    table = PAGES["model.md"].partition("## Where each equation is computed")[2].partition("\n## ")[0]
+    listed = set()
+    for numbers, links in re.findall(r"^\| (\(.*?) \| .* \| (.*) \|$", table, re.MULTILINE):
+        for first, last in re.findall(r"\((\d+)\)(?: - \((\d+)\))?", numbers):
+            listed |= set(range(int(first), int(last or first) + 1))
+        files = re.findall(r"\]\((.*?)\)", links)
+        assert files and all((DOCS / file).is_file() for file in files), links
+    assert listed == set(range(1, 37))
 
 
 def test_the_citation_is_of_this_version():

@@ -76,7 +76,7 @@ def test_a_machine_without_the_sanitizer(script: ModuleType):
 
 
 def test_a_wheel_of_other_sources(script: ModuleType, tmp_path: Path):
-    """One changed file of Python, or of kernels, is noticed."""
+    """A single changed Python or kernel file is noticed."""
     python = {
         path.relative_to(ROOT / "python").as_posix(): path.read_bytes()
         for path in (ROOT / "python" / "mmiln").rglob("*.py*")
@@ -100,7 +100,7 @@ def test_a_part_that_hangs_is_ended(script: ModuleType, capfd: pytest.CaptureFix
     begun = tmp_path / "begun"
 
     class Begun(subprocess.Popen):
-        """Its time is not up before it has printed."""
+        """A command whose time is not up before it has printed."""
 
         def wait(self, timeout: float | None = None) -> int:
             until(begun.exists, "the part has begun")

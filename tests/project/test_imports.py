@@ -10,7 +10,7 @@ PYTHON = Path(__file__).parents[2] / "python"
 
 
 def imports(root: Path, package: str) -> dict[str, set[str]]:
-    """By module of a package the modules of it that it imports anywhere, as in a function or for a type."""
+    """For each module of a package, the modules of it that it imports, also in functions or for types."""
     paths = [path for path in (root / package).rglob("*.py*") if path.suffix in (".py", ".pyi")]
     modules = {_name(path.relative_to(root)): path for path in paths}
     found: dict[str, set[str]] = {}
@@ -61,7 +61,7 @@ def test_no_circle() -> None:
     ],
 )
 def test_a_circle_is_found(back: str, tmp_path: Path) -> None:
-    """However the second module of two imports the first."""
+    """It is found for every form of import in the second of two modules."""
     room = tmp_path / "p" / "room"
     room.mkdir(parents=True)
     (tmp_path / "p" / "__init__.py").touch()

@@ -18,7 +18,7 @@ def imported(module: Path) -> Iterator[str]:
 
 
 def test_no_test_module_is_imported() -> None:
-    """What two of them need is in tests/support."""
+    """Code that two test modules need is in tests/support."""
     modules = sorted(TESTS.rglob("*.py"))
     found = {
         f"{module.relative_to(TESTS)} imports {name}"

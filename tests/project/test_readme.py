@@ -1,4 +1,4 @@
-"""What the README promises runs as it stands."""
+"""The examples of README.md and CONTRIBUTING.md run as they stand."""
 
 import re
 from pathlib import Path

@@ -56,7 +56,7 @@ def test_an_empty_history_has_no_picture():
 
 
 def test_a_new_figure_shows_itself_in_a_notebook():
-    """Also where nobody asked for pyplot's figures; axes of the user's are shown by whoever made them."""
+    """Also without pyplot; axes that the user passed are left for the user to show."""
     history = History({"train_total": [2.0, 1.5]})
     drawn = history.plot()
     for shown in (drawn, drawn[0].figure, mmiln.plotting.learning_curve(history).figure):
@@ -105,7 +105,7 @@ def test_shifts_are_those_of_the_labels(kind, data):
 
 
 def test_an_epoch_counts_the_utterances_that_it_read(data):
-    """Of a loader that reads another half each time."""
+    """The loader reads another half of the data in each epoch."""
 
     class Halves:
         dataset = data.train

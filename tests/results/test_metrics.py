@@ -20,7 +20,7 @@ NAMES = ["n", "has0_acc2", "has0_f1", "non0_acc2", "non0_f1", "acc7", "acc5", "m
 
 
 def peer(truth: Floats, prediction: Floats) -> dict[str, float]:
-    """The definitions of section 9, in other people's functions."""
+    """The measures by their definitions, with functions of scikit-learn and scipy."""
     nonzero = truth != 0
     has0, non0 = (truth >= 0, prediction >= 0), (truth[nonzero] > 0, prediction[nonzero] > 0)
     sevens, fives = (
@@ -183,7 +183,7 @@ def some_batches() -> list[dict[str, Any]]:
 
 
 def test_evaluation_is_over_all_samples() -> None:
-    """Whatever the batches: never a mean of batch means."""
+    """The measures are those of all samples, never a mean over batches."""
     model = mmiln.Model("mosi", **configs.tiny())
     data = some_batches()
     truth = np.concatenate([batch["labels"] for batch in data])

@@ -18,7 +18,7 @@ Step = Callable[[Any], Tensor]
 
 @dataclass
 class Run:
-    """What a run leaves: the losses of each step, weights, pseudo-labels; all on the CPU."""
+    """The results of a run: the losses of each step, weights, pseudo-labels; all on the CPU."""
 
     losses: Tensor  # (steps, 4)
     weights: dict[str, Tensor]
@@ -44,7 +44,7 @@ class Run:
 
 
 class Counted:
-    """A capture for a device that counts. On the CPU, work is kept and done again for each replay."""
+    """Counts captures and replays. On the CPU a capture keeps the work and each replay repeats it."""
 
     def __init__(self, device: str) -> None:
         self.capture: Capture = kept if device == "cpu" else cuda_capture(device)

@@ -218,7 +218,7 @@ OPS: dict[str, Op] = {
 }  # fmt: skip
 
 
-# Those with kernels of their own; the others are made of torch's operations.
+# Operations with kernels of their own; the others are made of torch's operations.
 WITH_KERNELS = [name for name in OPS if not name.startswith("task_loss")]
 
 
@@ -247,7 +247,7 @@ def gradients(
 def assert_near(
     actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float, floor: float = 1e-2
 ) -> None:
-    """Same names, shapes and, relative to the norm (or to `floor`, if that is more), numbers."""
+    """Asserts equal names and shapes, and numbers near relative to the norm (or to `floor`, if larger)."""
     assert actual.keys() == expected.keys()
     for name, right in expected.items():
         assert actual[name].shape == right.shape, name

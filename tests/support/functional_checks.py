@@ -48,7 +48,7 @@ def check_values_and_gradients(name: str, case: Case, dtype: torch.dtype, device
         assert x.dtype == dtype and x.device.type == device
     right = expected(name, case)
     assert_near(results, right[0], TOLERANCE[dtype])
-    # LayerNorm of one channel: gradients of 0 are what is left of terms divided by the root of eps.
+    # LayerNorm of one channel: its gradients of 0 are differences of terms divided by the root of eps.
     floor = 1e-5**-0.5 if case.width == 1 and "norm" in name else 1e-2
     assert_near(found, right[1], TOLERANCE[dtype], floor)
 
@@ -65,7 +65,7 @@ OVER_TIME = ["conv1d of 5", "lstm", "bigru_control", "self attention", "gated_no
 
 
 def check_neighbours(name: str, device: str = "cpu") -> None:
-    """What lies before and after an utterance, NaN included, changes no bit of it."""
+    """Frames before and after an utterance, NaN included, change no bit of its results."""
     op, case = OPS[name], Case(7, (4, 5, 3))
     inputs = op.draw(case, device=device)
     right = op.run(F, inputs, case)[0]
@@ -115,7 +115,7 @@ def kept_in_attention(heads: int = 4, frames: int = 16, batch: int = 6, **noise:
 
 
 def kept_in_norm(name: str, frames: int = 96, width: int = 64, **noise: Any) -> Tensor:
-    """Where 0 + dropout(1) was kept, (T, d), by what LayerNorm makes of it."""
+    """Which elements of dropout(1) were kept, (T, d), recovered from the LayerNorm of 0 + dropout(1)."""
     dtype = noise.pop("dtype", DOUBLE)
     zeros, ones = torch.zeros(frames, width, dtype=dtype), torch.ones(frames, width, dtype=dtype)
     if name == "feed_forward_norm":
@@ -130,7 +130,7 @@ def kept_in_norm(name: str, frames: int = 96, width: int = 64, **noise: Any) -> 
 
 
 def kept(name: str, **noise: Any) -> Tensor:
-    """Which elements dropout kept, one row an utterance and head or a frame."""
+    """Which elements dropout kept: a row for each utterance and head, or for each frame."""
     if "attention" in name:
         return kept_in_attention(**noise).flatten(0, 1).flatten(1) > 0
     return kept_in_norm(name, **noise)

@@ -10,7 +10,7 @@ _emulated: Path | None = None
 
 
 def emulate(folder: Path | None) -> None:
-    """From now on the CPU runs the kernels of a folder of `cuda.shim`'s; `None`: its own."""
+    """Makes the CPU run the CUDA kernels in a folder built by `cuda.shim`, or with `None` its own."""
     global _emulated
     _emulated = folder
     _core.emulate_kernels(folder)
@@ -18,7 +18,7 @@ def emulate(folder: Path | None) -> None:
 
 @contextmanager
 def of_the_cpu() -> Iterator[None]:
-    """Here the CPU runs its own, to be compared with."""
+    """Within this context the CPU runs its own kernels, for comparison."""
     _core.emulate_kernels(None)
     try:
         yield

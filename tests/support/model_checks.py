@@ -24,7 +24,7 @@ Outputs = Mapping[str, Any]
 
 
 def agree(actual: Outputs, expected: Outputs, tolerance: float, floor: float = 0.05) -> None:
-    """Same names and shapes; each tensor within `tolerance` of its norm, or of `floor` if that is larger."""
+    """Asserts equal names and shapes; each tensor within `tolerance` of its norm, or of `floor` if larger."""
     assert set(actual) == set(expected)
     off = {}
     for name, value in expected.items():

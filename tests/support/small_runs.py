@@ -22,7 +22,7 @@ def build(**changes: Any) -> mmiln.Model:
 
 
 class Cut(Exception):
-    """Where a run is cut off."""
+    """Raised to interrupt a run."""
 
 
 class CutAt(Callback):
@@ -70,7 +70,7 @@ def loader_of(kind: str, split: mmiln.data.Split) -> Any:
 
 
 def result(model: mmiln.Model, history: mmiln.History) -> dict[str, Any]:
-    """All that a run comes to, but for the time it took."""
+    """All results of a run, without the time it took."""
     return {
         "weights": {name: weight.numpy().tobytes() for name, weight in model.state_dict().items()},
         "pseudo": {name: values.tobytes() for name, values in model.pseudo_labels.items()},
@@ -105,7 +105,7 @@ def keep_and_save(ready: Connection, folder: Path, epochs: int) -> None:
 
 
 def setting() -> tuple[Any, ...]:
-    """What a call could leave changed in this thread."""
+    """The settings of this thread that a call could leave changed."""
     return (
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),

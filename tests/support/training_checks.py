@@ -91,7 +91,7 @@ def check_training(train: dict, present: dict, directory: Path, **arguments: Any
     save_bert(directory, attention_probs_dropout_prob=0.0)
     settings = {**config, **NO_DROPOUT, **train, **arguments}
     built = mmiln.Model("mosi", text_encoder=directory, dtype="float64", **settings)
-    # Not from zero: a key's bias has no gradient but rounding noise, which Adam would blow up.
+    # Weights do not start from zero: a key's bias has only rounding as gradient, which Adam would amplify.
     p = params.perturb({name: weight.cpu() for name, weight in built.state_dict().items()}, 1)
     built.load_state_dict(p)
     start = {name: weight.clone() for name, weight in p.items()}

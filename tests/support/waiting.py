@@ -10,7 +10,7 @@ HANG_S = 600  # so long is nothing on the busiest machine; it only ends what han
 
 
 def until(state: Callable[[], State], what: str) -> State:
-    """What ``state`` gives once that is true; ``what`` says what was waited for in vain."""
+    """The value of ``state`` once it is true; if it never is, the error names ``what`` was waited for."""
     end = time.monotonic() + HANG_S
     while not (found := state()):
         assert time.monotonic() < end, f"after {HANG_S} s still not: {what}"

@@ -39,7 +39,7 @@ def kept(folder: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def undisturbed(data):
-    """What a run comes to by kind of loader."""
+    """The results of an undisturbed run, by kind of loader."""
     return {kind: run(data, kind=kind) for kind in KINDS}
 
 
@@ -211,7 +211,7 @@ def test_a_folder_that_can_not_be_written_is_told_before_training(data, tmp_path
 
 
 def test_a_full_disk_costs_no_run(data, undisturbed, tmp_path):
-    """No file may grow beyond a few bytes for a while: a warning, then the run is as without."""
+    """While no file may grow beyond a few bytes, training warns; the run ends as it would have otherwise."""
 
     class Full(Callback):
         def on_epoch_begin(self, model, epoch):

@@ -124,7 +124,7 @@ def test_ctrl_c_while_saving(data, tmp_path):
 # Memory
 
 
-# As large batches need more than is allowed, small ones must still be possible afterwards.
+# Large batches need more memory than is allowed; small ones must still be possible afterwards.
 OUT_OF_MEMORY = """
 import resource, sys
 import numpy as np, torch

@@ -79,7 +79,7 @@ def test_saving_and_loading_leaves_no_file_open(tmp_path):
 
 
 def test_failed_calls_do_not_grow():
-    """What was begun when a call fails is given back."""
+    """Resources of a failed call are released."""
     model = build()
     good, wrong = ragged(0, 4), ragged(1, 4)
     wrong["audio"] = [1e30 * frames for frames in wrong["audio"]]

@@ -42,7 +42,7 @@ def threads(request):
 
 
 def in_threads(count: int, work: Callable[[], Any]) -> list[Any]:
-    """What each of several threads gets at the same time."""
+    """The results of several threads that run at the same time."""
     results: list[Any] = []
     ready = threading.Barrier(count)
 
@@ -133,7 +133,7 @@ def test_the_first_use_in_several_threads_makes_one_set_of_weights(data):
 
 
 def in_process(method: str, work: Callable[..., Any], *arguments: Any) -> Any:
-    """What ``work`` comes to in another process; fails where that hangs or dies."""
+    """The result of ``work`` in another process; fails if that hangs or dies."""
     context = multiprocessing.get_context(method)
     there, here = context.Pipe(False)
     process = context.Process(target=_send, args=(here, work, *arguments))
@@ -181,7 +181,7 @@ def test_a_used_model_in_another_process(method, fitted, data):
 
 
 def test_forked_while_threads_are_at_work(data, fitted):
-    """Whatever lock a thread holds at that moment, the child does not wait for it for ever."""
+    """A lock that a thread holds at that moment must not block the child for ever."""
     model, stop = build(), threading.Event()
     other = predict(fitted, data.test)
     model.predict(data.test)

@@ -55,7 +55,7 @@ def test_weights_after_several_epochs(
 
 @pytest.mark.parametrize("where", [*DROPOUTS, "hidden_dropout_prob", "attention_probs_dropout_prob"])
 def test_each_dropout_drops(where: str, tmp_path: Path) -> None:
-    """With weights that stay, training's losses are evaluation's without dropout and others with it."""
+    """With constant weights, losses of training and evaluation differ with dropout, and only then."""
     config = configs.tiny(text_dim=8, num_layers=1)
     data = some_batches(config, (4,), BERT)
     found = []
@@ -142,7 +142,7 @@ def test_callers_settings_do_not_matter(setting: Callable[[], Any], data: list[B
 
 
 def test_inference_mode_does_not_matter(data: list[Batch]) -> None:
-    """In a process of its own, whose end is part of the result."""
+    """Runs in a process of its own, as its exit is part of the test."""
     process = multiprocessing.get_context("spawn").Process(target=in_inference_mode, args=(data,))
     process.start()
     process.join()

@@ -98,7 +98,7 @@ def test_labels_do_not_wait_for_the_optimizer(accumulate: int) -> None:
 
 
 def test_an_index_that_stands_twice_in_a_batch() -> None:
-    """Its last place counts; an index that was never given keeps no label."""
+    """The last occurrence counts; an index that never occurs has no label."""
     config = configs.tiny(**SMALL)
     truth = labels(8, seed=3)
     rows = [[1, 1, 2], [3, 1, 3, 3], [5, 6], [6, 2, 6, 5]]
@@ -134,7 +134,7 @@ def test_a_new_run_starts_from_the_true_labels() -> None:
 
 
 def test_features_are_those_of_training() -> None:
-    """With dropout before the heads the stored features, and so the labels, are others."""
+    """Dropout before the heads changes the stored features, and so the labels."""
     config = configs.tiny(**SMALL)
     batch = batch_of(config, [0, 1, 2, 3, 4, 5], labels(6, seed=1), 0)
     found = []

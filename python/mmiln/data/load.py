@@ -31,7 +31,7 @@ def load(
     """Read a data set: a pickle of MMSA's or MISA's format, a folder of MISA's parts, or what
     :func:`convert` made of one of them.
 
-    No code of a pickle is run (see :func:`mmiln.data.formats.unpickle.load_pickle`). True frames are read
+    No code of a pickle is run (see ``mmiln.data.formats.unpickle.load_pickle``). True frames are read
     into memory; those of a converted data set stay in its files, and are read when they are asked for.
 
     Args:
