@@ -110,7 +110,7 @@ class Dataset:
 
 
 def standardized(dataset: Dataset) -> Dataset:
-    """The same data set, with audio and vision scaled as learned from train, and a note of it in its report."""
+    """The data set itself, its audio and vision scaled as learned from train; its report notes it."""
     known = dataset.known
     if known is not None and (known.standardized is None or known.contents != dataset.contents()):
         known = None

@@ -13,10 +13,10 @@ from ..results.measures import PAPER, cells
 
 @dataclass(frozen=True)
 class Published:
-    """What a publication says of a model on a data set.
+    """Published scores of a model on a data set.
 
     Attributes:
-        text: Its scores in the paper's layout.
+        text: The scores in the paper's layout.
         source: Key of the citation.
     """
 
@@ -42,6 +42,6 @@ def published(dataset: str) -> dict[str, Published]:
 
 
 def citation(source: str) -> str:
-    """Where published scores with this source were printed."""
+    """The citation of the publication with this key."""
     cite: str = _file()["sources"][source]["cite"]
     return cite
