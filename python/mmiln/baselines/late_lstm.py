@@ -43,7 +43,7 @@ class LateFusionSettings(Settings):
 
 
 class LateFusionLSTM(Network):
-    """Late fusion: the last states of one LSTM for each modality, and an MLP. A control."""
+    """Late fusion: last states of one LSTM a modality, and an MLP. A control."""
 
     Settings = LateFusionSettings
     NEEDS = ("text",)

@@ -302,7 +302,7 @@ class Report:
         for group in rows.values():
             if group.incomplete:
                 seeds = ", ".join(map(str, sorted({run.record.seed for run in group.incomplete})))
-                notes.append(f"{group.row}: seeds {seeds} are left out, as folds of them are missing.")
+                notes.append(f"{group.row}: folds of seeds {seeds} are missing; these seeds are left out.")
         if self._experiment is not None:
             wanted = {(t.row, t.seed, t.fold) for t in self._experiment.tasks() if t.dataset == dataset}
             there = {
