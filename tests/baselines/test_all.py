@@ -41,7 +41,7 @@ def test_every_network_has_tests_of_its_own():
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
-    """Both at once: word-aligned, which those that need no alignment may have as well."""
+    """Both at once: word-aligned data, which networks without need of alignment may read as well."""
     whole = mmiln.data.synthetic(160, 48, 48)
     return Dataset(*(aligned(part) for part in (whole.train, whole.valid, whole.test)), name="aligned")
 
@@ -52,7 +52,7 @@ def build(name: str, **fields: Any) -> Baseline:
 
 @pytest.mark.parametrize("name", LEARNING)
 def test_a_score_depends_on_its_utterance_alone(name, data):
-    """Not on padding, nor on what else is in the batch."""
+    """A score depends neither on padding nor on the other utterances of the batch."""
     model = build(name)
     together = model.predict(data.test.subset(range(9))).score
     alone = [float(model.predict(data.test.subset([i])).score[0]) for i in range(9)]
@@ -61,13 +61,13 @@ def test_a_score_depends_on_its_utterance_alone(name, data):
 
 
 def keeps(network: type[Network]) -> bool:
-    """Whether anything of it goes from step to step but weights and their moments."""
+    """Whether the network carries state between steps besides weights and their moments."""
     events = ("begin_training", "begin_epoch", "after_step")
     return len(network.STAGES) > 1 or any(getattr(network, e) is not getattr(Network, e) for e in events)
 
 
-# The engine keeps weights, moments and where the run is, the same for all. Two stand for those that keep no
-# more: one draws numbers for its dropout alone, one for its losses as well.
+# The engine keeps weights, moments and the position of the run, for all alike. Two networks stand for those
+# that keep no more: one draws random numbers for dropout alone, one for its losses as well.
 RESUMED = [name for name in LEARNING if keeps(NETWORKS[name]) or name in ("lf_lstm", "mfm")]
 
 
@@ -109,7 +109,7 @@ def test_saved_and_loaded_by_name(name, data, tmp_path):
     assert np.array_equal(again.predict(data.test).score, scores)
 
 
-# Where presets take minutes to train: tests against the oracle have more than one layer.
+# For presets that take minutes to train; tests against the oracle have more than one layer.
 SMALLER = {"mult": {"layers": 1}, "emt": {"layers": 1}, "tfn": {"text_out": 32}}
 
 
@@ -143,7 +143,7 @@ def test_it_beats_predicting_the_mean(name):
     whole = mmiln.data.synthetic(480, 96, 192)
     parts = Dataset(*(aligned(part) for part in (whole.train, whole.valid, whole.test)), name="aligned")
     constant = np.abs(parts.test.labels - parts.train.labels.mean()).mean()
-    # Enough steps from so few utterances.
+    # Enough steps in spite of few utterances.
     model = build(name, batch_size=16, accumulate=1, **SMALLER.get(name, {}))
     model.fit(parts.train, parts.valid, epochs=8, callbacks=[Reached(0.8 * constant)], progress=False)
     assert model.evaluate(parts.test).mae < 0.9 * constant

@@ -1,4 +1,4 @@
-"""What networks read."""
+"""The inputs of networks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_packed_parts_are_padded():
 
 
 def test_inner_frames_are_those_between_the_marks():
-    """Where there is nothing between them, the second mark."""
+    """Where there is nothing between [CLS] and [SEP], the second of them."""
     frames = torch.arange(1.0, 9).reshape(2, 4, 1) * torch.tensor([[1.0, 1, 1, 1], [1, 1, 0, 0]])[..., None]
     inner = Sequence(frames, torch.tensor([4, 2])).inner
     assert inner.lengths.tolist() == [2, 1]

@@ -55,7 +55,7 @@ def test_factors_have_a_rate_of_their_own():
 
 @pytest.mark.parametrize("rank", [1, 64])
 def test_factors_are_drawn_as_maps_of_their_own(rank):
-    """Those of MMSA are the smaller the higher the rank."""
+    """MMSA's initial factors are smaller, the higher the rank."""
     sizes = {"text_out": 300, "audio_hidden": 300, "vision_hidden": 300}
     drawn = [build(LMF, rank=rank, **sizes).factors[m] for m in ("text", "audio", "vision")]
     for factor in drawn:
@@ -67,7 +67,7 @@ def test_factors_are_drawn_as_maps_of_their_own(rank):
 
 
 def test_every_parameter_is_known():
-    """Factors that are no parameters are neither saved nor moved to a device."""
+    """Factors that are not parameters would be neither saved nor moved to a device."""
     net = network()
     names = {"factors.text", "factors.vision", "factors.audio", "weights", "bias"}
     assert names <= set(dict(net.named_parameters()))
@@ -75,7 +75,7 @@ def test_every_parameter_is_known():
 
 
 def test_text_dropout_drops():
-    """That of MMSA's text is set to 0."""
+    """MMSA sets the dropout of text to 0."""
     net, x = network(text_dropout=0.5, audio_dropout=0.0, vision_dropout=0.0).train(), inputs()
     torch.manual_seed(0)
     scores = torch.stack([net(x)["M"] for _ in range(8)])

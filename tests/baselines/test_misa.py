@@ -24,7 +24,7 @@ def small(**fields: Any) -> MISA:
 
 
 class TinyBert(nn.Module):
-    """Says something of padding too, as a real one does."""
+    """A stand-in whose outputs at padding are not zero, as a real BERT's are not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ def test_losses_written_out(size):
 
 
 def test_a_batch_of_one_has_finite_losses_and_gradients():
-    """Its spread is zero, and the root there has no slope."""
+    """Its deviation is zero, where the root has no derivative."""
     network, x = small().train(), inputs(size=1)
     losses = network.losses(network(x), x)
     losses["total"].backward()
@@ -132,7 +132,7 @@ def test_gradients_reach_a_bert():
 def test_the_number_of_parameters_is_that_of_the_public_code():
     """At 5 audio, 20 vision features and BERT-base (not counted), by hand from its models.py.
 
-    Without its discriminator (516) and the layer norm of text (3072), which reach nothing with a BERT. No
+    Without its discriminator (516) and the layer norm of text (3072), which are unused with a BERT. No
     published total was found.
     """
     network = MISA(MISA.Settings(), {"text": 768, "audio": 5, "vision": 20}, nn.Identity())

@@ -25,7 +25,7 @@ def score(network: MulT, x: Inputs) -> torch.Tensor:
 
 
 def changed(x: Inputs, name: str, steps: torch.Tensor) -> Inputs:
-    """One frame of each utterance is another."""
+    """The batch with one frame of each utterance changed."""
     sequence = getattr(x, name)
     frames = sequence.frames.clone()
     frames[torch.arange(len(frames)), steps] += 1
@@ -44,7 +44,7 @@ def test_losses_reach_every_parameter():
 
 
 def silence(network: MulT) -> MulT:
-    """No attention: what is left of each stream reads each step alone."""
+    """Without attention, so that each stream reads every step by itself."""
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if "out_proj" in name:
@@ -54,7 +54,7 @@ def silence(network: MulT) -> MulT:
 
 @pytest.mark.parametrize("name", MODALITIES)
 def test_the_last_true_step_is_read(name):
-    """Not the last padded one, whose frame is zero whatever the utterance."""
+    """The last padded step, whose frame is always zero, is not read."""
     network, x = silence(build(MulT, **SMALL)), padded(inputs())
     lengths = getattr(x, name).lengths
     before = score(network, x)
@@ -65,14 +65,14 @@ def test_the_last_true_step_is_read(name):
 
 @pytest.mark.parametrize("name", MODALITIES)
 def test_attention_sees_every_true_step(name):
-    """The first of each sequence moves the score, read at the last."""
+    """The first step of each sequence affects the score, which is read at the last."""
     network, x = build(MulT, **SMALL), inputs()
     first = torch.zeros(4, dtype=torch.int64)
     assert (score(network, changed(x, name, first)) - score(network, x)).abs().min() > 1e-7
 
 
 def test_convolutions_see_zeros_behind_the_end():
-    """And keep the number of steps: one step under a kernel of 5 is one step (MMSA takes 4 off)."""
+    """Convolutions keep the number of steps: one step under a kernel of 5 stays one (MMSA removes 4)."""
     network = build(MulT, **SMALL | {f"{name}_kernel": 5 for name in MODALITIES})
     x = inputs()
     alone = torch.stack([score(network, x.select(torch.tensor([i])))[0] for i in range(4)])
@@ -92,7 +92,7 @@ def test_positions_are_read(name):
 
 
 def test_a_step_whose_first_channel_is_zero_has_a_position():
-    """The published code takes it for padding, which has none: a source's order would then say nothing."""
+    """The published code treats it as padding without a position: a source's order would not matter then."""
     transformer = build(MulT, **SMALL).cross["audio_text"]
     generator = torch.Generator().manual_seed(1)
     target, source = (torch.randn(1, t, 6, generator=generator, dtype=torch.float64) for t in (3, 5))

@@ -47,7 +47,7 @@ def test_losses_reach_every_parameter(beta):
 
 
 def test_losses_reach_every_parameter_that_works_with_one_frame_a_word():
-    """All but the recurrent weights of the nonverbal networks, whose LSTMs then make one step from zero."""
+    """All are trained but the nonverbal networks' recurrent weights, as their LSTMs make one step from 0."""
     network, x = build(RAVEN, **SIZES), inputs(aligned=True, size=7)
     network.losses(network(x), x)["total"].backward()
     still = {name for name, p in network.named_parameters() if not (p.grad != 0).any()}
@@ -62,7 +62,7 @@ def sequence(length: int) -> Sequence:
     ("frames", "words", "marked", "expected"),
     [
         (4, 4, False, [0, 1, 2, 3]),
-        (4, 4, True, [0, 1, 2, 3]),  # as many frames as tokens: marks have theirs
+        (4, 4, True, [0, 1, 2, 3]),  # as many frames as tokens: marks have some
         (7, 3, False, [0, 0, 0, 1, 1, 2, 2]),
         (2, 4, False, [0, 2]),
         (3, 5, True, [1, 2, 3]),  # one a word
@@ -81,7 +81,7 @@ def test_frames_belong_to_words(frames, words, marked, expected):
 
 
 def changed_words(x: Inputs, y: Inputs) -> Tensor:
-    """Which words of the first utterance are shifted otherwise."""
+    """The words of the first utterance whose shifts differ."""
     network = build(RAVEN, **SIZES)
     return (network(x)["shifted"][0] - network(y)["shifted"][0]).abs().amax(1)[
         : int(x.text.lengths[0])
@@ -99,7 +99,7 @@ def test_a_frame_shifts_its_own_word(frame, word):
 
 
 def test_the_order_of_a_word_s_frames_matters():
-    """They are read by an LSTM, not averaged."""
+    """An LSTM reads the frames of a word; they are not averaged."""
     x = inputs()
     frames = x.audio.frames.clone()
     frames[0, 3:6] = frames[0, 3:6].flip(0)
@@ -108,7 +108,7 @@ def test_the_order_of_a_word_s_frames_matters():
 
 
 def test_a_word_without_frames_has_a_state_of_zero():
-    """Vision of the first utterance is one frame for three words."""
+    """The first utterance has one frame of vision for three words."""
     network, x = build(RAVEN, **SIZES), inputs()
     states = network.vision(x.vision, x.text, marked=False)
     assert (states[0, 0] != 0).all()
@@ -126,7 +126,7 @@ def test_nothing_is_read_behind_the_end(view):
 
 
 def test_a_word_of_zeros_stays_as_it_is():
-    """Its shift is of length zero, and has gradients that are numbers."""
+    """Its shift has length zero and finite gradients."""
     network, x = build(RAVEN, **SIZES), inputs()
     silent = replace(x, text=x.text.map(x.text.frames * 0))
     outputs = network(silent)

@@ -31,7 +31,7 @@ def small(**fields: Any) -> SelfMM:
 
 
 class TinyBert(nn.Module):
-    """With names that a BERT has."""
+    """Modules with the names of a BERT's."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -229,7 +229,7 @@ def test_the_unseen_count_nowhere():
     step(network, [0, 1], labels, features)
     assert bool(network.ulgm.labels_A[2:].isnan().all())
     feature = torch.ones(1, 4, dtype=torch.float64)
-    assert float(network.ulgm._alpha("A", feature)) == pytest.approx(0)  # both centres are at 3, as far away
+    assert float(network.ulgm._alpha("A", feature)) == pytest.approx(0)  # both centres are equally far
 
 
 def test_labels_stay_while_a_class_is_empty():

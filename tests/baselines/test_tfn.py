@@ -15,7 +15,7 @@ SIZES = {"text_hidden": 4, "text_out": 3, "audio_hidden": 5, "vision_hidden": 2,
 
 
 def network(**fields):
-    """With statistics that training would have left, and no unit of the last layer at rest."""
+    """A network with running statistics as after training, and no dead unit in the last layer."""
     network = build(TFN, **SIZES | fields)
     for module in network.modules():
         if isinstance(module, BatchNorm):
@@ -59,7 +59,7 @@ def test_a_batch_of_one_is_trained_by_running_statistics():
 
 @pytest.mark.parametrize("part", ["text_dropout", "audio_dropout", "vision_dropout", "post_dropout"])
 def test_every_dropout_drops(part):
-    """That of MMSA's text is set to 0."""
+    """MMSA sets the dropout of text to 0."""
     none = dict.fromkeys(("text_dropout", "audio_dropout", "vision_dropout", "post_dropout"), 0.0)
     net, x = network(**none | {part: 0.5}).train(), inputs()
     torch.manual_seed(0)
@@ -77,7 +77,7 @@ def test_scores_are_between_the_ends():
 
 
 def test_unimodal_products_are_there():
-    """Without audio's and vision's features, what is left is text's own, by the ones."""
+    """Without features of audio and vision, the appended ones keep the features of text alone."""
     net, x = network(), inputs()
     for part in (net.audio, net.vision):
         torch.nn.init.zeros_(part.layers[2].weight)

@@ -214,7 +214,7 @@ convert(sys.argv[1], sys.argv[2], progress=False)
 
 
 def _killed(source: Path, target: Path) -> Path:
-    """What a conversion leaves that is killed in the middle of the audio of valid."""
+    """The files left by a conversion that was killed in the middle of the audio of valid."""
     staging = target.with_name(f".{target.name}.part")
     arguments = [str(source), str(target), str(staging / "valid" / "audio.npy")]
     process = subprocess.Popen(
@@ -241,7 +241,7 @@ def test_a_killed_conversion_goes_on_to_the_same_bytes(source: Path, target: Pat
     assert not staging.exists()
     assert _bytes(other) == _bytes(target)
 
-    # What was damaged since is written again, and nothing is kept for another source or in another way.
+    # Files damaged since are written again; no file is reused for another source or other options.
     shutil.rmtree(other)
     shutil.copytree(cut, staging)
     _flip(staging / "train" / "audio.npy")

@@ -1,4 +1,4 @@
-"""Experiments on a Ray cluster: the numbers of local runs, whatever dies; without Ray, what is said."""
+"""Experiments on a Ray cluster: the numbers of local runs, whatever dies; the errors without Ray."""
 
 import contextlib
 import secrets
@@ -100,7 +100,7 @@ def test_a_run_that_begins_anew_keeps_one_bar(tmp_path):
 
 
 def node():
-    """What a node of a cluster is made of; Ray would wait only 15 seconds for its agents to choose ports."""
+    """Arguments of a cluster's node; Ray would wait only 15 seconds for its agents to choose ports."""
     names = ("metrics_agent_port", "runtime_env_agent_port", "dashboard_agent_listen_port")
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in names]

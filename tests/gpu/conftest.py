@@ -23,7 +23,7 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def card(device: str) -> str:
-    """Of tests that mean nothing on the CPU."""
+    """The CUDA device; skips a test that means nothing on the CPU."""
     if device == "cpu":
         pytest.skip("needs a CUDA device")
     return device

@@ -78,7 +78,7 @@ def test_dropout_keeps_what_the_cpu_keeps(name: str, p: float, dtype: torch.dtyp
 @pytest.mark.parametrize("name", DROPOUT)
 @DTYPES
 def test_with_dropout_as_on_the_cpu(name: str, dtype: torch.dtype, device: str) -> None:
-    """Of the same seed, gradients included; an element more or less would show."""
+    """The same seed drops the same elements, gradients included; one more or less would show."""
     for width in (7, 50, 128):
         case = noisy(name, Case(width, RAGGED))
         with kernels.of_the_cpu():
@@ -102,7 +102,7 @@ def test_repetition_changes_no_bit(name: str, dtype: torch.dtype, device: str) -
 @EACH_OP
 @DTYPES
 def test_strides_change_no_bit(name: str, dtype: torch.dtype, device: str) -> None:
-    """Nor does an address that is no multiple of a vector's size."""
+    """An address that is not a multiple of a vector's size changes no bit either."""
     check_strides(name, dtype, device)
 
 

@@ -259,7 +259,7 @@ def no_waiting() -> Iterator[None]:
 @WAYS
 @TEXT
 def test_no_step_waits_for_the_card(way: str, text: str, bert_dir: Path, device: str) -> None:
-    """Nor does packing, or the end of an epoch."""
+    """Neither packing nor the end of an epoch waits for the card."""
     settings, data = tiny(text, bert_dir)
     model = new_model(device, **settings | {"accumulate": 2})
     begin(model, data)
@@ -309,13 +309,13 @@ def test_memory_does_not_grow(way: str, card: str) -> None:
 
 
 def test_a_run_gives_its_memory_back(card: str, bert_dir: Path) -> None:
-    """Graphs and all, once the model is gone."""
+    """All memory, that of graphs too, is released with the model."""
     settings, data = tiny("features", bert_dir)
 
     def run() -> None:
         train(new_model(card, **settings), data, stepping("graphs", card))
 
-    run()  # what CUDA and torch keep for good
+    run()  # allocations that CUDA and torch keep permanently
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     run()

@@ -47,7 +47,7 @@ def padded(batch: dict[str, Any], extra: int, side: str, fill: str) -> dict[str,
 
 
 def results(model: mmiln.Model, batch: dict[str, Any]) -> dict[str, Tensor | list[Tensor]]:
-    """All that a batch gives: outputs, losses, gradients."""
+    """All results of a batch: outputs, losses, gradients."""
     found = dict(model.forward(batch, intermediates=True))
     found |= {f"loss {name}": value for name, value in model.losses(batch).items()}
     return found | {f"gradient {name}": value for name, value in model.gradients(batch).items()}
@@ -116,7 +116,7 @@ def test_a_batch_has_memory_of_its_own(is_padded: bool) -> None:
     parts = packed.parts()
     copies = {name: part.clone() for name, part in parts.items()}
     for x in [*arrays, *parts.values()]:
-        x[...] = 1  # as whoever holds them may do later
+        x[...] = 1  # as a holder of the tensors may do later
     for name, part in packed.parts().items():
         assert torch.equal(part, copies[name]), name
 
@@ -197,7 +197,7 @@ def test_the_first_and_last_true_frame_count(
 
 
 def test_a_batch_is_its_utterances() -> None:
-    """What stands beside an utterance does not matter to it, nor in which order."""
+    """The results of an utterance depend neither on the others in the batch nor on their order."""
     model = mmiln.Model("mosi", dtype="float64", **configs.tiny())
     batch = ragged()
     together = model.forward(batch, intermediates=True)

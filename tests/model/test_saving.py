@@ -99,7 +99,7 @@ def test_a_saved_model_is_the_same_model(kind: str, bert: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loaded_model_can_be_built_anew_from_its_arguments(kind: str, bert: Path, tmp_path: Path) -> None:
-    """As the error of `set_params` tells to."""
+    """Does what the error of `set_params` advises."""
     model, loader = model_of(kind, bert)
     model.save_pretrained(tmp_path)
     loaded = mmiln.Model.from_pretrained(tmp_path)

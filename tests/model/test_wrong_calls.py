@@ -355,7 +355,7 @@ def test_a_loss_that_is_not_finite(model: Model) -> None:
 
 
 def test_validation_on_nothing(model: Model) -> None:
-    """Which is read after an epoch of training."""
+    """An empty validation set is noticed only after an epoch of training."""
     with pytest.raises(BatchError, match="the loader yields no batch"):
         model.fit([valid()], [], epochs=1, progress=False)
     model.fit([valid()], [valid()], epochs=1, progress=False)

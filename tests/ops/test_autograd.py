@@ -30,7 +30,7 @@ from support.functional_checks import (
 
 EACH_OP = pytest.mark.parametrize("name", OPS)
 NOISE = {"dropout": 0.4, "seed": 11}
-# Whose backward needs none of the tensors that the caller can change.
+# Operations whose backward reads no tensor that the caller can change.
 READS_COPIES = ("mean_pool", "orthogonality", "task_loss", "task_loss of text")
 
 
@@ -75,7 +75,7 @@ def test_no_graph_where_none_is_wanted(name: str) -> None:
 
 @EACH_OP
 def test_gradients_of_all_strides(name: str) -> None:
-    """`sum()` hands a gradient of stride 0 back, a transposed result a transposed one."""
+    """The backward of `sum()` passes a gradient of stride 0, that of a transposed result a transposed one."""
     _, asked, results = started(OPS[name])
     for y in results:
         ones = torch.ones_like(y)
@@ -100,7 +100,7 @@ def test_backward_twice(name: str) -> None:
 
 
 def penalty(results: tuple[Tensor, ...], asked: list[Tensor]) -> tuple[Tensor, ...]:
-    """Gradients of what depends on gradients, and on the inputs otherwise."""
+    """Second derivatives: the gradient of a function of the gradients and of the inputs."""
     found = torch.autograd.grad(weighted(results), asked, create_graph=True)
     total = sum((g.square().sum() for g in found), torch.zeros((), dtype=torch.float64))
     return torch.autograd.grad(total + sum(x.square().sum() for x in asked), asked)

@@ -70,7 +70,7 @@ def _that_matter(name: str, weight: Tensor) -> Tensor:
 
 
 def refusals(train: Split, rank: int) -> dict[str, str]:
-    """What is said of settings and data that won't do, by name."""
+    """The errors of unsuitable settings and data, by name."""
     tiny = {**TINY, "accumulate": 2}
     far = Split(train.id[:12], train.labels[:12], text=[*train.text[:12]])
     far.text[4] = np.full_like(

@@ -65,7 +65,7 @@ OVER_TIME = ["conv1d of 5", "lstm", "bigru_control", "self attention", "gated_no
 
 
 def check_neighbours(name: str, device: str = "cpu") -> None:
-    """What lies before and after an utterance, NaN included, changes no bit of it."""
+    """The values before and after an utterance, NaN included, change no bit of its results."""
     op, case = OPS[name], Case(7, (4, 5, 3))
     inputs = op.draw(case, device=device)
     right = op.run(F, inputs, case)[0]
@@ -245,6 +245,6 @@ def check_backward_twice(name: str, device: str = "cpu") -> None:
     _, asked, results = started(OPS[name], device=device)
     ones = [torch.ones_like(y) for y in results]
     torch.autograd.grad(results, asked, ones)
-    if name != "mean_pool":  # which may need nothing of what was freed
+    if name != "mean_pool":  # whose backward may read no freed tensor
         with pytest.raises(RuntimeError):
             torch.autograd.grad(results, asked, ones)

@@ -39,7 +39,7 @@ def kept(folder: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def undisturbed(data):
-    """What a run comes to by kind of loader."""
+    """The result of a run for each kind of loader."""
     return {kind: run(data, kind=kind) for kind in KINDS}
 
 

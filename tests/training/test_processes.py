@@ -133,7 +133,7 @@ def test_the_first_use_in_several_threads_makes_one_set_of_weights(data):
 
 
 def in_process(method: str, work: Callable[..., Any], *arguments: Any) -> Any:
-    """What ``work`` comes to in another process; fails where that hangs or dies."""
+    """The result of ``work`` in another process; fails where that hangs or dies."""
     context = multiprocessing.get_context(method)
     there, here = context.Pipe(False)
     process = context.Process(target=_send, args=(here, work, *arguments))

@@ -112,7 +112,7 @@ def test_losses_are_kept_apart():
 
 
 class Recording:
-    """Of what has failed: ending it fails, too."""
+    """A capture that has failed: ending it fails, too."""
 
     def __enter__(self) -> None:
         pass
@@ -163,7 +163,7 @@ class Packed:
 
 @pytest.mark.parametrize("where", ["loader", "packing", None])
 def test_batches_are_packed_one_ahead(where: str | None, monkeypatch: pytest.MonkeyPatch):
-    """What goes wrong with the fourth comes after the third."""
+    """An error of the fourth batch is raised after the third has been trained on."""
     done: list[str] = []
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(done))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream(done))
@@ -201,7 +201,7 @@ def test_batches_are_packed_one_ahead(where: str | None, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("where", [None, "loader", "packing"])
 def test_on_the_cpu_a_thread_packs_a_step_ahead(where):
-    """Batches are drawn by the thread that trains; what goes wrong with the fourth comes after the third."""
+    """The training thread draws batches; an error of the fourth is raised after the third is trained on."""
     done: list[str] = []
     drawn, packed_by = set(), set()
 

@@ -37,7 +37,7 @@ def test_every_step_of_a_short_run(exclude_zero: bool, changes: dict, variant: s
 
 
 def test_whether_zero_is_positive_matters() -> None:
-    """The two readings part where labels are zero, so that the tests above tell them apart."""
+    """The two readings differ where labels are zero, so that the tests above distinguish them."""
     found = []
     for exclude_zero in (True, False):
         config = configs.tiny(exclude_zero=exclude_zero, **SMALL)
@@ -98,7 +98,7 @@ def test_labels_do_not_wait_for_the_optimizer(accumulate: int) -> None:
 
 
 def test_an_index_that_stands_twice_in_a_batch() -> None:
-    """Its last place counts; an index that was never given keeps no label."""
+    """The last position of a repeated index counts; an index that was never given has no label."""
     config = configs.tiny(**SMALL)
     truth = labels(8, seed=3)
     rows = [[1, 1, 2], [3, 1, 3, 3], [5, 6], [6, 2, 6, 5]]
