@@ -52,10 +52,10 @@ def check_aligned(x: Inputs, network: str, what: str) -> None:
     sequences = {"text": x.text, "audio": x.audio, "vision": x.vision, "tokens": x.tokens}
     lengths = {name: s.lengths.tolist() for name, s in sequences.items() if s is not None}
     if len({tuple(each) for each in lengths.values()}) > 1:
-        told = ", ".join(f"{name} {each[:4]}" for name, each in lengths.items())
+        shown = ", ".join(f"{name} {each[:4]}" for name, each in lengths.items())
         raise BatchError(
             f"{network} needs aligned data, one frame of each modality a {what}; the first "
-            f"utterances of these have lengths {told}"
+            f"utterances of these have lengths {shown}"
         )
 
 

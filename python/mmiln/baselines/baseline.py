@@ -128,8 +128,8 @@ class Baseline(Estimator):
 
     def __repr__(self) -> str:
         given = {"text_encoder": self.text_encoder, **self.fields}
-        told = [f"{name}={value!r}" for name, value in given.items() if value is not None]
-        return f"Baseline({', '.join([repr(self.network), repr(self.preset), *told])})"
+        shown = [f"{name}={value!r}" for name, value in given.items() if value is not None]
+        return f"Baseline({', '.join([repr(self.network), repr(self.preset), *shown])})"
 
     def _resolved(self, widths: dict[str, int]) -> Config:
         """The config of the network with these widths, with its training settings."""

@@ -26,9 +26,9 @@ def where_not_finite(engine: Engine, x: Inputs, batch: Mapping[str, Any]) -> str
                 return
             read = [part for part in given if isinstance(part, Tensor) and part.is_floating_point()]
             weights = [parameter.detach() for parameter in module.parameters(recurse=False)]
-            told = [f"input in {ranges(read)}"] if read else []
-            told += [f"weights in {ranges(weights)}"] if weights else []
-            found.append(f"First not finite: {name}. What goes in: {'; '.join(told) or 'nothing of its own'}")
+            fed = [f"input in {ranges(read)}"] if read else []
+            fed += [f"weights in {ranges(weights)}"] if weights else []
+            found.append(f"First not finite: {name}. What goes in: {'; '.join(fed) or 'nothing of its own'}")
 
         return hook
 

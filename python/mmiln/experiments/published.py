@@ -35,8 +35,8 @@ def published(dataset: str) -> dict[str, Published]:
     def text(scores: dict[str, Any]) -> str:
         both = {n: dict(zip(("has0", "non0"), scores[n], strict=True)) for n in ("acc2", "f1")}
         flat = scores | {f"{c}_{n}": value for n, values in both.items() for c, value in values.items()}
-        told = cells(lambda name, measure: f"{flat[name]:.{measure.decimals}f}", PAPER)
-        return ", ".join(f"{title} {values}" for title, values in told.items())
+        printed = cells(lambda name, measure: f"{flat[name]:.{measure.decimals}f}", PAPER)
+        return ", ".join(f"{title} {values}" for title, values in printed.items())
 
     return {name: Published(text(scores), scores["source"]) for name, scores in _file()[dataset].items()}
 

@@ -104,9 +104,9 @@ def _missing(experiment: Experiment, folder: Path) -> list[Task]:
         known = Record.read(folder / task.folder).identity()
         found = {name: value for name, value in known.items() if name in wanted}
         if different := differing(found, wanted):
-            told = ", ".join(f"{name} {was!r} (now {now!r})" for name, (was, now) in different.items())
+            changes = ", ".join(f"{name} {was!r} (now {now!r})" for name, (was, now) in different.items())
             raise StateError(
-                f"{folder / task.folder} holds a finished run with {told}: "
+                f"{folder / task.folder} holds a finished run with {changes}: "
                 "name another folder, or delete it to run it anew"
             )
     return missing
