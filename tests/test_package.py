@@ -108,7 +108,7 @@ def test_source_distribution_holds_every_crate(tmp_path):
     for room in ("src", "csrc", "crates/numeric/src"):
         sources = {path.relative_to(ROOT) for path in (ROOT / room).rglob("*") if path.is_file()}
         assert sources and all((folder / path).is_file() for path in sources), room
-    # Cargo's lock holds for the crates that are there.
+    # Cargo.lock must fit the crates in the archive.
     metadata = ["cargo", "metadata", "--locked", "--offline", "--format-version", "1"]
     subprocess.run(metadata, cwd=folder, check=True, capture_output=True)
 

@@ -50,7 +50,7 @@ else:
     }
 
     def __getattr__(name: str) -> object:
-        """What is imported when it is first asked for: the names above, and any module of the package."""
+        """Imports on first use: the names above, and any module of the package."""
         if name in _MODULE_OF:
             value = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
         elif not name.startswith("__") and find_spec(f".{name}", __name__):
@@ -62,5 +62,5 @@ else:
 
 
 def __dir__() -> list[str]:
-    """All public names; ``testing`` only where there is pytest, as what lists names often asks for each."""
+    """All public names; ``testing`` only with pytest installed, as tools that list names may import each."""
     return ["__version__", *(name for name in __all__ if name != "testing" or find_spec("pytest"))]

@@ -1,4 +1,4 @@
-"""What the Rust core needs of torch: the version that it was compiled against, imported before the core."""
+"""Checks torch's version against the one that the Rust core was built for; imports torch before the core."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BUILT_FOR = "2.11.0"
 def check() -> None:
     """Raises :class:`VersionError` unless the installed torch is the one that mmiln was built for.
 
-    Reads what is installed: importing torch takes seconds, and the command's help has no need of it.
+    Reads the package's metadata: importing torch takes seconds, too long for the command's help.
     """
     try:
         installed = version("torch").split("+")[0]
@@ -29,7 +29,7 @@ def check() -> None:
 
 
 class _TorchFirst:
-    """Imports torch when the core, which links against its libraries, is looked for; finds nothing itself."""
+    """Imports torch before Python loads the core, which links against torch's libraries; finds no module."""
 
     @staticmethod
     def find_spec(fullname: str, path: object, target: object = None) -> None:

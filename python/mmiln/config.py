@@ -11,12 +11,12 @@ from typing import Any
 from . import _core
 from .errors import ConfigError
 
-MAX_WEIGHTS = 10**9  # beside a text encoder's
+MAX_WEIGHTS = 10**9  # without a text encoder's
 
 
 @dataclass(frozen=True)
 class Config:
-    """All fields of section 11 of the specification, in the two parts that the core reads."""
+    """Every field of a model and of its training, in the two parts that the core reads."""
 
     model: dict[str, Any]
     train: dict[str, Any]
@@ -48,15 +48,15 @@ class Config:
         return config
 
     def check(self) -> None:
-        """Raises :class:`ConfigError` where the core would not take the fields."""
+        """Raises :class:`ConfigError` unless the core accepts the fields."""
         _core.check_config(json.dumps(self.model), json.dumps(self.train))
         if (count := least_weights(self.model)) > MAX_WEIGHTS:
             raise ConfigError(
-                f"a model of these sizes has at least {count:.0e} weights; {MAX_WEIGHTS:.0e} is the most"
+                f"a model of these sizes has {count:.0e} weights or more; the limit is {MAX_WEIGHTS:.0e}"
             )
 
     def with_widths(self, widths: dict[str, int]) -> Config:
-        """With ``text_dim``, ``audio_dim``, ``vision_dim`` set."""
+        """A copy with ``text_dim``, ``audio_dim``, ``vision_dim`` set."""
         config = Config(self.model | widths, self.train)
         config.check()
         return config
@@ -67,7 +67,7 @@ class Config:
 
 
 def differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """By name both values of what differs between two configs or other descriptions, ``None`` where missing.
+    """Both values, by name, of the fields that differ between two descriptions; ``None`` for a missing one.
 
     >>> differing({"lr": 0.1, "seed": 1}, {"lr": 0.2, "seed": 1})
     {'lr': (0.1, 0.2)}
@@ -93,7 +93,7 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def least_weights(model: Mapping[str, Any]) -> int:
-    """So many weights at least, and at most three times as many, has a model of these fields.
+    """A lower bound of a model's number of weights; the number is at most three times the bound.
 
     >>> least_weights({
     ...     "text_dim": 7, "audio_dim": 5, "vision_dim": 0, "d_model": 4, "num_layers": 2, "text_kernel": 1,
@@ -110,7 +110,7 @@ def least_weights(model: Mapping[str, Any]) -> int:
         hidden = model[f"{name}_hidden"]
         count += 4 * hidden * (model[f"{name}_dim"] + hidden) + width * hidden * model[f"{name}_kernel"]
         count += _head(width, model[f"{name}_features"])
-        # A layer's attention and feed-forward network, of the modality's own stream and of the text-led one.
+        # A layer's attention and feed-forward network, in the unimodal stream and in the text-led one.
         count += model["num_layers"] * 12 * width**2 * (2 if model["text_dim"] > 0 else 1)
     return count
 

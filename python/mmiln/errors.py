@@ -24,7 +24,7 @@ class DataError(MmilnError, ValueError):
 
 
 class UnsafePickleError(DataError):
-    """A pickle asks for something else than arrays and plain containers, or for too much of them."""
+    """A pickle asks for objects other than arrays and plain containers, or for too many of them."""
 
 
 class MissingFileError(MmilnError, FileNotFoundError):
@@ -59,11 +59,11 @@ class NonFiniteError(MmilnError, FloatingPointError):
 
 
 class ExperimentError(MmilnError, RuntimeError):
-    """Runs of an experiment failed; what the others measured is kept."""
+    """Runs of an experiment failed; the results of the others are kept."""
 
 
 class DistributedError(MmilnError, RuntimeError):
-    """A process that trains together with others has lost them, or has not the same data as they."""
+    """A process of a distributed run has lost the others, or reads other data than they do."""
 
 
 class ProtocolError(MmilnError, ValueError):
@@ -71,7 +71,7 @@ class ProtocolError(MmilnError, ValueError):
 
 
 class CheckpointError(MmilnError, OSError):
-    """A checkpoint can't be written, or none that is there is whole."""
+    """A checkpoint can't be written, or every existing one is damaged."""
 
     def __str__(self) -> str:
         return " ".join(str(part) for part in self.args)

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, files that one process holds, JSON, TOML and weights from anywhere."""
+"""Files: atomic writes, lock files, reading of untrusted JSON, TOML and weights."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def sync(path: Path) -> None:
-    """Brings a file, or what a directory says of its files, to the disk."""
+    """Flushes a file, or a directory's list of files, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -72,7 +72,7 @@ def read_json(path: Path) -> Any:
 
     Raises:
         MissingFileError: There is no such file.
-        ConfigError: It is no JSON, nests too deep, or holds strings that are no text.
+        ConfigError: It is not JSON, is nested too deep, or holds strings that are not Unicode text.
     """
     try:
         content = json.loads(_text(path))
@@ -89,7 +89,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
     Raises:
         MissingFileError: There is no such file.
-        ConfigError: It is no TOML, or nests too deep.
+        ConfigError: It is not TOML, or is nested too deep.
     """
     try:
         return tomllib.loads(_text(path))
@@ -123,7 +123,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 @contextmanager
 def ctrl_c_waits() -> Iterator[None]:
-    """Lets Ctrl-C take effect only after the block; in the main thread, as no other one gets it."""
+    """Delays Ctrl-C to the end of the block; only in the main thread, as no other one receives it."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
         yield
         return
@@ -139,7 +139,7 @@ def ctrl_c_waits() -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path, busy: MmilnError) -> Iterator[None]:
-    """Holds a file that one process can hold at a time; raises ``busy`` where another has it."""
+    """Holds a lock file, which has one holder at a time; raises ``busy`` if it is held already."""
     try:
         with FileLock(path, blocking=False):
             yield

@@ -1,12 +1,12 @@
-"""The operations of MMILN by themselves, for models of one's own: torch tensors in, torch tensors out.
+"""The operations of MMILN by themselves, for use in other models: torch tensors in, torch tensors out.
 
 Frames are packed: all true frames of a batch lie one after the other in one ``(sum T, width)`` tensor, and
 ``lengths`` says how many belong to each utterance, in order, each at least 1; a list, tuple, NumPy array or
 tensor of ints. There is no padding, hence no mask: recurrent scans start from zero at each utterance's true
 ends, convolutions see zeros beyond them, attention sees an utterance's own frames only.
 
-Autograd works, once: ``backward`` and ``torch.autograd.grad`` give gradients to every input that asks for
-them, the gradient of a gradient raises ``RuntimeError``, except that of :func:`task_loss`, which is made of
+Autograd works to first order: ``backward`` and ``torch.autograd.grad`` give gradients to every input that
+asks for them, the gradient of a gradient raises ``RuntimeError``, except that of :func:`task_loss`, made of
 torch's own operations. Results and gradients are the same bits on any number of threads, except that torch
 adds up the gradients of :func:`orthogonality` where ``B * d`` is 32,768 or more. Dropout is by counter:
 the same ``seed`` drops the same elements, another seed others, and no global generator is read or advanced;
@@ -70,10 +70,10 @@ _WHOLE = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 def linear(
     x: Tensor, weight: Tensor, bias: Tensor, activation: Literal["relu", "sigmoid", "gelu"] | None = None
 ) -> Tensor:
-    """``act(x W^T + b)``: a linear map and what follows it, in one pass.
+    """``act(x W^T + b)``: a linear map and its activation, in one pass.
 
-    With ``"sigmoid"`` the gates ``g_r`` (8)(19) and ``g_c`` (9)(20) from a control vector, with ``"relu"``
-    the heads (27)(28).
+    The gates ``g_r`` (8)(19) and ``g_c`` (9)(20) of a control vector use ``"sigmoid"``, the heads (27)(28)
+    ``"relu"``.
 
     Args:
         x: ``(rows, in)``.
@@ -203,7 +203,7 @@ def attention(
         num_heads: h, which divides d.
         dropout: Probability in [0, 1) to drop an attention probability; the others are scaled by
             ``1 / (1 - dropout)``.
-        seed: Of the dropout.
+        seed: The seed of the dropout.
 
     Returns:
         ``(sum T_q, d)``.
@@ -228,7 +228,7 @@ def attention(
 
 
 def source_gate(a: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """``g_s = sigmoid(W_s A + b_s)`` (17) and ``S = g_s * A`` (18), a gate a frame and channel.
+    """``g_s = sigmoid(W_s A + b_s)`` (17) and ``S = g_s * A`` (18), one gate for each frame and channel.
 
     Args:
         a: ``(sum T, d)``.
@@ -266,23 +266,23 @@ def gated_norm(
     """``Y = LN(g_c * dropout(R) + g_r * X)`` (11)(22); without gates ``LN(dropout(R) + X)``.
 
     Args:
-        r: R, ``(sum T, d)``: what attention gave.
-        x: X, ``(sum T, d)``: what is retained.
-        weight: Of the LayerNorm, ``(d,)``.
-        bias: Of the LayerNorm, ``(d,)``.
+        r: R, ``(sum T, d)``: the output of attention.
+        x: X, ``(sum T, d)``: the input of the layer, which g_r retains.
+        weight: The LayerNorm's, ``(d,)``.
+        bias: The LayerNorm's, ``(d,)``.
         lengths: T of each utterance.
-        compound: g_c, ``(B, d)``: one gate an utterance and channel, the same at all its frames.
+        compound: g_c, ``(B, d)``: one gate for each utterance and channel, for all frames.
         retain: g_r, ``(B, d)``; given together with ``compound`` or not at all.
         eps: Added to the variance.
         dropout: Probability in [0, 1) to drop an element of R; the others are scaled by
             ``1 / (1 - dropout)``.
-        seed: Of the dropout.
+        seed: The seed of the dropout.
 
     Returns:
         ``(sum T, d)``.
 
     Raises:
-        BatchError: Shapes, lengths or dtypes that don't fit, one gate without the other.
+        BatchError: Shapes, lengths or dtypes that don't fit, or one gate without the other.
         ConfigError: ``dropout`` outside [0, 1).
 
     >>> import torch
@@ -318,12 +318,12 @@ def feed_forward_norm(
         bias1: ``(inner,)``.
         weight2: ``(d, inner)``.
         bias2: ``(d,)``.
-        norm_weight: Of the LayerNorm, ``(d,)``.
-        norm_bias: Of the LayerNorm, ``(d,)``.
+        norm_weight: The LayerNorm's, ``(d,)``.
+        norm_bias: The LayerNorm's, ``(d,)``.
         eps: Added to the variance.
         dropout: Probability in [0, 1) to drop an element of FFN's output; the others are scaled by
             ``1 / (1 - dropout)``.
-        seed: Of the dropout.
+        seed: The seed of the dropout.
 
     Returns:
         ``(sum T, d)``.
@@ -435,7 +435,7 @@ def task_loss(
         A scalar.
 
     Raises:
-        BatchError: Shapes or dtypes that don't fit, not one pseudo-label tensor for each of ``scores``.
+        BatchError: Shapes or dtypes that don't fit, or not one pseudo-label tensor for each of ``scores``.
 
     >>> import torch
     >>> from mmiln import functional as F
@@ -461,7 +461,7 @@ def ulgm_labels(
     epoch: int,
     bound: float = 3.0,
 ) -> Tensor:
-    """The pseudo-labels of one modality s that ULGM (29)-(34) makes of those it had. Not differentiable.
+    """The new pseudo-labels of one modality s by ULGM (29)-(34). Not differentiable.
 
     With ``D = ||F - C||_2 / sqrt(dim)`` to the positive and negative centres and
     ``alpha = (D^n - D^p) / (D^p + eps)``, of s and of the multimodal features m:
@@ -544,7 +544,7 @@ def adam_(
 
 def _whole(name: str, lengths: Any) -> list[int]:
     """The list of ints that ``lengths`` holds; floats are refused, whole ones too."""
-    given = ""  # what it is instead
+    given = ""  # describes a wrong argument
     numbers: list[Any] = []
     if isinstance(lengths, Tensor):
         if lengths.ndim != 1 or lengths.dtype not in _WHOLE:

@@ -40,17 +40,17 @@ class Model(Estimator):
         audio_dim: Width of audio frames; 0 leaves audio out. The default is that of the first batch.
         vision_dim: The same for vision.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``, a card of compute capability 8.0 or later.
-        dtype: ``"float32"``, or ``"float64"`` to check numbers.
-        precision: ``"float32"``; or ``"bf16"``, in which a text encoder on a card computes its products.
+        dtype: ``"float32"``, or ``"float64"`` to check the arithmetic.
+        precision: ``"float32"``; or ``"bf16"``, in which a text encoder on a card multiplies matrices.
             Weights, moments and all else stay float32.
         seed: Of initial weights, dropout and the order of a shuffled split; 1111 by default.
-        **fields: Any other field of section 11 of the specification, such as ``num_layers``, ``variant``,
-            ``alpha``, ``lr_text``, ``patience``. ``freeze_text``: how much of the text encoder is not
-            trained, ``"embeddings"``, those and a number of first layers, or ``True`` for all. What is
-            frozen runs without dropout, once for each sentence (up to 2 GiB of features are kept).
+        **fields: Any other field of :attr:`config`, such as ``num_layers``, ``variant``,
+            ``alpha``, ``lr_text``, ``patience``. ``freeze_text``: what is not trained of the text
+            encoder: ``"embeddings"``, the embeddings and this number of first layers, or ``True`` for all;
+            frozen parts run without dropout, once for each sentence (up to 2 GiB of features are kept).
             ``order``: ``"faithful"``, or ``"window"`` or ``"buckets"`` for batches of utterances of about
             the same length (:class:`mmiln.data.order.LengthAware`). ``gather_losses``: with several
-            processes, whether the losses of similarity and difference are of the batches of all together.
+            processes, whether similarity and difference losses read the batches of all of them as one.
 
     Attributes:
         history_: What the last :meth:`fit` measured.
@@ -92,7 +92,7 @@ class Model(Estimator):
     # Parameters, as scikit-learn has them
 
     def set_params(self, **params: Any) -> Self:
-        """Changes arguments. Once there are weights, only settings of training can change.
+        """Changes arguments; once the model has weights, only settings of training can change.
 
         Raises:
             StateError: The change would need other weights.
@@ -100,7 +100,7 @@ class Model(Estimator):
         """
         before = self.get_params()
         if not self.built:
-            vars(self).update(vars(type(self)(**(before | params))))  # refuses what a constructor refuses
+            vars(self).update(vars(type(self)(**(before | params))))  # checks all arguments
             return self
         config = self.config
         fields = {n: value for n, value in params.items() if n not in self.ARGUMENTS or n == "seed"}
@@ -108,7 +108,7 @@ class Model(Estimator):
         fixed = [n for n, v in params.items() if n not in config.train and before.get(n) != v]
         if fixed:
             raise StateError(
-                f"this model has weights already, which {', '.join(fixed)} can't change under: build "
+                f"this model has weights already, so {', '.join(fixed)} can't change: build "
                 "another with mmiln.Model(**(model.get_params() | {...}))"
             )
         self.seed = fields.pop("seed", self.seed)
@@ -164,7 +164,7 @@ class Model(Estimator):
         """
         return Summary.of(self.state_dict(), self.core.frozen())
 
-    # What is inside
+    # Inner values
 
     def forward(
         self, batch: Mapping[str, Any], intermediates: bool = False
@@ -209,7 +209,7 @@ class Model(Estimator):
                 smaller split takes less time.
 
         Raises:
-            ConfigError: No utterance, or more than one, is called so; or there is none to compare it with.
+            ConfigError: No utterance, or more than one, has this id; or there is none to compare it with.
             DataError: There is no dataset or split, or no sentence for the text encoder.
             BatchError: The model does not fit the data.
 
@@ -297,7 +297,7 @@ class Model(Estimator):
         directory = Path(directory)
         saved = pretrained.read_config(directory)
         fields = saved["model"] | saved["train"]
-        Config.resolve(saved["preset"], fields)  # refuses what is no field, but an argument of this class
+        Config.resolve(saved["preset"], fields)  # refuses this class's arguments, which are no fields
         encoder = None if saved["text_encoder"] is None else directory
         own = {"device": device, "dtype": saved["dtype"], "precision": precision}
         model = cls(saved["preset"], text_encoder=encoder, **own, **fields)
@@ -353,7 +353,7 @@ class Model(Estimator):
             claimed = least_weights(config.model) if whole else 0
             claimed += 0 if encoder is None else least_encoder_weights(encoder.config)
             held = sum(tensor.numel() for tensor in weights.values())
-            # Before memory is asked for; the core, which names all that does not fit, gets what is small.
+            # Checked before memory is allocated; the core reports smaller misfits, with the tensors' names.
             if claimed > 2 * held + 10**6:
                 raise WeightsError(
                     f"config.json describes {claimed:,} weights or more, but model.safetensors holds {held:,}"

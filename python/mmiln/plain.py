@@ -1,4 +1,4 @@
-"""Plain data of known fields, and what is wrong with some in words."""
+"""Plain data with a fixed set of fields, and its validation errors as text."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import pydantic
 
 
 class Plain(pydantic.BaseModel):
-    """Plain data of known fields, to and from JSON."""
+    """Plain data with a fixed set of fields, to and from JSON."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 def faults(error: pydantic.ValidationError, whole: str = "the whole") -> list[str]:
-    """Every fault and where it is; ``whole`` stands for the data as one."""
+    """Each fault with the field's name, or with ``whole`` if it concerns the data as a whole."""
     return [f"{'.'.join(map(str, e['loc'])) or whole}: {e['msg']}" for e in error.errors()]

@@ -16,7 +16,7 @@ from .errors import ConfigError, MissingFileError
 from .files import ctrl_c_waits, read_json, write_safetensors, write_text
 from .text_encoder import TextEncoder
 
-# What config.json holds beside model_type, and of which kind.
+# The fields of config.json beside model_type, and their types.
 FIELDS: dict[str, tuple[type, ...]] = {
     "preset": (str,),
     "dtype": (str,),
@@ -68,7 +68,7 @@ def save(
     card: str,
     encoder: TextEncoder | None,
 ) -> None:
-    """Writes a model's files: all of them beside the old ones first, then in their places."""
+    """Writes all of a model's files to a temporary directory, then moves them into place."""
     config = {"model_type": "mmiln", "mmiln_version": version("mmiln"), **config}
     config["text_encoder"] = None if encoder is None else encoder.config
     staging = directory / f".{os.getpid()}.{threading.get_ident()}.saving"

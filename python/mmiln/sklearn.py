@@ -22,14 +22,14 @@ Utterances = Iterable[Mapping[str, Any]]  # a Split is one
 class Regressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """A model whose ``X`` is a :class:`mmiln.data.Split`, or a list of its utterances.
 
-    Each ``fit`` trains a new model of the same parameters, which are searched as ``model__<name>``. All
-    splitters of scikit-learn work; utterances of one video belong together, by ``groups``.
+    Each ``fit`` trains a new model with the same parameters; searches name them ``model__<name>``. All
+    splitters of scikit-learn work; give ``groups`` to keep the utterances of a video together.
 
     Args:
         model: A :class:`mmiln.Model` or :class:`mmiln.baselines.Baseline`; it is not changed.
-        epochs: At most so many.
-        validation_fraction: The share of the training utterances, whole videos together, that the epoch is
-            chosen on and early stopping looks at; 0 trains on all for ``epochs`` epochs.
+        epochs: The largest number of epochs.
+        validation_fraction: The share of the training utterances, in whole videos, on which the best epoch
+            is chosen and early stopping decides; 0 trains on all for ``epochs`` epochs.
 
     Attributes:
         model_: The fitted model.
@@ -53,7 +53,7 @@ class Regressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             ConfigError: An argument is out of range.
-            DataError: Utterances or labels are not as they must be, or are of one video alone.
+            DataError: Utterances or labels are malformed, or all are of one video.
         """
         if not 0 <= self.validation_fraction < 1:
             raise ConfigError(

@@ -1,7 +1,7 @@
-"""For tests of your own: keep a run from drifting, hold a re-implementation to the model's numbers.
+"""Helpers for your tests: compare a run with a stored one, and a re-implementation with a model.
 
-Needs pytest and pytest-regressions (``pip install 'mmiln[testing]'``). The fixture is there once a
-``conftest.py`` says ``pytest_plugins = ["mmiln.testing"]``.
+Needs pytest and pytest-regressions (``pip install 'mmiln[testing]'``). To get the fixture, a
+``conftest.py`` must say ``pytest_plugins = ["mmiln.testing"]``.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Tolerance = Mapping[str, float]
 Named = dict[str, Tensor]
 Oracle = nn.Module | Callable[[Named, Mapping[str, Any]], Mapping[str, Any]]
 
-# Relative and absolute, of the elements of outputs, losses and gradients.
+# Relative and absolute tolerance of the elements of outputs, losses and gradients.
 TOLERANCE = {"float64": (1e-8, 1e-9), "float32": (1e-3, 1e-5)}
 SHOWN = 5
 
 
 class RunRegression:
-    """Stores a run beside the test, and from then on compares with what was stored.
+    """Stores a run's numbers beside the test the first time, and compares later runs with them.
 
     Files lie in a folder named as the test's module, where pytest-regressions keeps them. ``pytest
     --force-regen`` stores anew what differs, ``--regen-all`` everything.
@@ -59,7 +59,7 @@ class RunRegression:
             history: What ``fit`` returned; ``seconds`` is left out.
             predictions: Of utterances with labels.
             atol, rtol: How far any number may be off.
-            tolerances: Others by field, such as ``{"valid_mae": {"atol": 1e-2}}``.
+            tolerances: Other tolerances by field, such as ``{"valid_mae": {"atol": 1e-2}}``.
             digest: Whether the scores must be equal to the bit. Bits hold on one kind of processor; for a
                 test that runs on several, say False.
 
@@ -123,10 +123,10 @@ def assert_close_to_oracle(
     rtol: float | None = None,
     atol: float | None = None,
 ) -> None:
-    """Holds a re-implementation of MMILN to a model's numbers, on the model's own weights.
+    """Compares a re-implementation of MMILN with a model, on the model's own weights.
 
     Args:
-        model: The model, best of ``dtype="float64"``.
+        model: The model, preferably with ``dtype="float64"``.
         oracle: A module whose parameters have the names of ``model.state_dict()`` and whose call takes the
             batch; or a function of such parameters and the batch. It returns values by name: any that
             ``model.forward(batch, intermediates=True)`` and ``model.losses(batch)`` return. Where ``total``
@@ -203,7 +203,7 @@ def _pairs(name: str, mine: Any, other: Any) -> list[tuple[Tensor, Tensor]]:
 
 
 def _difference(name: str, mine: Tensor, other: Tensor, rtol: float, atol: float) -> tuple[float, str]:
-    """How many times the allowed difference the largest is, and a line that says where."""
+    """The largest difference as a multiple of the allowed one, and a line that says where it is."""
     a, b = mine.detach().double().cpu(), other.detach().double().cpu()
     allowed = atol + rtol * b.abs()
     excess = torch.nan_to_num((a - b).abs() / allowed, nan=float("inf"))

@@ -36,7 +36,7 @@ SIZES = (
     "type_vocab_size",
 )
 
-# Models of ours by model_type, and how the names of their text encoder's weights begin.
+# By model_type of a saved mmiln model, the prefix of its text encoder's weights.
 SAVED = {"mmiln": "text.bert.", "mmiln-baseline": "bert."}
 
 
@@ -44,8 +44,8 @@ class TextEncoder:
     """A BERT on disk: its configuration, weights and tokenizer, each read when it is needed.
 
     Args:
-        directory: Holds ``config.json`` and ``model.safetensors``, of a BERT or of a saved mmiln model,
-            whose fine-tuned encoder is meant then.
+        directory: Holds ``config.json`` and ``model.safetensors``, of a BERT; or of a saved mmiln model,
+            whose fine-tuned encoder is then used.
 
     Raises:
         MissingFileError: The directory or its ``config.json`` is not there.
@@ -132,18 +132,18 @@ class TextEncoder:
 
         Raises:
             MissingFileError: There is no tokenizer.
-            ConfigError: There is one that can't be used.
+            ConfigError: The tokenizer can't be used.
         """
         encodings = self._encode(sentences)
         return [torch.from_numpy(np.array([e.ids, e.attention_mask, e.type_ids])) for e in encodings]
 
     def words(self, sentences: list[str]) -> list[Tensor]:
-        """One (T,) tensor a sentence: the number of the word, as white space parts them, that each token of
-        :meth:`tokenize` is a piece of; -1 for [CLS] and [SEP].
+        """One (T,) tensor a sentence: for each token of :meth:`tokenize` the number of its word, where white
+        space separates words; -1 for [CLS] and [SEP].
 
         Raises:
             MissingFileError: There is no tokenizer.
-            ConfigError: There is one that can't be used.
+            ConfigError: The tokenizer can't be used.
         """
         numbers = []
         for sentence, encoding in zip(sentences, self._encode(sentences), strict=True):
@@ -170,14 +170,14 @@ class TextEncoder:
         return encodings
 
     def pieces(self, ids: Sequence[int]) -> tuple[list[str], list[list[int]]]:
-        """What the tokenizer calls these tokens, and of each word the places of its pieces among them.
+        """The names of these tokens, and for each word the places of its pieces among them.
 
-        A WordPiece that begins with ``##`` goes on with a word; [CLS], [SEP] and whatever else is put around
-        every sentence belong to no word.
+        A WordPiece that begins with ``##`` continues a word; [CLS], [SEP] and other tokens that the tokenizer
+        puts around every sentence belong to no word.
 
         Raises:
             MissingFileError: There is no tokenizer.
-            ConfigError: There is one that can't be used.
+            ConfigError: The tokenizer can't be used.
         """
         (around,) = self.tokenize([""])
         added = set(around[0].tolist())
@@ -206,15 +206,15 @@ def find_text_encoder(name: str | Path) -> TextEncoder:
     """A text encoder by directory or hub name.
 
     Raises:
-        MissingFileError: It is neither a directory nor to be had from the hub.
-        ConfigError: It is no name, or not that of a BERT encoder.
+        MissingFileError: It is not a directory, and the hub does not provide it.
+        ConfigError: It is not a name, or not a BERT encoder's.
     """
     if not isinstance(name, (str, Path)):
         raise ConfigError(f"text_encoder must be a directory or a hub name, got {name!r}")
     try:
         path = Path(name).expanduser()
         there = path.is_dir()
-    except (OSError, RuntimeError) as error:  # a name that is too long, the home of nobody
+    except (OSError, RuntimeError) as error:  # a name that is too long, ~ of an unknown user
         raise MissingFileError(f"text_encoder: there is no such directory: {error}") from None
     if there:
         return TextEncoder(path)
@@ -230,13 +230,13 @@ def find_text_encoder(name: str | Path) -> TextEncoder:
         if isinstance(error, MissingFileError):
             raise
         raise MissingFileError(
-            f"text_encoder {str(name)!r} is no directory here and the Hugging Face hub did not give it "
+            f"text_encoder {str(name)!r} is not a directory, and the Hugging Face hub did not provide it "
             f"({type(error).__name__})"
         ) from error
 
 
 def least_encoder_weights(encoder: Mapping[str, Any]) -> int:
-    """So many weights at least has a text encoder of this configuration."""
+    """A lower bound of the number of weights of a text encoder with this configuration."""
     width = encoder["hidden_size"]
     embedded = encoder["vocab_size"] + encoder["max_position_embeddings"] + encoder["type_vocab_size"]
     layer = 4 * width**2 + 2 * width * encoder["intermediate_size"]
@@ -245,7 +245,7 @@ def least_encoder_weights(encoder: Mapping[str, Any]) -> int:
 
 
 def _bare(name: str) -> str:
-    """Without the prefix that heads add, and with today's names for LayerNorm's weights."""
+    """The name without the prefix that heads add, and with the current names of LayerNorm's weights."""
     return name.removeprefix("bert.").replace(".gamma", ".weight").replace(".beta", ".bias")
 
 

@@ -1,4 +1,4 @@
-"""What every baseline is checked by: against its oracle, with padding, on edges."""
+"""Checks of every baseline: against its oracle, with padding, at edge cases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WIDTHS = {"text": 7, "audio": 5, "vision": 3}
 def inputs(
     widths: dict[str, int] | None = None, *, aligned: bool = False, size: int = 4, seed: int = 0
 ) -> Inputs:
-    """A batch in float64 of odd lengths, 1 among them; ``aligned``: all as long as text."""
+    """A batch in float64 of unequal lengths, 1 among them; ``aligned``: all as long as text."""
     generator = torch.Generator().manual_seed(seed)
     parts = {}
     for name, width in (widths or WIDTHS).items():
@@ -46,7 +46,7 @@ def padded(x: Inputs, more: int = 3) -> Inputs:
 
 
 def build(kind: type[Network], widths: dict[str, int] | None = None, **fields: Any) -> Network:
-    """A network in float64 without dropout at work."""
+    """A network in float64 with dropout switched off."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         return kind(kind.Settings(**fields), widths or WIDTHS).double().eval()
@@ -57,7 +57,7 @@ def check_oracle(
     oracle: Callable[[dict[str, Tensor], Any, dict[str, Tensor]], dict[str, Tensor]],
     x: Inputs,
 ) -> None:
-    """Every output that the oracle gives of one utterance alone, to 1e-10, and with more padding too."""
+    """Every output equals the oracle's for each utterance alone, to 1e-10, also with more padding."""
     state = {name: tensor.detach() for name, tensor in network.state_dict().items()}
     with torch.no_grad():
         results = [network(x), network(padded(x))]
@@ -78,7 +78,7 @@ def check_gradients(network: Network, x: Inputs) -> None:
         elif isinstance(module, nn.MultiheadAttention):
             module.dropout = 0.0
     for name, buffer in network.named_buffers():
-        if ".labels_" in name:  # pseudo-labels that say what labels say have no weight
+        if ".labels_" in name:  # pseudo-labels equal to the labels have no weight
             assert x.labels is not None
             buffer[:] = x.labels + 1
     for rows in (torch.arange(len(x)), torch.tensor([1])):

@@ -1,4 +1,4 @@
-"""Frames of words, and what becomes of them where a text encoder reads word pieces."""
+"""Aligned frames of words, and their alignment to the word pieces of a text encoder."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_frame_a_piece_needs_none_for_cls_and_sep(tiny_bert):
 
 
 def test_tokens_under_the_name_of_text_are_tokens(tiny_bert):
-    """MMSA's loader has them there, padded and as floats, and sentences beside that are then not read."""
+    """MMSA's loader puts tokens there, padded and as floats; sentences beside them are then not read."""
     encoder = find_text_encoder(tiny_bert)
     tokens = encoder.tokenize(SENTENCES)
     lengths = [each.shape[1] for each in tokens]
@@ -99,7 +99,7 @@ def test_words_with_a_text_encoder_are_trained_on(name, tiny_bert):
     assert model.fit([batch], epochs=1, progress=False).epochs == 1
     after = model.predict([batch]).score
     assert np.isfinite(after).all() and not np.array_equal(before, after)
-    # The same as with what each piece has written out.
+    # The same as with the frame of each piece written out.
     written = to_pieces(batch, find_text_encoder(tiny_bert))
     np.testing.assert_array_equal(model.predict([written]).score, after)
 

@@ -61,13 +61,13 @@ def test_a_score_depends_on_its_utterance_alone(name, data):
 
 
 def keeps(network: type[Network]) -> bool:
-    """Whether anything of it goes from step to step but weights and their moments."""
+    """Whether the network carries state between steps besides weights and their moments."""
     events = ("begin_training", "begin_epoch", "after_step")
     return len(network.STAGES) > 1 or any(getattr(network, e) is not getattr(Network, e) for e in events)
 
 
-# The engine keeps weights, moments and where the run is, the same for all. Two stand for those that keep no
-# more: one draws numbers for its dropout alone, one for its losses as well.
+# The engine keeps weights, moments and the position of the run, for all alike. Two networks stand for those
+# that keep no more: one draws random numbers for dropout alone, one for its losses as well.
 RESUMED = [name for name in LEARNING if keeps(NETWORKS[name]) or name in ("lf_lstm", "mfm")]
 
 
@@ -143,7 +143,7 @@ def test_it_beats_predicting_the_mean(name):
     whole = mmiln.data.synthetic(480, 96, 192)
     parts = Dataset(*(aligned(part) for part in (whole.train, whole.valid, whole.test)), name="aligned")
     constant = np.abs(parts.test.labels - parts.train.labels.mean()).mean()
-    # Enough steps from so few utterances.
+    # Enough steps in spite of few utterances.
     model = build(name, batch_size=16, accumulate=1, **SMALLER.get(name, {}))
     model.fit(parts.train, parts.valid, epochs=8, callbacks=[Reached(0.8 * constant)], progress=False)
     assert model.evaluate(parts.test).mae < 0.9 * constant

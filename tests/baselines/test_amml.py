@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {
 
 
 class Bert(nn.Module):
-    """A table in place of a BERT."""
+    """An embedding table in place of a BERT."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ def test_a_bert_is_trained_and_not_adapted(size):
 
 
 def test_size():
-    """MMSA's unaligned MOSI: 768, 5, 20. No size is published; by hand."""
+    """At the widths of MMSA's unaligned MOSI: 768, 5, 20. No size is published; counted by hand."""
     network = AMML(AMML.Settings(), {"text": 768, "audio": 5, "vision": 20})
     lstms = 4 * (64 * (768 + 64 + 2) + 32 * (5 + 32 + 2) + 32 * (20 + 32 + 2))
     maps = 65 * 64 + 2 * 33 * 64 + 3 * 65

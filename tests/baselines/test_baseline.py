@@ -1,4 +1,4 @@
-"""The trainer around a network: the protocol of mmiln.Model, with a network of one's own."""
+"""The trainer of a network: the protocol of mmiln.Model, with a user-defined network."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(changes, data, tmp_path
 
 @pytest.mark.parametrize(("batch_size", "accumulate"), [(6, 4), (8, 9)])
 def test_gradients_are_summed_over_batches(batch_size, accumulate, data):
-    """A window of batches is a step with the sum of their losses; one that is not full is stepped as well."""
+    """A window of batches makes one step on the sum of their losses; so does an incomplete window."""
 
     class Scaled(Late):
         scale = 1.0

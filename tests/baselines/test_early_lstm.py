@@ -23,7 +23,7 @@ def test_gradients():
 
 
 def test_words_are_aligned():
-    """Audio that is one word late is another utterance."""
+    """Shifting audio by one word changes the score."""
     assert EarlyFusionLSTM.ALIGNED
     net, x = build(EarlyFusionLSTM, hidden=5), inputs(aligned=True)
     late = replace(x, audio=x.audio.map(x.audio.frames.roll(1, 1)))
@@ -38,7 +38,7 @@ def test_utterances_do_not_see_each_other_in_training():
 
 
 def test_the_state_is_that_of_the_true_end():
-    """MMSA takes that behind the padding."""
+    """MMSA takes the state after the padding."""
     net, x = build(EarlyFusionLSTM, hidden=5), inputs(aligned=True)
     behind = x.audio.frames.masked_fill(~x.audio.mask[:, :, None], 7.0)
     assert torch.equal(net(replace(x, audio=Sequence(behind, x.audio.lengths)))["M"], net(x)["M"])

@@ -27,7 +27,7 @@ NO_DROPOUT = {"attention_dropout": 0.0, "ff_dropout": 0.0, "post_dropout": 0.0}
 
 
 class Bert(nn.Module):
-    """A table in place of a BERT."""
+    """An embedding table in place of a BERT."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ def tokens(*texts: list[int]) -> Sequence:
 @pytest.mark.parametrize("missing", [0.0, 0.4])
 @pytest.mark.parametrize("size", [19, 4, 1])
 def test_against_the_oracle(size, missing):
-    """A score is of the utterance as it is, whatever training is for."""
+    """Scoring removes no frames, whatever training does."""
     check_oracle(build(EMT, **SMALL, missing=missing), oracle.forward, inputs(size=size))
 
 
@@ -146,7 +146,7 @@ def test_a_batch_of_one_takes_running_statistics():
 
 
 def test_cls_is_the_utterance_and_sep_is_no_word():
-    """Words count, [SEP] does not; a text without a word still has a score."""
+    """Words affect the score, [SEP] does not; a text without a word still has a score."""
     network, x = with_bert(), inputs(size=3)
     texts = tokens([2, 9, 8, 7, 3], [2, 3], [2, 9, 3])
     y = replace(x, text=None, tokens=texts)
@@ -184,7 +184,7 @@ def test_of_a_bert_word_pieces_go_missing():
 def test_a_word_piece_beyond_the_vocabulary_is_refused():
     with pytest.raises(ConfigError, match=r"unknown must be one of the encoder's 101 word pieces, got 101"):
         with_bert(missing=0.6, unknown=101)
-    with_bert(unknown=101)  # nothing goes missing, so nothing stands for it
+    with_bert(unknown=101)  # no piece is removed, so `unknown` is unused
 
 
 def test_every_parameter_is_in_one_group():
@@ -197,7 +197,7 @@ def test_every_parameter_is_in_one_group():
 
 
 def test_size():
-    """MMSA's unaligned MOSI: 768, 5, 20, behind a BERT. No size is published; by hand, one unit for all."""
+    """At the widths of MMSA's unaligned MOSI (768, 5, 20) with a BERT; counted by hand, none is published."""
     network = EMT(EMT.Settings(), {"text": 768, "audio": 5, "vision": 20}, Bert(768))
     sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
     d = 128

@@ -1,4 +1,4 @@
-"""What networks read."""
+"""The inputs of networks."""
 
 from __future__ import annotations
 

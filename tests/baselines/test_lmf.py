@@ -67,7 +67,7 @@ def test_factors_are_drawn_as_maps_of_their_own(rank):
 
 
 def test_every_parameter_is_known():
-    """Factors that are no parameters are neither saved nor moved to a device."""
+    """Factors that are not parameters would be neither saved nor moved to a device."""
     net = network()
     names = {"factors.text", "factors.vision", "factors.audio", "weights", "bias"}
     assert names <= set(dict(net.named_parameters()))

@@ -102,7 +102,7 @@ def test_a_shift_of_length_zero_has_a_gradient():
     assert bool((gate.bias.grad != 0).any())
 
 
-# An early MMSA, where audio and vision change places between the model and its gate
+# An early MMSA, which swaps audio and vision between the model and its gate
 
 
 @pytest.mark.parametrize("name", ["audio", "vision"])
@@ -122,7 +122,7 @@ def test_each_modality_moves_the_score_through_its_own_weights(name):
 
 
 def test_padding_changes_nothing():
-    """Tokens behind the end may be anything: attention does not see them."""
+    """Tokens after the end may be anything: attention does not see them."""
     network, x = build(), inputs()
     more = padded(x)
     ids = more.tokens.frames.masked_fill(~more.tokens.mask[:, :, None], 1)

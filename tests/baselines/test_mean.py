@@ -54,7 +54,7 @@ def test_the_square_is_least_at_the_mean():
 @pytest.mark.parametrize("lr", [0.0, 5.0])
 def test_it_is_the_mean_of_the_training_labels_whatever_validation_says(lr):
     data = mmiln.data.synthetic(50, 30, 20)
-    high = replace(data.valid, labels=np.full(30, 3.0))  # of which early stopping would take the nearest step
+    high = replace(data.valid, labels=np.full(30, 3.0))  # early stopping would choose by these
     model = Baseline("mean", lr=lr, batch_size=7)
     model.fit(data.train, high, epochs=3, progress=False)
     assert model.predict(data.test).score == pytest.approx(float(data.train.labels.mean()), abs=1e-6)

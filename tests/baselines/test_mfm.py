@@ -59,7 +59,7 @@ def test_losses():
 
 
 def test_the_prior_is_another_one_each_step():
-    """Drawn from the global generator, which the trainer seeds by the step; of scores nothing is random."""
+    """The prior is drawn from the global generator, seeded by the trainer at each step; scores are not."""
     network, x = build(MFM, **SIZES), inputs(aligned=True)
     outputs = network(x)
     first, second = (network.losses(outputs, x)["mmd"].item() for _ in range(2))
@@ -102,7 +102,7 @@ def test_frames_vary_over_time(view):
 
 
 def test_the_rate_given_is_the_rate_used():
-    """MMSA and the authors' code leave Adam at its own."""
+    """MMSA and the authors' code leave Adam at its own default rate."""
     network = build(MFM, **SIZES, lr=0.123, decay=0.045)
     rates = {
         id(p): (group["lr"], group["weight_decay"]) for group in network.groups() for p in group["params"]
@@ -115,7 +115,7 @@ def test_a_text_encoder_is_not_trained_to_be_reconstructed():
     """Its output gets a gradient through the encoders only."""
     network, x = build(MFM, **SIZES), inputs(aligned=True)
     text = x.text.frames.clone().requires_grad_()
-    for decoder in network.decoders.values():  # deaf to the factors: nothing then flows but through targets
+    for decoder in network.decoders.values():  # gradients could then flow through the targets only
         torch.nn.init.zeros_(decoder.out.weight)
     network(replace(x, text=Sequence(text, x.text.lengths)))["error_text"].sum().backward()
     assert (text.grad == 0).all()

@@ -53,12 +53,12 @@ def test_nothing_is_read_behind_the_end(view):
 
 
 def test_the_memory_sees_the_step_before():
-    """Attention is over c of two steps: to the columns of the earlier one flows a gradient."""
+    """Attention reads c of two steps: the columns of the earlier one get a gradient."""
     network, x = build(MFN, **SIZES), inputs(aligned=True)
     network(x)["M"].sum().backward()
     earlier = network.fusion.attention[0].weight.grad[:, :9]
     assert (earlier != 0).any()
-    # At the first step they are zero, and that is all there is of utterances of length 1.
+    # At the first step the earlier c is zero, and utterances of length 1 have no other step.
     network.zero_grad()
     network(x.select(torch.tensor([1])))["M"].sum().backward()
     assert (network.fusion.attention[0].weight.grad[:, :9] == 0).all()
@@ -78,7 +78,7 @@ def count(widths: dict[str, int], **fields: Any) -> int:
 
 
 def test_sizes_are_those_published():
-    # MMSA's setting for MOSI, at its widths; 2.2 M is said of it.
+    # MMSA's setting for MOSI, at its widths; it reports 2.2 M.
     mmsa = {
         "text_hidden": 256, "audio_hidden": 32, "vision_hidden": 256, "memory": 400, "attention_hidden": 32,
         "update_hidden": 64, "retain_hidden": 256, "take_hidden": 32, "out_hidden": 128,

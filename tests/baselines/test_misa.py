@@ -132,7 +132,7 @@ def test_gradients_reach_a_bert():
 def test_the_number_of_parameters_is_that_of_the_public_code():
     """At 5 audio, 20 vision features and BERT-base (not counted), by hand from its models.py.
 
-    Without its discriminator (516) and the layer norm of text (3072), which reach nothing with a BERT. No
+    Without its discriminator (516) and the layer norm of text (3072), which are unused with a BERT. No
     published total was found.
     """
     network = MISA(MISA.Settings(), {"text": 768, "audio": 5, "vision": 20}, nn.Identity())

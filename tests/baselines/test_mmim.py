@@ -102,7 +102,7 @@ def test_the_entropy_is_that_of_two_gaussians():
     factor = torch.randn(3, 3, dtype=torch.float64)
     h = torch.randn(20000, 3, dtype=torch.float64) @ factor.T
     labels = torch.ones(20000).where(torch.arange(20000) % 2 == 0, -1.0)
-    h = h + 5 * labels[:, None]  # means apart do not count
+    h = h + 5 * labels[:, None]  # distant means do not affect it
     expected = torch.distributions.MultivariateNormal(torch.zeros(3).double(), factor @ factor.T).entropy()
     constant = 3 / 2 * (1 + math.log(2 * math.pi))
     assert float(entropy(h, labels, 0.0)) == pytest.approx(float(expected) - constant, abs=0.03)
@@ -126,11 +126,11 @@ def test_what_z_predicts_chooses_among_the_vectors_of_the_batch():
     own, other = math.log(math.e / (math.e + 1)), math.log(1 / (math.e + 1))
     assert float(info_nce(h, guess)) == pytest.approx(-(own + other) / 2, abs=1e-6)
     assert float(info_nce(h, 7 * guess)) == pytest.approx(-(own + other) / 2, abs=1e-6)  # a cosine
-    assert float(info_nce(guess, h)) == pytest.approx(math.log(2), abs=1e-6)  # which the other way round
+    assert float(info_nce(guess, h)) == pytest.approx(math.log(2), abs=1e-6)  # the converse differs
 
 
 def test_memory():
-    """The last utterances count for the entropy; a new run begins without."""
+    """The entropy includes the remembered utterances; a new run begins with none."""
     network, x = build(MMIM, **SMALL), inputs(size=4)
     network.begin_training(4)
     first = network(x)
@@ -177,7 +177,7 @@ def single(x: Inputs) -> Inputs:
 
 
 class Bert(nn.Module):
-    """A table in place of a BERT."""
+    """An embedding table in place of a BERT."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ def test_the_sentence_vector_of_a_bert_is_cls():
 
 
 def test_size():
-    """MMSA's unaligned MOSI: 768, 5, 20. No size is published; by hand."""
+    """At the widths of MMSA's unaligned MOSI: 768, 5, 20. No size is published; counted by hand."""
     network = MMIM(MMIM.Settings(), {"text": 768, "audio": 5, "vision": 20}, Bert(768))
     sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
     assert sizes["audio"] == 4 * 16 * (5 + 16 + 2)

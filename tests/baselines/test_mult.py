@@ -65,7 +65,7 @@ def test_the_last_true_step_is_read(name):
 
 @pytest.mark.parametrize("name", MODALITIES)
 def test_attention_sees_every_true_step(name):
-    """The first of each sequence moves the score, read at the last."""
+    """The first step of each sequence affects the score, which is read at the last."""
     network, x = build(MulT, **SMALL), inputs()
     first = torch.zeros(4, dtype=torch.int64)
     assert (score(network, changed(x, name, first)) - score(network, x)).abs().min() > 1e-7
@@ -92,7 +92,7 @@ def test_positions_are_read(name):
 
 
 def test_a_step_whose_first_channel_is_zero_has_a_position():
-    """The published code takes it for padding, which has none: a source's order would then say nothing."""
+    """The published code treats it as padding without a position: a source's order would not matter then."""
     transformer = build(MulT, **SMALL).cross["audio_text"]
     generator = torch.Generator().manual_seed(1)
     target, source = (torch.randn(1, t, 6, generator=generator, dtype=torch.float64) for t in (3, 5))

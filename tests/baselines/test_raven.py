@@ -62,7 +62,7 @@ def sequence(length: int) -> Sequence:
     ("frames", "words", "marked", "expected"),
     [
         (4, 4, False, [0, 1, 2, 3]),
-        (4, 4, True, [0, 1, 2, 3]),  # as many frames as tokens: marks have theirs
+        (4, 4, True, [0, 1, 2, 3]),  # as many frames as tokens: marks have some
         (7, 3, False, [0, 0, 0, 1, 1, 2, 2]),
         (2, 4, False, [0, 2]),
         (3, 5, True, [1, 2, 3]),  # one a word
@@ -108,7 +108,7 @@ def test_the_order_of_a_word_s_frames_matters():
 
 
 def test_a_word_without_frames_has_a_state_of_zero():
-    """Vision of the first utterance is one frame for three words."""
+    """The first utterance has one frame of vision for three words."""
     network, x = build(RAVEN, **SIZES), inputs()
     states = network.vision(x.vision, x.text, marked=False)
     assert (states[0, 0] != 0).all()

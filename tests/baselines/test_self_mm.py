@@ -229,7 +229,7 @@ def test_the_unseen_count_nowhere():
     step(network, [0, 1], labels, features)
     assert bool(network.ulgm.labels_A[2:].isnan().all())
     feature = torch.ones(1, 4, dtype=torch.float64)
-    assert float(network.ulgm._alpha("A", feature)) == pytest.approx(0)  # both centres are at 3, as far away
+    assert float(network.ulgm._alpha("A", feature)) == pytest.approx(0)  # both centres are equally far
 
 
 def test_labels_stay_while_a_class_is_empty():

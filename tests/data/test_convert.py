@@ -241,7 +241,7 @@ def test_a_killed_conversion_goes_on_to_the_same_bytes(source: Path, target: Pat
     assert not staging.exists()
     assert _bytes(other) == _bytes(target)
 
-    # What was damaged since is written again, and nothing is kept for another source or in another way.
+    # Files damaged since are written again; no file is reused for another source or other options.
     shutil.rmtree(other)
     shutil.copytree(cut, staging)
     _flip(staging / "train" / "audio.npy")

@@ -1,4 +1,4 @@
-"""Case studies: which utterances, what is said of them, what moved the score."""
+"""Case studies: the choice of utterances, their scores, the contributions of modalities."""
 
 import json
 

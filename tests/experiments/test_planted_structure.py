@@ -1,4 +1,4 @@
-"""What was planted in the synthetic data shows in a small experiment, by the experiment's own means."""
+"""A small experiment finds the structure that was planted in the synthetic data."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Experiments on a Ray cluster: the numbers of local runs, whatever dies; without Ray, what is said."""
+"""Experiments on a Ray cluster: the numbers of local runs, whatever dies; the errors without Ray."""
 
 import contextlib
 import secrets

@@ -1,4 +1,4 @@
-"""Searches: on validation alone, kept on disk, gone on with."""
+"""Searches: on validation alone, kept on disk, resumed."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,4 @@
-"""Why an utterance has its score: every number against the predictions that it is made of."""
+"""Explanations of a score: every number against the predictions that it is computed from."""
 
 from html.parser import HTMLParser
 

@@ -100,7 +100,7 @@ def test_the_presets_at_full_size(lengths: dict, size: int, dtype: str, toleranc
 
 @FROZEN
 def test_a_frozen_text_encoder(freeze: Any, layers: int, bert_dir: Path, device: str) -> None:
-    """Features that were kept are those that were computed."""
+    """Cached features equal those computed anew."""
     config = configs.tiny(text_dim=8)
     batch = batches.random_batch(config, LENGTHS, 0, configs.TINY_BERT)
     settings = {**config, "text_encoder": bert_dir, "dtype": "float64", "device": device}

@@ -309,13 +309,13 @@ def test_memory_does_not_grow(way: str, card: str) -> None:
 
 
 def test_a_run_gives_its_memory_back(card: str, bert_dir: Path) -> None:
-    """Graphs and all, once the model is gone."""
+    """All memory, that of graphs too, is released with the model."""
     settings, data = tiny("features", bert_dir)
 
     def run() -> None:
         train(new_model(card, **settings), data, stepping("graphs", card))
 
-    run()  # what CUDA and torch keep for good
+    run()  # allocations that CUDA and torch keep permanently
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     run()

@@ -116,7 +116,7 @@ def test_a_batch_has_memory_of_its_own(is_padded: bool) -> None:
     parts = packed.parts()
     copies = {name: part.clone() for name, part in parts.items()}
     for x in [*arrays, *parts.values()]:
-        x[...] = 1  # as whoever holds them may do later
+        x[...] = 1  # as a holder of the tensors may do later
     for name, part in packed.parts().items():
         assert torch.equal(part, copies[name]), name
 

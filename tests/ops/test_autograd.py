@@ -100,7 +100,7 @@ def test_backward_twice(name: str) -> None:
 
 
 def penalty(results: tuple[Tensor, ...], asked: list[Tensor]) -> tuple[Tensor, ...]:
-    """Gradients of what depends on gradients, and on the inputs otherwise."""
+    """Second derivatives: the gradient of a function of the gradients and of the inputs."""
     found = torch.autograd.grad(weighted(results), asked, create_graph=True)
     total = sum((g.square().sum() for g in found), torch.zeros((), dtype=torch.float64))
     return torch.autograd.grad(total + sum(x.square().sum() for x in asked), asked)

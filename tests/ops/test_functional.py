@@ -1,4 +1,4 @@
-"""`mmiln.functional` against its oracle, and what holds whatever memory, threads or state it is called in."""
+"""`mmiln.functional` against its oracle, and its independence of memory layout, threads and state."""
 
 import multiprocessing
 import threading

@@ -1,4 +1,4 @@
-"""What holds of every picture: whose axes it draws on, what it leaves alone, that all of it can be read."""
+"""Properties of every plot: it draws on the given axes, changes nothing else, and is legible."""
 
 import subprocess
 import sys

@@ -103,7 +103,7 @@ def test_every_variant_uses_every_parameter(variant: str, present: dict) -> None
     loss = losses.losses(out, batch["labels"], pseudo, config)
     loss["total"].backward()
     assert [k for k, v in p.items() if v.grad is None] == []
-    # what is reported, and what counts
+    # the losses reported, and the weighted total
     has_pairs = bool(n_sources) and variant in ("full", "no_mrm")
     assert (loss["diff"] > 0) == has_pairs
     assert (loss["sim"] > 0) == (has_pairs and n_sources == 2)

@@ -58,7 +58,7 @@ def ties(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
 
 
 def beyond(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
-    """Scores out of bounds, which are clipped for the classes and not for the error."""
+    """Scores out of bounds are clipped for the classes, not for the error."""
     return rng.uniform(-3, 3, n), rng.normal(0, 5, n)
 
 
@@ -120,7 +120,7 @@ def test_perfect_correlation_is_within_bounds(given: float, expected: float) -> 
 
 
 EDGES = [
-    # truth, prediction, what is NaN, measures that are known all the same
+    # truth, prediction, measures that are NaN, measures that still have a value
     ([1.0, 1.0, 1.0], [0.5, 1.5, -1.0], {"corr"}, {"has0_acc2": 2 / 3, "non0_f1": 0.8, "mae": 1.0}),
     ([0.1, 0.7, -1.0], [0.1, 0.1, 0.1], {"corr"}, {"has0_acc2": 2 / 3, "acc7": 1 / 3}),
     ([0.5], [0.5], {"corr"}, {"n": 1, "has0_acc2": 1.0, "non0_f1": 1.0, "acc7": 1.0, "mae": 0.0}),

@@ -245,6 +245,6 @@ def check_backward_twice(name: str, device: str = "cpu") -> None:
     _, asked, results = started(OPS[name], device=device)
     ones = [torch.ones_like(y) for y in results]
     torch.autograd.grad(results, asked, ones)
-    if name != "mean_pool":  # which may need nothing of what was freed
+    if name != "mean_pool":  # whose backward may read no freed tensor
         with pytest.raises(RuntimeError):
             torch.autograd.grad(results, asked, ones)

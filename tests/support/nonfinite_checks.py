@@ -58,7 +58,7 @@ def check_one_number(value: float, name: str, place: int, device: str = "cpu", *
         core.train_step(packed)
         core.train_step(packed)
         core.end_epoch()
-        outcome = str(core.undone_steps())  # on a card, which says so when asked
+        outcome = str(core.undone_steps())  # a GPU reports this only when asked
     except NonFiniteError as error:
         outcome = str(error)
     assert outcome == "2" or outcome.startswith("a gradient of this batch is not finite")

@@ -63,7 +63,7 @@ def small(**changes: Any) -> mmiln.Model:
 
 
 def oracle_fit(p: dict[str, Tensor], config: dict, train: dict, data: list[Batch], epochs: int) -> None:
-    """Changes `p` as training should, without dropout."""
+    """The oracle's training: changes `p` as the core should, without dropout."""
     dims = {u: config[f"{u}_features"] for u in ("multimodal", *model.sources(config))}
     state = ulgm.Ulgm(sum(len(batch["index"]) for batch in data), dims, config["label_bound"])
     optimizer = adam.Adam(p, adam.groups(p, train), train["optimizer"])

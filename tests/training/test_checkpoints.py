@@ -227,7 +227,7 @@ def test_a_full_disk_costs_no_run(data, undisturbed, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     told = [str(w.message) for w in caught if issubclass(w.category, RuntimeWarning)]
-    assert any("Training goes on; what there is to resume from: checkpoint-000001-" in text for text in told)
+    assert any("Training goes on; checkpoints to resume from: checkpoint-000001-" in text for text in told)
     assert all(path.name.startswith("checkpoint-") for path in kept(tmp_path))
     assert run(data, tmp_path) == undisturbed["split"]
 

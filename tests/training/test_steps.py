@@ -201,7 +201,7 @@ def test_batches_are_packed_one_ahead(where: str | None, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("where", [None, "loader", "packing"])
 def test_on_the_cpu_a_thread_packs_a_step_ahead(where):
-    """Batches are drawn by the thread that trains; what goes wrong with the fourth comes after the third."""
+    """The training thread draws batches; an error of the fourth is raised after the third is trained on."""
     done: list[str] = []
     drawn, packed_by = set(), set()
 

@@ -66,7 +66,7 @@ def test_each_dropout_drops(where: str, tmp_path: Path) -> None:
         built = mmiln.Model("mosi", text_encoder=directory, dtype="float64", **changes)
         found.append(built.fit(data, epochs=4, progress=False)["train_total"])
         once = float(built.losses({**data[0], "index": None})["total"])
-        # dropout before a unimodal head tells only once pseudo-labels part from the labels
+        # dropout before a unimodal head has an effect only once pseudo-labels differ from the labels
         early = where not in ("audio_dropout", "vision_dropout")
         assert (found[-1][0] == pytest.approx(once, rel=1e-12)) == (p == 0.0 or not early)
         assert len(set(found[-1])) > 1  # new pseudo-labels, and another mask at each step

@@ -37,7 +37,7 @@ def test_every_step_of_a_short_run(exclude_zero: bool, changes: dict, variant: s
 
 
 def test_whether_zero_is_positive_matters() -> None:
-    """The two readings part where labels are zero, so that the tests above tell them apart."""
+    """The two readings differ where labels are zero, so that the tests above distinguish them."""
     found = []
     for exclude_zero in (True, False):
         config = configs.tiny(exclude_zero=exclude_zero, **SMALL)

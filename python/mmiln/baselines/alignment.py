@@ -1,4 +1,4 @@
-"""Aligned data: a frame of each modality a word, or a word piece where a text encoder reads those."""
+"""Aligned data: one frame of each modality for a word, or for a word piece of a text encoder."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .inputs import Inputs
 
 
 def to_pieces(batch: Mapping[str, Any], encoder: TextEncoder) -> Mapping[str, Any]:
-    """A batch with as many frames of audio and vision as word pieces, where it has a frame a word of
-    ``raw_text`` (what white space parts), or one a piece but none for [CLS] and [SEP].
+    """Aligns audio and vision with word pieces, where they have one frame for each word of ``raw_text``
+    (split at white space), or one for each piece except [CLS] and [SEP].
 
     Each piece gets the frame of its word, [CLS] and [SEP] get zeros, as MAG-BERT's code prepares its data.
-    What is of other lengths stays as it is.
+    Frames of other lengths are left unchanged.
     """
     tokens = batches.tokens(batch, encoder)
     counts = [int(each[1].sum()) for each in tokens]
@@ -44,23 +44,23 @@ def to_pieces(batch: Mapping[str, Any], encoder: TextEncoder) -> Mapping[str, An
 
 
 def check_aligned(x: Inputs, network: str, what: str) -> None:
-    """Refuses a batch whose modalities are not of the same lengths, a frame a ``what``.
+    """Refuses a batch whose modalities do not have equal lengths: one frame for each ``what``.
 
     Raises:
-        BatchError: Says the lengths of the first utterances.
+        BatchError: Gives the lengths of the first utterances.
     """
     sequences = {"text": x.text, "audio": x.audio, "vision": x.vision, "tokens": x.tokens}
     lengths = {name: s.lengths.tolist() for name, s in sequences.items() if s is not None}
     if len({tuple(each) for each in lengths.values()}) > 1:
-        told = ", ".join(f"{name} {each[:4]}" for name, each in lengths.items())
+        shown = ", ".join(f"{name} {each[:4]}" for name, each in lengths.items())
         raise BatchError(
             f"{network} needs aligned data, one frame of each modality a {what}; the first "
-            f"utterances of these have lengths {told}"
+            f"utterances of these have lengths {shown}"
         )
 
 
 def _frames(name: str, batch: Mapping[str, Any]) -> list[Tensor]:
-    """The frames of each utterance, true ones where lengths or a list tell them."""
+    """The frames of each utterance, without padding where lengths or a list are given."""
     frames = [batches.tensor(name, each) for each in batch[name]]
     lengths = batch.get(f"{name}_lengths")
     if lengths is None:
@@ -71,5 +71,5 @@ def _frames(name: str, batch: Mapping[str, Any]) -> list[Tensor]:
 
 
 def _spread(frames: Tensor, places: Tensor) -> Tensor:
-    """(T, w): for each place the frame of that number, zeros where it is negative."""
+    """(T, w): the frames at these places, zeros where a place is negative."""
     return torch.where(places[:, None] >= 0, frames[places.clamp(min=0)], 0)

@@ -4,19 +4,19 @@ Sun, Mai, Hu: Learning to Learn Better Unimodal Representations via Adaptive Mul
 Transactions on Affective Computing, 2023 (early access 2022).
 
 WRITTEN FROM THE PAPER'S ABSTRACT ALONE: no code of its authors was at hand, nor the text with its equations.
-What the abstract says: unimodal networks are meta-trained on unimodal tasks with a learning rate that adapts
-to each modality, and adapted to fusion by meta-testing on the multimodal task; a distribution transformation
-layer regularises unimodal representations. All that is more exact is our choice:
+The abstract says: unimodal networks are meta-trained on unimodal tasks with a learning rate that adapts to
+each modality, and adapted to fusion by meta-testing on the multimodal task; a distribution transformation
+layer regularises unimodal representations. All further detail is our choice:
 
     z_m = D(W_m h_m + b_m),  y_m = c_m z_m           (network theta_m, its task; D: mean 0 and variance 1)
     theta'_m = theta_m - a_m grad L1(y_m; support),  a_m = exp(r_m) learned   (meta-training, `steps` times)
     L_meta = mean |F(z_t, z_a, z_v) - y|  of the query by theta'              (meta-testing)
     L = L_meta + w sum_m L1(y_m; support) by theta                            (as in MLDG, Li et al., 2018)
 
-Support and query are the halves of a batch; of an utterance alone, it is both. The second term trains the
-heads c_m, which L_meta reaches by second order alone; by first order (the default) the inner gradient is
-taken as a constant. Scores are of theta as it is: what is to be scored has no labels to adapt by. h_m is
-the last state of an LSTM, part of theta_m; or a BERT's [CLS], and L trains the BERT but no inner step does.
+Support and query are the halves of a batch; a batch of one utterance is both. The second term trains the
+heads c_m, which L_meta reaches by second order alone; first order (the default) takes the inner gradient as a
+constant. Scores use theta without adaptation, as utterances to be scored have no labels. h_m is the last
+state of an LSTM, part of theta_m; or a BERT's [CLS], and L trains the BERT but no inner step does.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class AMMLSettings(Settings):
 
     Attributes:
         text_hidden, audio_hidden, vision_hidden: Widths of the LSTMs.
-        width: Of unimodal representations.
+        width: Width of unimodal representations.
         post: Width of the fusion network.
-        dropout: Within it.
-        inner_lr: What each a_m is at first.
-        steps: Inner steps.
+        dropout: Dropout within the fusion network.
+        inner_lr: Initial value of each a_m.
+        steps: Number of inner steps.
         second_order: Whether the inner gradient is differentiated.
         unimodal: Weight of the unimodal losses.
     """
@@ -65,7 +65,7 @@ class AMMLSettings(Settings):
 
 
 class Unimodal(nn.Module):
-    """Representation (B, width) and score (B,) of frames, or of a vector (B, w) where there is no LSTM."""
+    """The representation (B, width) and score (B,) of frames, or without an LSTM of a vector (B, w)."""
 
     def __init__(self, width: int, hidden: int, out: int) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class AMML(Network):
     Settings = AMMLSettings
     LOSSES = ("task", "unimodal", "total")
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        # No published number was at hand: all are our choice, for both.
+        # No published number was at hand: all are our choice, for both data sets.
         "mosi": {},
         "mosei": {},
     }
@@ -102,7 +102,7 @@ class AMML(Network):
         self.rates = nn.Parameter(torch.full((3,), math.log(s.inner_lr)))
 
     def forward(self, x: Inputs) -> Outputs:
-        """``M``, ``T``, ``A``, ``V`` (B,), without adaptation; ``cls`` (B, w) of a BERT."""
+        """``M``, ``T``, ``A``, ``V`` (B,), without adaptation; with a BERT its ``cls`` (B, w)."""
         outputs = {} if self.bert is None else {"cls": self.read_text(x).first}
         z = []
         for name, read in self._read(x, outputs.get("cls")).items():
@@ -111,11 +111,11 @@ class AMML(Network):
         return outputs | {"M": self.fusion(torch.cat(z, 1))[:, 0]}
 
     def _read(self, x: Inputs, cls: Tensor | None) -> dict[str, Any]:
-        """What each unimodal network reads."""
+        """The input of each unimodal network."""
         return {"T": x.text if cls is None else cls, "A": x.audio, "V": x.vision}
 
     def losses(self, outputs: Outputs, x: Inputs) -> Outputs:
-        """``task``: L_meta; ``unimodal``: L1 of the support by each modality; ``total``."""
+        """``task``: L_meta; ``unimodal``: the sum over modalities of L1 on the support; ``total``."""
         assert x.labels is not None
         half, rows = max(1, len(x) // 2), torch.arange(len(x), device=x.labels.device)
         support, query = rows[:half], rows[half:] if len(x) > 1 else rows
@@ -134,7 +134,7 @@ class AMML(Network):
     def _adapt(
         self, network: nn.Module, rate: Tensor, given: Any, labels: Tensor
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """What theta' is after the inner steps, and the unimodal loss before them."""
+        """The weights theta' after the inner steps, and the unimodal loss before them."""
         second = self.settings.second_order
         weights: dict[str, Tensor] = dict(network.named_parameters())
         losses = []

@@ -1,4 +1,4 @@
-"""Baselines behind the face of :class:`mmiln.Model`: build, fit, evaluate, predict, save."""
+"""Baselines with the methods of :class:`mmiln.Model`: build, fit, evaluate, predict, save."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Baseline(Estimator):
         self.network = name_of(self._kind)
         super().__init__(preset, text_encoder, (text_dim, audio_dim, vision_dim), device, dtype, fields)
 
-    # Parameters, as scikit-learn has them
+    # Parameters, as in scikit-learn
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments as they were given."""
@@ -110,7 +110,7 @@ class Baseline(Estimator):
         return super()._checked()
 
     def _given_settings(self) -> Any:
-        """The network's settings: its own, the preset's, those given."""
+        """The network's settings: defaults, replaced by the preset's, replaced by those given."""
         kind = self._kind
         if self.preset not in kind.PRESETS:
             raise ConfigError(
@@ -128,11 +128,11 @@ class Baseline(Estimator):
 
     def __repr__(self) -> str:
         given = {"text_encoder": self.text_encoder, **self.fields}
-        told = [f"{name}={value!r}" for name, value in given.items() if value is not None]
-        return f"Baseline({', '.join([repr(self.network), repr(self.preset), *told])})"
+        shown = [f"{name}={value!r}" for name, value in given.items() if value is not None]
+        return f"Baseline({', '.join([repr(self.network), repr(self.preset), *shown])})"
 
     def _resolved(self, widths: dict[str, int]) -> Config:
-        """The network with its widths and settings, and those settings that are of training."""
+        """The config of the network with these widths, with its training settings."""
         settings = self.settings.model_dump()
         of_training = set(Network.Settings.model_fields)
         return Config(
@@ -204,7 +204,7 @@ class Baseline(Estimator):
     def from_pretrained(
         cls, directory: str | Path, *, device: str = "cpu", network: type[Network] | None = None
     ) -> Self:
-        """A model as :meth:`save_pretrained` left it; ``network`` is named where it is one of your own.
+        """Loads what :meth:`save_pretrained` wrote; give ``network`` where it is a class of your own.
 
         Raises:
             MissingFileError: A file is not there.
@@ -236,7 +236,7 @@ class Baseline(Estimator):
         return cast(Engine, super().core)
 
     def where_not_finite(self, batch: Mapping[str, Any]) -> str:
-        """The utterances of a batch, and where its values stop being finite."""
+        """A sentence that names the batch's utterances and the layer where values stop being finite."""
         return nonfinite.where_not_finite(self.core, self.pack(batch), batch)
 
     def pack(self, batch: object) -> Inputs:

@@ -36,7 +36,7 @@ class LSTM(nn.Module):
 
 
 class Encoder(LSTM):
-    """The last state of an LSTM, and a linear layer if ``out`` is not 0: (B, width)."""
+    """An LSTM, and a linear layer after its last state if ``out`` is not 0: (B, width)."""
 
     def __init__(self, width: int, hidden: int, out: int = 0) -> None:
         super().__init__(width, hidden)
@@ -49,7 +49,7 @@ class Encoder(LSTM):
 
 
 class Recurrent(nn.Module):
-    """An LSTM and a linear map: of all states, and of the last (B, out)."""
+    """An LSTM and a linear map; returns the map of all states, and of the last one (B, out)."""
 
     def __init__(self, width: int, hidden: int, out: int) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class MLP(nn.Sequential):
 
 
 class Head(nn.Module):
-    """Dropout, the feature F* (B, post) and the score (B,)."""
+    """Dropout and linear layers; returns the feature F* (B, post) and the score (B,)."""
 
     def __init__(self, width: int, post: int, dropout: float) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 def positions(lengths: Tensor, steps: int, width: int, like: Tensor) -> Tensor:
-    """Sinusoidal positions from 1 on, (B, steps, width), zeros behind each end (Vaswani et al., 2017).
+    """Sinusoidal positions from 1 on, (B, steps, width), zeros after each end (Vaswani et al., 2017).
 
     Sines fill the first half and cosines the second, as in MulT's code; an odd width ends in a zero.
     """
@@ -113,10 +113,10 @@ def positions(lengths: Tensor, steps: int, width: int, like: Tensor) -> Tensor:
 
 
 def by_length(read: Callable[..., Sequence], x: Sequence, *others: Sequence) -> Sequence:
-    """``read(x, *others)``, which keeps x's shape and reads each utterance by itself.
+    """``read(x, *others)`` for a function that keeps x's shape and treats each utterance by itself.
 
-    On a CPU utterances of like length are read together: a few long ones would make most of the others'
-    frames padding, and attention's cost grows with the square. A card is better filled by all at once.
+    On a CPU it reads utterances of similar length together: beside a few long ones most of the others' frames
+    would be padding, and the cost of attention is quadratic. On a GPU it reads all at once to fill it.
     """
     if x.frames.device.type != "cpu":
         return read(x, *others)

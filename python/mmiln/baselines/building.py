@@ -1,4 +1,4 @@
-"""From settings and widths to a network with weights: new ones, or those of a file."""
+"""Builds a network from settings and widths, with new weights or those of a file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def build(
     dtype: torch.dtype,
     weights: Mapping[str, Tensor] | None,
 ) -> Network:
-    """A network with these weights; without any, as its seed draws them, and a text encoder's of its file.
+    """A network with these weights; without any, drawn by its seed, a text encoder's read from its file.
 
     Raises:
         ConfigError: A text encoder needs the package ``transformers``.
@@ -32,7 +32,7 @@ def build(
     def make() -> Network:
         return kind(settings, widths, None if encoder is None else bert_of(encoder))
 
-    if weights is not None:  # what a file claims, before memory is asked for
+    if weights is not None:  # checks what a file claims before allocating memory
         with torch.device("meta"):
             expected = make().to(dtype).state_dict()
         if faults := differences(expected, dict(weights)):
@@ -55,7 +55,7 @@ def bert_of(encoder: TextEncoder) -> nn.Module:
     """A PyTorch BERT of an encoder's sizes, with random weights.
 
     Raises:
-        ConfigError: The package ``transformers`` is not there.
+        ConfigError: The package ``transformers`` is not installed.
     """
     try:
         from transformers import BertConfig, BertModel

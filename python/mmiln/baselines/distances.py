@@ -1,4 +1,4 @@
-"""Distances of two samples, which baselines minimise."""
+"""Distances between two samples, which baselines minimise."""
 
 from __future__ import annotations
 

@@ -6,10 +6,10 @@
 The "EF-LSTM" of many tables; Jennifer Williams, Ramona Comanescu, Oana Radu, Leimin Tian: DNN Multimodal
 Fusion Techniques for Predicting Video Sentiment (ACL 2018 workshop Challenge-HML) is the nearest to a source.
 
-Each modality has one frame a word, or the data are refused. MMSA normalises each of 50 positions over the
+Data without one frame of each modality a word are refused. MMSA normalises each of 50 positions over the
 batch and over features, so that a score changes with padding and, in training, with the other utterances;
-and takes the state behind the padding. Here there is no normalisation, and the state is that of the true end.
-With a text encoder, word pieces stand for words, and audio and vision must have a frame for each.
+and it reads the state after the padding. Here there is no normalisation, and the state is that of the true
+end. With a text encoder, word pieces take the place of words, and audio and vision need a frame for each.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class EarlyFusionSettings(Settings):
 
     Attributes:
         hidden: Width of the LSTM and of the layer after it.
-        dropout: Of the last state and of that layer.
+        dropout: Dropout of the last state and of that layer.
     """
 
     hidden: int = Field(128, ge=1)
@@ -45,11 +45,11 @@ class EarlyFusionLSTM(Network):
     NEEDS = ("text",)
     ALIGNED = True
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        # Width 128, a batch of 32 and 1e-3 are MMSA's for MOSI; one layer, not its four, dropout and no decay
+        # Width 128, a batch of 32 and 1e-3 are MMSA's for MOSI. One layer (not four), dropout and no decay
         # are our choice.
         "mosi": {},
-        # Width 256, dropout 0.4, a batch of 128 and the decay are MMSA's for MOSEI; one layer, not its two,
-        # and 1e-3, not its 5e-3, are our choice.
+        # Width 256, dropout 0.4, a batch of 128 and the decay are MMSA's for MOSEI. One layer (not two)
+        # and 1e-3 (not 5e-3) are our choice.
         "mosei": {"hidden": 256, "dropout": 0.4, "batch_size": 128, "decay": 1e-4},
     }
 

@@ -11,13 +11,13 @@ Multimodal Sentiment Analysis, IEEE Transactions on Affective Computing, 2023.
     L = mean |yhat - y|                                                    (complete modalities)
     L = mean |yhat' - y| + w_a (L_attract + mean |yhat - y|) + w_r L_recon (`missing` > 0: restoration.py)
 
-where ' is a copy of each training utterance that lacks frames at random. Utterances are scored as they are:
-whoever wants frames missing there takes them out of the data.
+where ' marks a copy of each training utterance with frames removed at random. Scoring removes no frames: to
+score with missing frames, remove them from the data.
 
 One unit and one attention over modalities serve both directions, all modalities and all layers, as in the
-published setting. As in the public code an LSTM's states are mapped to what is fused. There, audio and vision
-lose a dimension with a batch of one. A text without a word has no local features there; here [SEP] takes
-their place. Left open: given text features are read by an LSTM as audio and vision are.
+published setting. As in the public code, a linear map follows each LSTM. That code drops a dimension of audio
+and vision with a batch of one, and a text without a word has no local features in it; here [SEP] takes their
+place. Left open: an LSTM reads given text features like audio and vision.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class EMTSettings(EncoderRates):
     """Hyper-parameters of EMT, beside rates and widths of its encoders.
 
     Attributes:
-        audio_out, vision_out: Widths of what the LSTMs' states are mapped to; that over text keeps its own.
-        width, heads, layers, expansion: Of the transformer; the last of its FFN.
+        audio_out, vision_out: Widths of the linear maps after the LSTMs; text has no such map.
+        width, heads, layers, expansion: Sizes of the transformer; the last is of its FFN.
         post: Width of the head.
-        attention_dropout, ff_dropout, post_dropout: Within attention, after an FFN, before the head.
-        missing: Share of frames that a second copy lacks in training; 0 has none.
+        attention_dropout, ff_dropout, post_dropout: Dropout within attention, after an FFN, before the head.
+        missing: Share of frames removed from the copy in training; 0 makes no copy.
         attract, recon: Weights of the losses.
-        unknown: Word piece that stands for one that is missing: [UNK] of BERT's own vocabulary.
+        unknown: Id of the word piece that replaces a removed one: [UNK] of BERT's own vocabulary.
     """
 
     audio_out: int = 16
@@ -74,7 +74,7 @@ class EMT(RatedEncoders):
     Settings = EMTSettings
     LOSSES = ("task", "recon", "attract", "total")
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        # Its public repository's settings, as are the defaults; the LSTM's width over text is our choice.
+        # Presets and defaults are its public repository's; the width of the LSTM over text is our choice.
         "mosi": {},
         "mosei": {
             "batch_size": 16, "lr_text": 2e-5, "lr_audio": 1e-4, "lr": 1e-4, "decay_audio": 1e-3,
@@ -105,7 +105,7 @@ class EMT(RatedEncoders):
             self.projector, self.predictor = projectors(wide), predictors(wide)
 
     def forward(self, x: Inputs) -> Outputs:
-        """``M`` (B,), ``context`` (B, 3 d); where frames go missing in training, what the losses need."""
+        """``M`` (B,), ``context`` (B, 3 d); in training with ``missing``, also what the losses need."""
         outputs = self._view(x)
         if not (self.training and self.settings.missing):
             return {name: outputs[name] for name in ("M", "context")}
@@ -114,7 +114,7 @@ class EMT(RatedEncoders):
         return outputs | copy | {f"lost_{m}": mask for m, mask in lost.items()}
 
     def _view(self, x: Inputs) -> Outputs:
-        """The score, each vector, and of each modality ``frames`` (B, T, w) and ``local`` (B, T, d)."""
+        """The score, each vector, and for each modality ``frames`` (B, T, w) and ``local`` (B, T, d)."""
         s, given = self.settings, self.read_all(x)
         if self.text is None:
             cls, given["text"] = given["text"].first, given["text"].inner
@@ -134,7 +134,7 @@ class EMT(RatedEncoders):
             promoted = torch.stack([self.unit(context, local[m]).frames.flatten(1) for m in MODALITIES], 1)
             weights = self.pool(promoted).softmax(1)  # (B, 3, 1) of (B, 3, 3 d)
             tokens = (weights * promoted).sum(1).unflatten(1, (3, -1))
-            if s.missing or layer + 1 < s.layers:  # nothing but restoration reads the last
+            if s.missing or layer + 1 < s.layers:  # only restoration reads the last layer's
                 local = {m: self.unit(sequence, context) for m, sequence in local.items()}
         vectors["context"] = tokens.flatten(1)
         outputs = vectors | {"M": self.head(self.dropout(torch.cat(list(vectors.values()), 1)))[:, 0]}
@@ -143,7 +143,7 @@ class EMT(RatedEncoders):
         return outputs
 
     def losses(self, outputs: Outputs, x: Inputs) -> Outputs:
-        """``task``: L1, of the copy if there is one; ``recon``, ``attract``, ``total``."""
+        """``task``: L1, on the copy if there is one; ``recon``, ``attract``, ``total``."""
         assert x.labels is not None
         s, zero = self.settings, outputs["M"].new_zeros(())
         whole = (outputs["M"] - x.labels).abs().mean()

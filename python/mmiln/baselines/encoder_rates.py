@@ -1,4 +1,4 @@
-"""What Self-MM and EMT share: encoders of audio and vision that learn at rates of their own."""
+"""Encoders of audio and vision with learning rates of their own, which Self-MM and EMT share."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from .network import Network, Settings
 
 
 class EncoderRates(Settings):
-    """Hyper-parameters of the encoders; defaults are those of both public repositories for MOSI.
+    """Hyper-parameters of the encoders; the defaults are those of both public repositories for MOSI.
 
     Attributes:
-        lr_audio, lr_vision, decay_audio, decay_vision: Of the audio and vision encoders.
+        lr_audio, lr_vision, decay_audio, decay_vision: Rates and decays of the audio and vision encoders.
         text_hidden: Width of the LSTM over given text features, which is our choice.
         audio_hidden, vision_hidden: Widths of the LSTMs.
     """
@@ -27,10 +27,10 @@ class EncoderRates(Settings):
 
 
 class RatedEncoders(Network):
-    """A network with an ``audio`` and a ``vision`` encoder, its settings those of :class:`EncoderRates`."""
+    """A network with an ``audio`` and a ``vision`` encoder, set by :class:`EncoderRates`."""
 
     def learning_rates(self) -> dict[str, tuple[float, float]]:
-        """Four: those of the text encoder, of audio, of vision, of all others."""
+        """The rates and decays of the text encoder, of audio, of vision, and of all others."""
         s = self.settings
         return super().learning_rates() | {
             "audio": (s.lr_audio, s.decay_audio),

@@ -1,4 +1,4 @@
-"""The training step of a network in PyTorch, with what the loop and checkpoints ask of the Rust core."""
+"""The training step of a network in PyTorch, behind the same methods as the Rust core."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .run_state import BEST, COUNTERS, SUMMED, counts, differences, places
 
 @contextmanager
 def seeded(seed: int, device: str) -> Iterator[None]:
-    """Torch's generators begin at ``seed`` within, and are as before afterwards."""
+    """Seeds torch's generators within, and restores them afterwards."""
     with torch.random.fork_rng([] if device == "cpu" else [torch.device(device)]):
         torch.manual_seed(seed)
         yield
@@ -26,9 +26,9 @@ def seeded(seed: int, device: str) -> Iterator[None]:
 class Engine:
     """A network with its optimiser.
 
-    Dropout of a step is drawn from a generator seeded by the run's seed and the step's number, so that a run
-    that is resumed draws what it would have drawn. It is torch's own: networks that are trained in several
-    threads at once disturb each other's draws.
+    Each step seeds the generator of dropout by the run's seed and the step's number, so that a resumed run
+    draws what it would have drawn uninterrupted. The generator is torch's global one: networks that train in
+    several threads at once disturb each other's draws.
     """
 
     def __init__(self, network: Network, device: str, dtype: torch.dtype) -> None:
@@ -38,10 +38,10 @@ class Engine:
         self._best: dict[str, Tensor] | None = None
         self._epoch = 0
         self._step = 0
-        self._summed = 0  # micro-batches whose gradients wait for the optimiser
+        self._summed = 0  # micro-batches whose gradients the optimiser has not applied yet
 
     def scores(self, batch: Inputs) -> Tensor:
-        """(B,), without dropout."""
+        """The scores (B,), without dropout."""
         with torch.no_grad():
             return self.network.eval()(batch)["M"]
 
@@ -52,7 +52,7 @@ class Engine:
         return self.network.KEEPS_LABELS
 
     def begin_training(self, samples: int | None, train: str) -> None:
-        """A new run with fresh moments."""
+        """Begins a new run with fresh moments."""
         self.network.begin_training(samples)
         self.network.to(self.device)
         kind = torch.optim.AdamW if self.network.settings.optimizer == "adamw" else torch.optim.Adam
@@ -67,7 +67,7 @@ class Engine:
         self.network.begin_epoch(epoch)
 
     def train_step(self, batch: Inputs) -> Tensor:
-        """One micro-batch, and a step of the optimiser after every ``accumulate``; its losses before that.
+        """Trains on a micro-batch, stepping the optimiser after every ``accumulate``; returns its losses.
 
         Raises:
             NonFiniteError: The loss or a gradient is NaN or infinite; nothing was applied.
@@ -110,14 +110,14 @@ class Engine:
         return {n: p for n, p in named if p.requires_grad and self.network.stage_of(n) == stage}
 
     def _add(self, gradients: dict[str, Tensor]) -> None:
-        """Adds the gradients of a micro-batch to those that wait."""
+        """Adds the gradients of a micro-batch to the pending ones."""
         for name, parameter in self.network.named_parameters():
             if (gradient := gradients.get(name)) is not None:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         self._summed += 1
 
     def _apply(self) -> None:
-        """A step of the optimiser with the gradients that wait."""
+        """Steps the optimiser with the pending gradients."""
         settings, optimizer = self.network.settings, self._running()
         for stage in self.network.STAGES:
             parameters = list(self._trained(stage).values())
@@ -130,11 +130,11 @@ class Engine:
         self._summed = 0
 
     def undone_steps(self) -> int:
-        """None: every step is looked at before it is applied."""
+        """Always 0: every step is checked before it is applied."""
         return 0
 
     def end_epoch(self) -> None:
-        """After each epoch; a window of ``accumulate`` that is not full is stepped, not dropped."""
+        """Ends an epoch; steps an incomplete window of ``accumulate`` rather than drop it."""
         if self._summed:
             self._apply()
         self.network.eval()
@@ -144,7 +144,7 @@ class Engine:
         self._best = self.state_dict()
 
     def restore_best(self) -> None:
-        """Goes back to the weights remembered, if any."""
+        """Restores the remembered weights, if any."""
         if self._best is not None:
             self.network.load_state_dict(self._best)
         self.network.eval()
@@ -152,7 +152,7 @@ class Engine:
     # State
 
     def pseudo_labels(self) -> dict[str, Tensor] | None:
-        """A copy of those that the network keeps, by modality; ``None`` without any."""
+        """A copy of the network's pseudo-labels by modality; ``None`` where it has none."""
         kept = self.network.kept_labels()
         return {name: labels.detach().clone() for name, labels in kept.items()} or None
 
@@ -179,10 +179,10 @@ class Engine:
         return tensors, json.dumps({"epoch": self._epoch, "step": self._step, "summed": self._summed})
 
     def load_training_state(self, state: dict[str, Tensor], counters: str) -> None:
-        """Puts a run that was just begun where the state was taken; all of it or nothing.
+        """Brings a run that has just begun to the saved state; applies all of it or nothing.
 
         Raises:
-            CheckpointError: It is that of another run.
+            CheckpointError: The state is of another run.
         """
         best = {name.removeprefix(BEST): t for name, t in state.items() if name.startswith(BEST)}
         summed = {name.removeprefix(SUMMED): t for name, t in state.items() if name.startswith(SUMMED)}
@@ -203,7 +203,7 @@ class Engine:
         self._epoch, self._step, self._summed = (number[name] for name in COUNTERS)
 
     def _waiting(self) -> dict[str, Tensor]:
-        """Gradients that wait for the optimiser, by name."""
+        """The pending gradients by name."""
         named = self.network.named_parameters()
         return {name: p.grad for name, p in named if p.grad is not None}
 
@@ -217,5 +217,5 @@ class Engine:
 
 
 def _finite(x: Tensor) -> bool:
-    """Whether all of it is; in one pass."""
+    """Whether all values are finite, in one pass."""
     return all(bool(bound.isfinite()) for bound in x.aminmax())

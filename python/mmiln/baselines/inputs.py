@@ -16,7 +16,7 @@ class Sequence:
     """Frames of one modality.
 
     Attributes:
-        frames: (B, T, w), zeros behind each utterance's end.
+        frames: (B, T, w), zeros after each utterance's end.
         lengths: (B,) int64, at least 1.
     """
 
@@ -25,7 +25,7 @@ class Sequence:
 
     @classmethod
     def of(cls, packed: Tensor, lengths: Tensor) -> Sequence:
-        """From the frames of all utterances one after the other, (sum T, w)."""
+        """Pads packed frames (sum T, w), which hold all utterances one after the other."""
         return cls(pad_sequence(list(torch.split(packed, lengths.tolist())), batch_first=True), lengths)
 
     @property
@@ -36,7 +36,7 @@ class Sequence:
 
     @property
     def first(self) -> Tensor:
-        """(B, w): the first frame of each utterance, which of a BERT is [CLS]."""
+        """(B, w): the first frame of each utterance, [CLS] where a BERT made the frames."""
         return self.frames[:, 0]
 
     @property
@@ -46,7 +46,7 @@ class Sequence:
 
     @property
     def inner(self) -> Sequence:
-        """Frames without the first and the last, which of a BERT are [CLS] and [SEP]; one at least."""
+        """Frames without the first and the last ([CLS] and [SEP] of a BERT), at least one."""
         within = Sequence(pad(self.frames, (0, 0, -1, 1)), (self.lengths - 2).clamp(min=1))
         return within.map(within.frames)
 
@@ -56,12 +56,12 @@ class Sequence:
         return self.frames.sum(1) / self.lengths[:, None]
 
     def take(self, some: Tensor) -> Sequence:
-        """Some of the utterances, by position, as long as the longest of them."""
+        """The utterances at these positions, padded to the longest of them."""
         lengths = self.lengths[some]
         return Sequence(self.frames[some, : int(lengths.max())], lengths)
 
     def map(self, frames: Tensor) -> Sequence:
-        """Other frames of the same lengths; what stands behind the ends is made zero."""
+        """Other frames with the same lengths; values after the ends are set to zero."""
         return Sequence(frames * self.mask[:, :, None], self.lengths)
 
 
@@ -70,8 +70,8 @@ class Inputs:
     """A batch of B utterances.
 
     Attributes:
-        tokens: Of a model with a text encoder: (B, T, 2) int64, word-piece ids and segments.
-        text: Of a model without: features of each token.
+        tokens: (B, T, 2) int64, word-piece ids and segments, where the model has a text encoder.
+        text: Features of each token, where it has none.
         audio, vision: Frames.
         labels: (B,), and index: (B,) int64, positions in the training set; ``None`` where unknown.
     """
@@ -85,7 +85,7 @@ class Inputs:
 
     @classmethod
     def of(cls, parts: Mapping[str, Tensor], device: str) -> Inputs:
-        """From the parts of a packed batch: frames of a modality and its lengths, labels, index."""
+        """Pads the parts of a packed batch: each modality's frames and lengths, labels, index."""
         parts = {name: tensor.to(device) for name, tensor in parts.items()}
         sequences = {
             name: Sequence.of(parts[name], parts[f"{name}_lengths"])
@@ -95,24 +95,21 @@ class Inputs:
         return cls(**sequences, labels=parts.get("labels"), index=parts.get("index"))
 
     def __len__(self) -> int:
-        """B; of a batch of nothing 0."""
+        """B; 0 where the batch holds nothing."""
         lengths = (s.lengths for s in (self.tokens, self.text, self.audio, self.vision) if s is not None)
         return next((len(each) for each in (*lengths, self.labels, self.index) if each is not None), 0)
 
     def select(self, rows: Tensor) -> Inputs:
-        """Some of the utterances, by number."""
+        """The utterances at these positions."""
 
-        def of(sequence: Sequence | None) -> Sequence | None:
-            if sequence is None:
-                return None
-            lengths = sequence.lengths[rows]
-            return Sequence(sequence.frames[rows, : int(lengths.max())], lengths)
+        def taken(sequence: Sequence | None) -> Sequence | None:
+            return None if sequence is None else sequence.take(rows)
 
         return Inputs(
-            of(self.tokens),
-            of(self.text),
-            of(self.audio),
-            of(self.vision),
+            taken(self.tokens),
+            taken(self.text),
+            taken(self.audio),
+            taken(self.vision),
             None if self.labels is None else self.labels[rows],
             None if self.index is None else self.index[rows],
         )

@@ -1,15 +1,15 @@
-"""A control: late fusion of one LSTM a modality.
+"""A control: late fusion, with one LSTM for each modality.
 
     h_m = last state of an LSTM over the true frames of modality m
     y   = w . ReLU(W [h_l; h_a; h_v] + b) + c
 
 The "LF-LSTM" of many tables, such as those of Yao-Hung Hubert Tsai, Shaojie Bai, Paul Pu Liang, J. Zico
 Kolter, Louis-Philippe Morency, Ruslan Salakhutdinov: Multimodal Transformer for Unaligned Multimodal Language
-Sequences, ACL 2019. We know of no publication of its own. Frames need not be aligned. A modality that the
-data have not is left out.
+Sequences, ACL 2019. We know of no publication of its own. Frames need not be aligned. A modality that is
+absent from the data is left out.
 
-MMSA's nearest, LF-DNN, reads audio and vision as their mean over frames and padding; here each is a sequence
-that ends at its own true end. With a text encoder, text's LSTM reads its last layer.
+MMSA's nearest model, LF-DNN, reads audio and vision as their mean over frames and padding; here each is a
+sequence that ends at its own true end. With a text encoder, the LSTM of text reads the encoder's last layer.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class LateFusionSettings(Settings):
 
     Attributes:
         text_hidden, audio_hidden, vision_hidden: Widths of the LSTMs.
-        post: Width of the layer after them.
-        dropout: Of the concatenated states and of that layer.
+        post: Width of the layer after the LSTMs.
+        dropout: Dropout of the concatenated states and of that layer.
     """
 
     text_hidden: int = Field(128, ge=1)

@@ -7,15 +7,15 @@ TFN's outer product times a weight tensor W, where W is a sum of r rank-1 tensor
 
     y = sum_i c_i (w_l^i . [z_l; 1]) (w_v^i . [z_v; 1]) (w_a^i . [z_a; 1]) + b
 
-with z_l, z_v and z_a as in TFN, and no outer product made. The fused vector is the score itself (width 1),
-and is not bounded. The paper's c_i are 1; its code learns them, as we do.
+with z_l, z_v and z_a as in TFN; the outer product is never computed. The fused vector is the score itself
+(width 1), and is not bounded. The paper's c_i are 1; its code learns them, as we do.
 
-Wrong in the paper's code and in MMSA, which took it over: the optimiser is given the parameters by position,
-``[:3]`` and ``[5:]``, so that c and b, the fourth and fifth, stay as they were drawn; and Xavier's standard
+Errors in the paper's code and in MMSA, which took it over: the optimiser gets the parameters by position,
+``[:3]`` and ``[5:]``, so that c and b, the fourth and fifth, keep their initial values; and Xavier's standard
 deviation of the factors is that of one map from a modality to r numbers, smaller the higher the rank, though
 each factor is a map of its own. Here each parameter is in a group of the optimiser, and each factor is drawn
-as a map to one number. A dropout after the fusion is made there and never used: it is left out. Padding, the
-dropout of text and batches of one are as wrong as in TFN.
+as a map to one number. The code's dropout after the fusion is never used, and left out here. Padding,
+dropout of text and batches of one have the same errors as in TFN.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class LMFSettings(Settings):
     """Hyper-parameters of LMF.
 
     Attributes:
-        rank: How many rank-1 tensors the weight is made of.
+        rank: Number r of rank-1 tensors that the weight is the sum of.
         text_hidden: Width of the LSTM.
         text_out, audio_hidden, vision_hidden: Widths of z_l, z_a and z_v.
-        text_dropout, audio_dropout, vision_dropout: Of the LSTM's last state and of the mean frames.
+        text_dropout, audio_dropout, vision_dropout: Dropout of the LSTM's last state and of the mean frames.
         lr_factors: Learning rate of the factors w.
-        batch_size, decay: Utterances a step; L2 penalty of all.
+        batch_size, decay: Utterances a step; L2 penalty of all parameters.
     """
 
     rank: int = Field(3, ge=1)
@@ -62,8 +62,8 @@ class LMF(Network):
 
     Settings = LMFSettings
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        # The defaults are MMSA's for MOSI: the paper's code has a search over sizes and rates, and what it
-        # chose is in a file that we have not seen.
+        # The defaults are MMSA's for MOSI: the paper's code searches over sizes and rates, and the file with
+        # its result was not at hand.
         "mosi": {},
         # MMSA's for MOSEI.
         "mosei": {
@@ -84,7 +84,7 @@ class LMF(Network):
         self.vision = SubNet(widths["vision"], s.vision_hidden, s.vision_dropout)
         sizes = {"text": s.text_out, "vision": s.vision_hidden, "audio": s.audio_hidden}
         self.factors = nn.ParameterDict(
-            # Xavier's of a map from w + 1 features to one.
+            # Xavier's initialisation of a map from w + 1 features to one.
             {m: nn.Parameter(torch.randn(s.rank, w + 1) * (2 / (w + 2)) ** 0.5) for m, w in sizes.items()}
         )
         self.weights = nn.Parameter(nn.init.xavier_normal_(torch.empty(1, s.rank))[0])
@@ -103,6 +103,6 @@ class LMF(Network):
         return {"M": torch.stack(maps).prod(0) @ self.weights + self.bias}
 
     def learning_rates(self) -> dict[str, tuple[float, float]]:
-        """Those of the text encoder, of the factors, and of all others, c and b among them."""
+        """The rates and decays of the text encoder, of the factors, and of all others (c and b included)."""
         s = self.settings
         return super().learning_rates() | {"factors": (s.lr_factors, s.decay)}

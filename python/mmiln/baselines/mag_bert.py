@@ -12,12 +12,12 @@ Transformers, ACL 2020. For each word piece, of embedding Z and with frames A an
 
 Left open, and what was chosen here:
 
-- Which layer is shifted: what BERT's embedding layer gives, as in the published code.
+- The shift applies to the output of BERT's embedding layer, as in the published code.
 - The code has a bias within each gated term, (g_a * (W_a A + b)), in place of the paper's one b_H: as in the
   paper. It adds 1e-6 to |H|: so do we, a shift of length zero is then no division by zero.
 - [CLS] and [SEP] have no frames: the code writes zeros for them; so do we (`alignment.py`). MMSA and the code
-  rely on all three being padded to the same 50 steps, whatever their true lengths; here those are compared,
-  and others are refused.
+  pad all three modalities to the same 50 steps, whatever their true lengths; here true lengths that differ
+  are refused.
 - The code minimises the squared error; we, as for every baseline, L1. It has no schedule that works (warm-up
   steps and all steps are swapped, so that the rate rises to the end): the rate is constant here.
 - A BERT that comes without a pooler gets one of random weights.
@@ -41,12 +41,12 @@ class MagBERTSettings(Settings):
     """Hyper-parameters of MAG-BERT.
 
     Attributes:
-        beta: How long a shift may be, as a part of the embedding's length.
-        gate_dropout: Of the shifted embeddings.
-        head_dropout: Of what the pooler gives.
+        beta: Largest length of a shift, relative to the embedding's length.
+        gate_dropout: Dropout of the shifted embeddings.
+        head_dropout: Dropout of the pooler's output.
     """
 
-    # Defaults of the published multimodal_driver.py, which are for MOSI: one rate for all parameters.
+    # Defaults of the published multimodal_driver.py, for MOSI: one rate for all parameters.
     batch_size: int = pydantic.Field(48, ge=1)
     lr: float = pydantic.Field(1e-5, ge=0, allow_inf_nan=False)
     decay: float = pydantic.Field(0.01, ge=0, allow_inf_nan=False)
@@ -76,7 +76,7 @@ class Gate(nn.Module):
         g_a = torch.relu(self.gate_audio(torch.cat([z, audio], 2)))  # (B, T, w)
         g_v = torch.relu(self.gate_vision(torch.cat([z, vision], 2)))
         shift = g_a * self.shift_audio(audio) + g_v * self.shift_vision(vision) + self.bias
-        # vector_norm has the gradient zero at zero.
+        # The gradient of vector_norm is zero at zero.
         lengths = [torch.linalg.vector_norm(x, dim=2, keepdim=True) for x in (z, shift)]
         alpha = (self.beta * lengths[0] / (lengths[1] + 1e-6)).clamp(max=1)  # (B, T, 1)
         out: Tensor = self.dropout(self.norm(z + alpha * shift))
@@ -113,7 +113,7 @@ class MagBERT(Network):
         ids, segments = x.tokens.frames.unbind(2)  # (B, T)
         z = bert.embeddings(input_ids=ids, token_type_ids=segments)  # (B, T, w)
         z = self.gate(z, x.audio.frames, x.vision.frames)
-        # What is added to the scores of attention, (B, 1, 1, T): no query sees padding.
+        # Added to attention scores, (B, 1, 1, T), so that no query sees padding.
         mask = torch.zeros_like(z[:, None, None, :, 0])
         mask = mask.masked_fill(~x.tokens.mask[:, None, None], torch.finfo(z.dtype).min)
         states = bert.encoder(z, attention_mask=mask).last_hidden_state  # (B, T, w)

@@ -1,13 +1,13 @@
-"""A control: the mean of the training labels, whatever is said.
+"""A control: predicts the mean of the training labels for every utterance.
 
     y = m,  m = argmin sum_i (m - y_i)^2 = mean of y_i
 
-What a model must beat to have learnt anything. Metrics of a constant are degenerate: the correlation with
-labels is undefined, and accuracy and F1 are those of naming one class for all.
+A model that is not better than this has learnt nothing. Metrics of a constant are degenerate: the correlation
+with labels is undefined, and accuracy and F1 are those of a single predicted class.
 
-Steps of an optimiser would leave m about the mean, and early stopping by MAE would take whichever step's m is
-nearest to the validation's median. So m is set, after each step, to the mean of all labels that the run has
-seen, which at the end of each epoch is that of the training labels.
+An optimiser would leave m near the mean only, and early stopping by MAE would choose the m nearest to the
+median of the validation labels. So after each step m is set to the mean of all labels that the run has seen,
+which at the end of an epoch is the mean of the training labels.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from .network import Network, Outputs, Settings, Widths
 
 
 class MeanSettings(Settings):
-    """It has no hyper-parameters, and uses none but ``batch_size``."""
+    """The control adds no hyper-parameters, and of the common ones uses ``batch_size`` alone."""
 
 
 class Mean(Network):
     """The mean of the training labels. A control; metrics of a constant are degenerate.
 
-    Nothing of an utterance is read, and a text encoder is not kept.
+    It reads nothing of an utterance, and does not keep a text encoder.
     """
 
     Settings = MeanSettings
@@ -53,15 +53,15 @@ class Mean(Network):
         return {"total": ((outputs["M"] - x.labels) ** 2).mean()}
 
     def begin_training(self, samples: int | None) -> None:
-        """A new run has seen no labels."""
-        # float64, for a sum over a whole run
+        """Resets the sum and the number of labels seen."""
+        # float64, as the sum runs over a whole run
         zero = torch.zeros((), dtype=torch.float64, device=self.mean.device)
         self.register_buffer("sum_of_labels", zero, persistent=False)
         self.register_buffer("seen_labels", zero.clone(), persistent=False)
 
     @torch.no_grad()
     def after_step(self, outputs: Outputs, x: Inputs) -> None:
-        """The mean of the labels so far, in place of the optimiser's step."""
+        """Sets the score to the mean of the labels so far, which replaces the optimiser's step."""
         assert x.labels is not None
         self.sum_of_labels += x.labels.sum()
         self.seen_labels += len(x.labels)

@@ -1,7 +1,7 @@
 """Multimodal Factorization Model.
 
-Tsai, Liang, Zadeh, Morency, Salakhutdinov: Learning Factorized Multimodal Representations, ICLR 2019. Each
-utterance is factorised into what predicts its label, y, and what is peculiar to a modality m:
+Tsai, Liang, Zadeh, Morency, Salakhutdinov: Learning Factorized Multimodal Representations, ICLR 2019. An
+utterance is factorised into a part that predicts its label y, and a part specific to each modality m:
 
     z_y = W MFN(x_text, x_audio, x_vision) + b               the memory fusion of MFN encodes all modalities
     z_m = W_m LSTM_m(x_m) + b_m                              an LSTM encodes each
@@ -14,15 +14,16 @@ utterance is factorised into what predicts its label, y, and what is peculiar to
 
 Left open by the paper, or wrong in public code, and what was chosen here:
 
-- The kernel, and that each factor has its own MMD: as in the authors' code, whose weights are used, and which
-  divides by d twice (the mean over d, then by d). Of one utterance each mean is of one pair.
+- The kernel, and an MMD for each factor, are as in the authors' code, which divides by d twice (the mean over
+  d, then by d); the weights are its weights too. With one utterance each mean has one pair.
 - The authors' code and MMSA hand Adam no learning rate: it runs at its own 1e-3 whatever is set (0.01 in the
   setting below). Here the rate given is the rate used; the default is 1e-3, by which theirs was trained.
-- Both reconstruct padding, and encode it. Here encoders end at an utterance's true end, and the error is the
-  mean over true frames of the batch alone.
-- MMSA keeps MFN's own head, which nothing trains; here there is none. In its older settings it averages audio
-  and vision over time, as for MFN.
-- A text encoder that is fine-tuned is not trained to be easy to reconstruct: its output is a constant there.
+- Both encode and reconstruct padding. Here encoders stop at an utterance's true end, and the error is the
+  mean over the batch's true frames alone.
+- MMSA keeps MFN's own head, which no loss trains; here there is none. Its older settings average audio and
+  vision over time, as for MFN.
+- The reconstruction error treats a text encoder's output as a constant, so that fine-tuning does not make it
+  easy to reconstruct.
 - The code lowers the rate tenfold after 10 epochs without a better validation loss; here it is constant.
 """
 
@@ -42,18 +43,18 @@ from .network import Network, Outputs, Rate, Weight, Width, Widths
 
 
 class MFMSettings(MemorySettings):
-    """Hyper-parameters of MFM, and those of the memory fusion within.
+    """Hyper-parameters of MFM and of its memory fusion.
 
     Attributes:
-        z_label, z_text, z_audio, z_vision: Widths of what is encoded, z.
+        z_label, z_text, z_audio, z_vision: Widths of the encodings z.
         f_label, f_text, f_audio, f_vision: Widths of the factors, f.
-        label_dropout, text_dropout, audio_dropout, vision_dropout: Between z and f.
-        out_dropout: Of the head's hidden layer.
+        label_dropout, text_dropout, audio_dropout, vision_dropout: Dropout between z and f.
+        out_dropout: Dropout of the head's hidden layer.
         mmd: Weight of the sum of MMDs.
         recon_text, recon_audio, recon_vision: Weights of the reconstruction errors.
     """
 
-    # Of best_acc() in the authors' mfm_mosi.py, whose batch is 32 as ours; for the rate see above.
+    # From best_acc() in the authors' mfm_mosi.py, whose batch is 32 like ours; for the rate see above.
     text_hidden: Width = 88
     audio_hidden: Width = 64
     vision_hidden: Width = 48
@@ -86,7 +87,7 @@ class MFMSettings(MemorySettings):
 
 
 class Decoder(nn.Module):
-    """Factors (B, f) to so many frames (B, T, width)."""
+    """Decodes factors (B, f) into a given number of frames (B, T, width)."""
 
     def __init__(self, factors: int, width: int) -> None:
         super().__init__()
@@ -110,8 +111,8 @@ class MFM(Network):
     LOSSES = ("task", "recon", "mmd", "total")
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "mosi": {},
-        # The publication has no MOSEI: what MMSA found on it (config_regression.json, whose 1278 for
-        # attention_hidden we take for a slip of 128).
+        # The publication has no MOSEI: these are MMSA's settings (config_regression.json, whose 1278 for
+        # attention_hidden we take for a typing error of 128).
         "mosei": {
             "text_hidden": 256, "audio_hidden": 32, "vision_hidden": 256, "memory": 64,
             "attention_hidden": 128, "update_hidden": 32, "retain_hidden": 64, "take_hidden": 128,

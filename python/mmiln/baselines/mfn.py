@@ -14,12 +14,12 @@ and at the end y = D_y([h of all views; u]). Every D is two linear maps with ReL
 
 Left open, and what was chosen here:
 
-- Sizes: those of the best MAE on MOSI, in a comment of the authors' test_mosi.py (for text 300, audio 5,
-  vision 20 wide), where they were found by random search.
-- Words are aligned: each view has one frame a word. The field's toolkit, MMSA, averages audio and vision over
-  time, padding and all, and repeats the mean for every word; here frames vary over time, or are refused.
-- The authors' code and MMSA step on through padding. Here LSTMs and memory stop at each utterance's true end.
-- The code halves the rate after 100 epochs without progress, of 100 epochs: it never does, nor do we.
+- Sizes are those with the best MAE on MOSI in a comment of the authors' test_mosi.py (widths: text 300, audio
+  5, vision 20), where a random search found them.
+- Words are aligned: each view has one frame a word, and other data are refused. MMSA averages audio and
+  vision over time, padding included, and repeats the mean for every word.
+- The authors' code and MMSA continue through padding. Here LSTMs and memory stop at an utterance's true end.
+- The code halves the rate after 100 epochs without progress, but trains for only 100. Our rate is constant.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from .network import Network, Outputs, Rate, Settings, Width, Widths
 
 
 class MemorySettings(Settings):
-    """Hyper-parameters of the memory fusion, which MFM has too.
+    """Hyper-parameters of the memory fusion, which MFM shares.
 
     Attributes:
         text_hidden, audio_hidden, vision_hidden: Widths of the LSTMs.
         memory: Width of u.
         attention_hidden, update_hidden, retain_hidden, take_hidden: Hidden widths of D_a, D_u, D_g1 and D_g2.
-        attention_dropout, update_dropout, retain_dropout, take_dropout: Of those hidden layers.
+        attention_dropout, update_dropout, retain_dropout, take_dropout: Dropout of those hidden layers.
     """
 
     text_hidden: Width = 88
@@ -61,10 +61,10 @@ class MemorySettings(Settings):
 
 
 class MFNSettings(MemorySettings):
-    """Hyper-parameters of MFN: those of the memory fusion, and of the head.
+    """Hyper-parameters of MFN: those of the memory fusion and those of the head.
 
     Attributes:
-        out_hidden, out_dropout: Of D_y's hidden layer.
+        out_hidden, out_dropout: Width and dropout of D_y's hidden layer.
     """
 
     batch_size: int = pydantic.Field(128, ge=1)
@@ -82,7 +82,7 @@ class MemoryFusion(nn.Module):
         self.hidden = {m: getattr(s, f"{m}_hidden") for m in widths}
         self.memory = s.memory
         self.width = sum(self.hidden.values()) + s.memory
-        seen = 2 * sum(self.hidden.values())  # c* is of two steps
+        seen = 2 * sum(self.hidden.values())  # c* holds two steps
         self.cells = nn.ModuleDict({m: nn.LSTMCell(widths[m], h) for m, h in self.hidden.items()})
         self.attention = MLP(seen, s.attention_hidden, seen, dropout=s.attention_dropout)
         self.update = MLP(seen, s.update_hidden, s.memory, dropout=s.update_dropout)
@@ -90,13 +90,13 @@ class MemoryFusion(nn.Module):
         self.take = MLP(seen + s.memory, s.take_hidden, s.memory, dropout=s.take_dropout)
 
     def forward(self, views: Mapping[str, Sequence]) -> Tensor:
-        mask = views["text"].mask  # (B, T), of every view: they are aligned
+        mask = views["text"].mask  # (B, T), the same for every view, as they are aligned
         zeros = views["text"].frames.new_zeros
         h = {m: zeros(len(mask), width) for m, width in self.hidden.items()}
         c = dict(h)
         u = zeros(len(mask), self.memory)
         for t in range(mask.shape[1]):
-            going = mask[:, t, None]  # (B, 1): after its end an utterance stays as it is
+            going = mask[:, t, None]  # (B, 1): after its end an utterance's state no longer changes
             step = {m: cell(views[m].frames[:, t], (h[m], c[m])) for m, cell in self.cells.items()}
             h = {m: torch.where(going, new, h[m]) for m, (new, _) in step.items()}  # (B, hidden) each
             before, c = c, {m: torch.where(going, new, c[m]) for m, (_, new) in step.items()}
@@ -116,7 +116,7 @@ class MFN(Network):
     ALIGNED = True
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "mosi": {},
-        # The publication has no MOSEI: what MMSA found on it (config_regression.json).
+        # The publication has no MOSEI: these are MMSA's settings (config_regression.json).
         "mosei": {
             "text_hidden": 128, "audio_hidden": 32, "vision_hidden": 128, "memory": 128,
             "attention_hidden": 128, "update_hidden": 128, "retain_hidden": 256, "take_hidden": 256,
@@ -131,6 +131,6 @@ class MFN(Network):
         self.out = MLP(self.fusion.width, settings.out_hidden, 1, dropout=settings.out_dropout)
 
     def forward(self, x: Inputs) -> Outputs:
-        """``M`` (B,), and what it is read from: ``fused`` (B, sum of hidden + memory)."""
+        """``M`` (B,), and the head's input ``fused`` (B, sum of hidden + memory)."""
         fused = self.fusion(self.read_all(x))
         return {"M": self.out(fused)[:, 0], "fused": fused}

@@ -20,10 +20,10 @@ Left open by the paper, and what is done here:
   unaligned data: it packs audio and vision with the lengths of text, so cuts them off or reads padding. Here
   each modality has its own length.
 - The mean over a BERT's tokens is taken over padding too in its code; here over true tokens alone.
-- Given text features are read by LSTMs like audio and vision, as its code does without a BERT. Recurrent
-  states are as wide as the input there; here at most `rnn_max`, which none of the paper's own widths exceeds.
-- Its code has a second discriminator whose loss has no weight; it is left out, and so is the adversarial
-  alternative to CMD. It goes back to the best epoch once and halves the rate, which is not done here.
+- LSTMs read given text features like audio and vision, as in its code without a BERT. There recurrent states
+  are as wide as the input; here they are at most `rnn_max` wide, which no width in the paper exceeds.
+- Its code has a second discriminator whose loss has no weight, and an adversarial alternative to CMD; both
+  are left out. It also returns to the best epoch once and halves the rate, which is not done here.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class MISASettings(Settings):
     """Hyper-parameters of MISA.
 
     Attributes:
-        width: Of u and of all representations.
+        width: Width of u and of all representations.
         rnn_max: Largest width of a recurrent state; 300 is that of the paper's word vectors.
-        dropout, fusion_dropout: Within the head, and within the transformer.
+        dropout, fusion_dropout: Dropout within the head, and within the transformer.
         sim, diff, recon: Weights of the losses, alpha, beta and gamma.
     """
 
@@ -66,7 +66,7 @@ class MISASettings(Settings):
 
 
 class StackedLSTM(nn.Module):
-    """Two stacked bidirectional LSTMs; last states of both directions of both, (B, 4 hidden)."""
+    """Two stacked bidirectional LSTMs; returns both directions' last states of both, (B, 4 hidden)."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -91,10 +91,10 @@ class MISA(Network):
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # Its own code, config.py as its authors keep it in declare-lab/MSA-Robustness: 128 wide, dropout 0.5,
         # Adam at 1e-4 for all, no decay, clip 1.0, weights 1.0, 0.3, 1.0, batch 64. Heads, width and dropout
-        # within the transformer: its models.py. Not verified: the table of the paper's appendix. The patience
-        # is ours, its code has 6 twice.
+        # of the transformer are from its models.py. The table in the paper's appendix was not checked. The
+        # patience is our choice (its code waits 6 epochs, twice).
         "mosi": {},
-        # The same code: a batch of 16; nine layers of BERT stay as they are, here with the embeddings.
+        # From the same code: a batch of 16, and nine frozen layers of BERT, here with the embeddings.
         "mosei": {"batch_size": 16, "freeze_text": 9},
     }
 

@@ -12,17 +12,17 @@ Sentiment Analysis, EMNLP 2021.
     L_CPC = - sum_m mean_i log softmax_j (cos(h_m^j, G_m Z^i)) at j = i    (three modalities)
     L = mean |yhat - y| + alpha L_CPC + beta L_BA                          (stage 2, trains all else)
 
-Sigma+ and Sigma- are the covariances of h_m of utterances with labels above and below zero, those of this
-batch and of the last one, which is remembered.
+Sigma+ and Sigma- are the covariances of h_m over the utterances with labels above and below zero, of this
+batch and of the remembered last ones.
 
-Where this differs from the public code, which the field's toolkit has as well:
-- Log q there lacks log sigma^2, and log det is that of a covariance as it is: see `mutual_information.py`.
-- The entropy there is that of a projection which no loss trains; here, as in the paper, that of h_m.
-- Its softmax runs over the Z of the batch for a fixed h_m; in the paper over the h_m^j for a fixed Z.
-- A further linear layer there follows the last states, and the toolkit's LSTMs have two directions.
-- Both stages there run over the data one after the other (of MOSEI the first over one half); here each step
-  has both, on one forward pass.
-Left open: on given text features the sentence vector is the last state of an LSTM; of a BERT it is [CLS].
+Differences from the public code, which MMSA has taken over:
+- Its log q lacks log sigma^2, and its log det is of the plain covariance: see `mutual_information.py`.
+- Its entropy is of a projection that no loss trains; here, as in the paper, it is of h_m.
+- Its softmax runs over the batch's Z for a fixed h_m; in the paper, and here, over the h_m^j for a fixed Z.
+- It has another linear layer after the last states, and MMSA's LSTMs have two directions.
+- It runs the two stages over the data one after the other (the first over half of MOSEI); here each step has
+  both, on one forward pass.
+Left open: the sentence vector is a BERT's [CLS]; over given text features it is the last state of an LSTM.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class MMIMSettings(Settings):
         text_hidden: Width of the LSTM over given text features.
         audio_hidden, vision_hidden: Widths of the LSTMs.
         fusion: Width of Z.
-        dropout: Before the fusion.
+        dropout: Dropout before the fusion.
         alpha, beta: Weights of L_CPC and of L_BA.
-        memory: Utterances that are remembered for the entropy.
-        eps: What is added to variances.
+        memory: Number of utterances that are remembered for the entropy.
+        eps: Constant added to variances.
     """
 
     lr_estimators: float = 1e-3
@@ -76,7 +76,7 @@ class MMIM(Network):
     LOSSES = ("task", "cpc", "ba", "estimators", "total")
     STAGES: ClassVar[tuple[str, ...]] = ("estimators", "total")
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        # The defaults of its public code, which are for both; the width of the LSTM over text is our choice.
+        # The defaults of its public code, for both data sets; the width of the LSTM over text is our choice.
         "mosi": {},
         "mosei": {},
     }
@@ -103,12 +103,12 @@ class MMIM(Network):
         self.register_buffer("memory_labels", torch.zeros(s.memory), persistent=False)
 
     def learning_rates(self) -> dict[str, tuple[float, float]]:
-        """Those of the text encoder, of the estimators, and of all others."""
+        """The rates and decays of the text encoder, of the estimators, and of all others."""
         s = self.settings
         return super().learning_rates() | {"q": (s.lr_estimators, s.decay)}
 
     def stage_of(self, parameter: str) -> str:
-        """The likelihood trains q, the total all else."""
+        """The likelihood trains q, the total loss trains all else."""
         return "estimators" if parameter.startswith("q.") else "total"
 
     def forward(self, x: Inputs) -> Outputs:
@@ -139,13 +139,13 @@ class MMIM(Network):
         return {"task": task, "cpc": contrast, "ba": ba, "estimators": -likely, "total": total}
 
     def begin_training(self, samples: int | None) -> None:
-        """Forgets what was remembered."""
+        """Empties the memory."""
         for memory in (self.memory_audio, self.memory_vision, self.memory_labels):
             memory.zero_()
 
     @torch.no_grad()
     def after_step(self, outputs: Outputs, x: Inputs) -> None:
-        """Remembers this batch, and of what was before as much as there is room for."""
+        """Remembers this batch, and as many of the earlier utterances as there is room for."""
         assert x.labels is not None
         for memory, new in (
             (self.memory_audio, outputs["h_audio"]),

@@ -5,17 +5,18 @@ Sequences, ACL 2019.
 
     X_m       = Conv1d(x_m) + positions                                         (eq. 2, 3)
     Z[i]      = LN(Z[i-1]) attends to LN(Z_b[0]), residual; feed-forward, residual  (eq. 4, b to a)
-    Z_a       = self-attention transformer of [Z_(b->a); Z_(c->a)]              (section 3.3)
+    Z_a       = self-attention transformer of [Z_(b->a); Z_(c->a)]              (the paper's section 3.3)
     y         = W2 ReLU(W1 h) + h, then a linear map, h = [last step of Z_l; Z_a; Z_v]
 
 Left open, and what was chosen here:
 
-- The paper reads "the last elements"; its code and MMSA read the last padded step and let every attention see
-  padding. Here padding is masked, the convolutions see zeros behind the ends, and the last true step is read.
-- The code takes a step's position from whether its first channel is zero; here it is the step's number.
+- The paper reads "the last elements"; its code and MMSA read the last padded step, and all their attention
+  sees padding. Here padding is masked, convolutions see zeros after the ends, and the last true step is read.
+- The code treats a step whose first channel is zero as padding without a position; here positions are step
+  numbers.
 - MMSA's convolutions have no padding, so that a kernel of 5 takes 4 steps off: here T steps stay T.
-- The code hides later steps from attention (a causal mask, shifted where lengths differ), of which the paper
-  says nothing: here every true step is seen.
+- The code hides later steps from attention (a causal mask, shifted where lengths differ), which the paper
+  does not mention: here attention sees every true step.
 - Text is dropped out before its convolution, as in the code (the paper's "textual embedding dropout").
 """
 
@@ -39,15 +40,15 @@ class MulTSettings(Settings):
     """Hyper-parameters of MulT.
 
     Attributes:
-        width: Of every stream, d.
-        heads, layers: Of each transformer.
-        text_kernel, audio_kernel, vision_kernel: Of the convolutions, odd.
-        text_dropout: Of the text's features.
-        embed_dropout, attn_dropout, relu_dropout, residual_dropout, out_dropout: Of the streams, the
+        width: Width d of every stream.
+        heads, layers: Number of heads and of layers of each transformer.
+        text_kernel, audio_kernel, vision_kernel: Kernel widths of the convolutions, odd.
+        text_dropout: Dropout of the text features.
+        embed_dropout, attn_dropout, relu_dropout, residual_dropout, out_dropout: Dropout of the streams, of
             attention weights, within the feed-forward network, after each part, and of the head.
     """
 
-    # Table 5 of the paper, MOSI; what it does not name (embed, relu, residual) from its code's main.py.
+    # Table 5 of the paper, MOSI; embed, relu and residual dropout, which it omits, from its code's main.py.
     batch_size: int = pydantic.Field(128, ge=1)
     width: int = pydantic.Field(40, ge=1)
     heads: int = pydantic.Field(10, ge=1)
@@ -74,7 +75,7 @@ class MulTSettings(Settings):
 
 
 class Layer(nn.Module):
-    """One layer of a (crossmodal) transformer, norms before each part."""
+    """One layer of a (crossmodal) transformer, with a layer norm before each part."""
 
     def __init__(self, width: int, s: MulTSettings) -> None:
         super().__init__()
@@ -96,7 +97,7 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Layers over a target (B, T, width), which attend to a source or to the target itself."""
+    """Transformer layers over a target (B, T, width) that attend to a source or to the target itself."""
 
     def __init__(self, width: int, s: MulTSettings) -> None:
         super().__init__()

@@ -2,8 +2,8 @@
 
     F(X, Y) = FFN(SA(CA(X, Y)))       CA: X attends to Y;  SA: to itself;  FFN(x) = W_o (W_1 x * gelu(W_2 x))
 
-each a residual after layer norm. Q, K and V have no bias in the public code, here they have; FFN is gated
-there too (GEGLU).
+each with a layer norm before and a residual. Q, K and V have a bias here and none in the public code, whose
+FFN is gated too (GEGLU).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .inputs import Sequence
 
 
 class PromotionUnit(nn.Module):
-    """Half of the unit: X (B, T, width) is promoted by Y."""
+    """One direction of the unit: Y promotes X (B, T, width)."""
 
     def __init__(
         self, width: int, heads: int, expansion: int, attention_dropout: float, ff_dropout: float

@@ -1,4 +1,4 @@
-"""What every baseline is: a PyTorch module that reads utterances, scores them and says what it minimises."""
+"""The base class of baselines: a PyTorch module that scores utterances and defines its losses."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ..plain import Plain
 from .inputs import Inputs, Sequence
 
 Outputs = dict[str, Tensor]
-Widths = Mapping[str, int]  # of the frames of each modality, 0 where it is absent
+Widths = Mapping[str, int]  # width of each modality's frames, 0 where it is absent
 
-# Of hyper-parameters: a number of features, a share that is dropped out, a loss's factor.
+# Types of hyper-parameters: a number of features, a dropout rate, the weight of a loss.
 Width = Annotated[int, pydantic.Field(ge=1)]
 Rate = Annotated[float, pydantic.Field(ge=0, lt=1)]
 Weight = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
@@ -26,17 +26,17 @@ class Settings(Plain):
 
     Attributes:
         batch_size: Utterances a step.
-        lr, decay: Learning rate and weight decay of what is not the text encoder.
-        lr_text, decay_text: Those of a text encoder that is fine-tuned.
+        lr, decay: Learning rate and weight decay of all parameters outside the text encoder.
+        lr_text, decay_text: Learning rate and weight decay of a fine-tuned text encoder.
         optimizer: ``"adam"`` (decay as an L2 penalty) or ``"adamw"`` (decoupled).
-        accumulate: Batches whose gradients are summed before a step; a last window that is not full is
-            stepped too.
-        clip: The gradient is scaled down to this norm; 0 leaves it.
-        clip_value: Each of its entries is held within so much; 0 leaves them.
-        freeze_text: How much of a text encoder is not trained, as in :class:`mmiln.Model`: ``"embeddings"``,
-            those and a number of first layers, or ``True`` for all. What is frozen runs without dropout.
-        patience: Training stops after so many epochs without a lower validation MAE.
-        seed: Of initial weights, dropout and the order of a shuffled split.
+        accumulate: Batches whose gradients are summed before a step, also where the last ones are fewer.
+        clip: Largest norm of the gradient, which is scaled down to it; 0 for no limit.
+        clip_value: Largest absolute value of a gradient's entries; 0 for no limit.
+        freeze_text: The part of a text encoder that is not trained, as in :class:`mmiln.Model`:
+            ``"embeddings"``, a number of first layers (with the embeddings), or ``True`` for all. Frozen
+            parts run without dropout.
+        patience: Training stops after this many epochs without a lower validation MAE.
+        seed: Seed of initial weights, dropout and the order of a shuffled split.
     """
 
     batch_size: int = pydantic.Field(32, ge=1)
@@ -54,7 +54,7 @@ class Settings(Plain):
 
     @pydantic.model_validator(mode="after")
     def _bounded(self) -> Self:
-        """Sizes that a damaged file may claim are refused before anything is built."""
+        """Refuses the huge sizes that a damaged file may claim, before anything is built."""
         for name, value in self:
             if isinstance(value, int) and value > 100_000 and name != "seed":
                 raise ValueError(f"{name} must be at most 100000, got {value}")
@@ -62,25 +62,25 @@ class Settings(Plain):
 
 
 class Network(nn.Module):
-    """Base class of the baselines: ``forward`` and, where it is more than L1, ``losses``.
+    """Base class of the baselines; a subclass has ``forward`` and, unless it minimises L1, ``losses``.
 
-    A subclass takes its settings and the modalities' widths, 0 where one is absent, and a text encoder or
-    none, which it hands on; it reads text by :meth:`read_text`.
+    Its constructor takes its settings, the modalities' widths (0 where one is absent) and a text encoder or
+    ``None``, and passes them on; it reads text by :meth:`read_text`.
     """
 
-    #: The class of its hyper-parameters.
+    #: The class of the network's hyper-parameters.
     Settings: ClassVar[type[Settings]] = Settings
     #: Hyper-parameters by data set, with their source in a comment.
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"mosi": {}, "mosei": {}}
-    #: Modalities that it can't do without.
+    #: Modalities that the network needs.
     NEEDS: ClassVar[tuple[str, ...]] = ("text", "audio", "vision")
-    #: Whether text, audio and vision must have one frame a word each.
+    #: Whether text, audio and vision must each have one frame a word.
     ALIGNED: ClassVar[bool] = False
-    #: What ``losses`` returns, in order; the last is what is minimised.
+    #: Names of what ``losses`` returns, in order; the last one is minimised.
     LOSSES: ClassVar[tuple[str, ...]] = ("total",)
-    #: Whether it keeps something for each training utterance, by ``Inputs.index``.
+    #: Whether the network keeps state for each training utterance, by ``Inputs.index``.
     KEEPS_LABELS: ClassVar[bool] = False
-    #: Losses that are minimised in each step, each by parameters of its own.
+    #: Losses that each step minimises, each over parameters of its own.
     STAGES: ClassVar[tuple[str, ...]] = ("total",)
 
     def __init__(self, settings: Any, widths: Widths, bert: nn.Module | None = None) -> None:
@@ -92,7 +92,7 @@ class Network(nn.Module):
             module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> Self:
-        """As of any module, but what is frozen has no dropout."""
+        """Sets the mode of all modules; frozen ones stay in evaluation mode, without dropout."""
         super().train(mode)
         for module in self._frozen:
             module.eval()
@@ -112,7 +112,7 @@ class Network(nn.Module):
         return x.tokens.map(hidden)
 
     def read_all(self, x: Inputs) -> dict[str, Sequence]:
-        """Frames of each modality of a batch, by name; text as by :meth:`read_text`."""
+        """The frames of each modality by name; text as from :meth:`read_text`."""
         read = {"text": self.read_text(x), "audio": x.audio, "vision": x.vision}
         return {name: sequence for name, sequence in read.items() if sequence is not None}
 
@@ -131,7 +131,7 @@ class Network(nn.Module):
         return {"bert": (s.lr_text, s.decay_text), "other": (s.lr, s.decay)}
 
     def group_of(self, parameter: str) -> str:
-        """The group of a parameter, by its name: that of its module at the top, or ``"other"``."""
+        """The group of a parameter by its name: its top-level module's, or ``"other"``."""
         top = parameter.partition(".")[0]
         return top if top in self.learning_rates() else "other"
 
@@ -148,20 +148,18 @@ class Network(nn.Module):
         return self.STAGES[-1]
 
     def begin_training(self, samples: int | None) -> None:
-        """Before the first step of a run on so many utterances; registers what is kept during it as buffers
-        with ``persistent=False``.
-        """
+        """Called before a run on so many utterances; registers the run's state as non-persistent buffers."""
 
     def begin_epoch(self, epoch: int) -> None:
-        """Before each epoch, from 1."""
+        """Called before each epoch, numbered from 1."""
 
     def kept_labels(self) -> Mapping[str, Tensor]:
-        """Pseudo-labels of the last run by modality, (N,) by ``Inputs.index``, NaN where one was not seen."""
+        """Pseudo-labels of the last run by modality, (N,) by ``Inputs.index``, NaN for unseen utterances."""
         return {}
 
     @torch.no_grad()
     def after_step(self, outputs: Outputs, x: Inputs) -> None:
-        """After each batch of training, with what ``forward`` gave of it."""
+        """Called after each training batch with the outputs of ``forward``."""
 
 
 def _first(bert: Any, freeze: bool | int | str) -> list[nn.Module]:

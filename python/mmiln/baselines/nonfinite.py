@@ -1,4 +1,4 @@
-"""Where a network's values stop being finite."""
+"""Finds the layer where a network's values stop being finite."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .inputs import Inputs
 
 
 def where_not_finite(engine: Engine, x: Inputs, batch: Mapping[str, Any]) -> str:
-    """The utterances of a batch, the first layer whose output is not finite, and what goes into it."""
+    """A sentence on the batch's utterances, the first layer with a non-finite output, and its inputs."""
     found: list[str] = []
 
     def look(name: str) -> Any:
@@ -26,9 +26,9 @@ def where_not_finite(engine: Engine, x: Inputs, batch: Mapping[str, Any]) -> str
                 return
             read = [part for part in given if isinstance(part, Tensor) and part.is_floating_point()]
             weights = [parameter.detach() for parameter in module.parameters(recurse=False)]
-            told = [f"input in {ranges(read)}"] if read else []
-            told += [f"weights in {ranges(weights)}"] if weights else []
-            found.append(f"First not finite: {name}. What goes in: {'; '.join(told) or 'nothing of its own'}")
+            fed = [f"input in {ranges(read)}"] if read else []
+            fed += [f"weights in {ranges(weights)}"] if weights else []
+            found.append(f"First not finite: {name}. What goes in: {'; '.join(fed) or 'nothing of its own'}")
 
         return hook
 

@@ -11,15 +11,15 @@ Nonverbal Behaviors, AAAI 2019. For each word, of embedding e and with the audio
 
 Left open by the paper, or wrong in the public code, and what was chosen here:
 
-- Which frames are a word's: the paper has time stamps, data sets as they are shared have none. Where audio or
-  vision is as long as text, each word has its one frame; else T frames are divided evenly, in order, among n
-  words: frame t goes to word floor(t n / T). Where frames are fewer than words, some words have none; their
-  state is zero, as in the code. A BERT's [CLS] and [SEP] have none either, unless lengths are equal.
-- The code cuts the gradient (.data) between the shift and the words: its nonverbal networks stay as they were
-  drawn. Here all is trained. It has no sigmoid in the gates, and scales the shift by 0.2 |e| / max(|h_m|, 1):
-  here it is as in the paper, with the code's 0.2 as beta.
-- The code maps frames linearly before the LSTM, audio after a batch normalisation over positions, padding and
-  all; the paper has neither, nor have we. Its dropout of frames and of shifted words is kept.
+- Which frames belong to a word: the paper has time stamps, published data sets have none. Where audio or
+  vision is as long as text, each word has one frame; else T frames are divided evenly, in order, among n
+  words: frame t goes to word floor(t n / T). With fewer frames than words, some words have none; their state
+  is zero, as in the code. A BERT's [CLS] and [SEP] have none either, unless lengths are equal.
+- The code cuts the gradient (.data) between the shift and the words, so its nonverbal networks are never
+  trained; here they are. It has no sigmoid in the gates, and scales the shift by 0.2 |e| / max(|h_m|, 1):
+  here both are as in the paper, with the code's 0.2 as beta.
+- The code maps frames linearly before the LSTM, audio after a batch normalisation over positions, padding
+  included; the paper and we have neither. We keep its dropout of frames and of shifted words.
 - It minimises the squared error; we, as for every baseline, L1.
 """
 
@@ -43,11 +43,11 @@ class RAVENSettings(Settings):
     Attributes:
         nonverbal_hidden: Width of the LSTMs over the frames of a word.
         hidden: Width of the LSTM over words.
-        beta: How long a shift may be, as a part of the embedding's length.
-        dropout: Of frames, and of shifted words.
+        beta: Largest length of a shift, relative to the embedding's length.
+        dropout: Dropout of frames and of shifted words.
     """
 
-    # All of the public code's consts.py, which is set to MOSI.
+    # All from the public code's consts.py, which is set to MOSI.
     batch_size: int = pydantic.Field(20, ge=1)
     lr: float = pydantic.Field(1e-3, ge=0, allow_inf_nan=False)
     nonverbal_hidden: Annotated[int, pydantic.Field(ge=1)] = 150
@@ -57,12 +57,12 @@ class RAVENSettings(Settings):
 
 
 def word_of_frame(frames: Sequence, words: Tensor, *, marked: bool) -> Tensor:
-    """The word of each frame, (B, T); means nothing behind the end.
+    """The word of each frame, (B, T); undefined after an utterance's end.
 
     Args:
-        frames: Of audio or vision.
-        words: (B,), how many words there are.
-        marked: Whether the first and last word are marks, which nobody says.
+        frames: Frames of audio or vision.
+        words: (B,), the number of words.
+        marked: Whether the first and last word are [CLS] and [SEP], which nobody speaks.
     """
     edge = ((frames.lengths != words) & (words > 2) & marked).long()  # (B,): marks at each end
     steps = torch.arange(frames.frames.shape[1], device=words.device)
@@ -70,7 +70,7 @@ def word_of_frame(frames: Sequence, words: Tensor, *, marked: bool) -> Tensor:
 
 
 class NonverbalNetwork(nn.Module):
-    """An LSTM that begins anew with each word: frames to its last states, (B, words, hidden)."""
+    """An LSTM that restarts at each word; returns its last states, (B, words, hidden)."""
 
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class NonverbalNetwork(nn.Module):
         owner = owner + steps * torch.arange(size, device=owner.device)[:, None]  # of all words of the batch
         count = torch.bincount(owner[frames.mask], minlength=size * steps)  # (B * words,)
         heard = count > 0
-        # A word's frames are neighbours, and words come in order: they only have to be cut apart.
+        # A word's frames are contiguous, and words are in order: splitting separates them.
         _, last = self.lstm(Sequence.of(self.dropout(frames.frames[frames.mask]), count[heard]))
         states = last.new_zeros(size * steps, self.hidden)
         return states.masked_scatter(heard[:, None], last).reshape(size, steps, self.hidden)
@@ -96,7 +96,7 @@ class RAVEN(Network):
     Settings = RAVENSettings
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "mosi": {},
-        # The publication has no MOSEI: as on MOSI, with a larger batch, which is our choice.
+        # The publication has no MOSEI: the settings of MOSI, with a larger batch as our choice.
         "mosei": {"batch_size": 64},
     }
 
@@ -113,7 +113,7 @@ class RAVEN(Network):
         self.out = nn.Linear(s.hidden, 1)
 
     def forward(self, x: Inputs) -> Outputs:
-        """``M`` (B,); ``alpha`` (B, words) and ``shifted`` (B, words, width), zeros behind each end."""
+        """``M`` (B,); ``alpha`` (B, words) and ``shifted`` (B, words, width), zeros after each end."""
         assert x.audio is not None and x.vision is not None
         words = self.read_text(x)
         e, marked = words.frames, self.bert is not None  # (B, words, width)

@@ -1,4 +1,4 @@
-"""Every baseline by name. A new one is an entry here."""
+"""Every baseline by name. A new baseline needs an entry here."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ NETWORKS: Final[Mapping[str, type[Network]]] = MappingProxyType(
 
 
 def name_of(network: type[Network]) -> str:
-    """The name of a baseline; of another network that of its class."""
+    """The name of a baseline; for another network, the name of its class."""
     return next((name for name, kind in NETWORKS.items() if kind is network), network.__name__)
 
 
 def find(name: object) -> type[Network]:
-    """A baseline by name; a class of networks as it is.
+    """The class of the baseline with this name; returns a network class unchanged.
 
     Raises:
-        ConfigError: There is none of that name.
+        ConfigError: No baseline has this name.
     """
     if isinstance(name, type) and issubclass(name, Network):
         return name

@@ -1,16 +1,17 @@
-"""Dual-level feature restoration (DLFR), by which EMT learns to do without frames.
+"""Dual-level feature restoration (DLFR), which trains EMT to tolerate missing frames.
 
 Sun, Lian, Liu, Tao: Efficient Multimodal Transformer with Dual-Level Feature Restoration for Robust
 Multimodal Sentiment Analysis, IEEE Transactions on Affective Computing, 2023.
 
-Of a copy of each training utterance that lacks frames at random, marked by ', whose local features are X'_m:
+Each training utterance has a copy with frames removed at random. Quantities of the copy are marked by ', such
+as its local features X'_m:
 
-    L_recon   = sum_m smooth L1 of the frames that it lacks, from its X'_m           (low level)
+    L_recon   = sum_m smooth L1 of the removed frames, predicted from X'_m           (low level)
     L_attract = - sum over h_t, h_a, h_v, G of (cos(p', z) + cos(p, z')) / 2         (high level, SimSiam)
 
-where z is a projection without gradient and p its prediction. A frame is missing as zeros, a word piece as
-[UNK]; [CLS] and [SEP] stay. The code's batch norm raises with a batch of one; here it then takes running
-statistics.
+where z is a projection without gradient and p a prediction of the other version's z. Zeros replace a removed
+frame, [UNK] a removed word piece; [CLS] and [SEP] stay. The code's batch norm raises with a
+batch of one; here it then uses its running statistics.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from .inputs import Inputs, Sequence
 
 
 def lose(x: Inputs, share: float, unknown: int) -> tuple[Inputs, dict[str, Tensor]]:
-    """A copy that lacks a share of its frames, and which of the local features (B, T) those are."""
+    """A copy with a share of its frames removed, and a mask (B, T) of the removed ones by modality."""
     parts: dict[str, Any] = {}
     lost: dict[str, Tensor] = {}
     for m in MODALITIES:
@@ -41,7 +42,7 @@ def lose(x: Inputs, share: float, unknown: int) -> tuple[Inputs, dict[str, Tenso
             steps = torch.arange(frames.shape[1], device=frames.device)
             gone = gone & (steps > 0) & (steps < sequence.lengths[:, None] - 1)
             frames = torch.where(gone[:, :, None], frames.new_tensor([unknown, 0]), frames)
-            lost[m] = F.pad(gone, (-1, 1))  # local features begin behind [CLS]
+            lost[m] = F.pad(gone, (-1, 1))  # local features begin after [CLS]
         else:
             frames, lost[m] = frames * ~gone[:, :, None], gone
         parts[name] = Sequence(frames, sequence.lengths)
@@ -49,7 +50,7 @@ def lose(x: Inputs, share: float, unknown: int) -> tuple[Inputs, dict[str, Tenso
 
 
 class Reconstruction(nn.ModuleDict):
-    """The low level: a linear map from local features (B, T, d) to frames, of each modality."""
+    """The low level: for each modality, a linear map from local features (B, T, d) to frames."""
 
     def __init__(self, d: int, widths: Mapping[str, int]) -> None:
         super().__init__({m: nn.Linear(d, widths[m]) for m in MODALITIES})
@@ -65,14 +66,14 @@ class Reconstruction(nn.ModuleDict):
 
 
 def projectors(widths: Mapping[str, int]) -> nn.ModuleDict:
-    """Of each vector (B, w), a projection z as wide."""
+    """For each vector (B, w), the network of its projection z (B, w)."""
     return nn.ModuleDict(
         {name: nn.Sequential(nn.Linear(w, w), BatchNorm(w, affine=False)) for name, w in widths.items()}
     )
 
 
 def predictors(widths: Mapping[str, int]) -> nn.ModuleDict:
-    """Of each projection (B, w), a prediction p of the other one, through a bottleneck."""
+    """For each projection (B, w), the network that predicts the other one, with a bottleneck."""
 
     def predictor(w: int, hidden: int) -> nn.Module:
         first = nn.Linear(w, hidden, bias=False)
@@ -83,7 +84,7 @@ def predictors(widths: Mapping[str, int]) -> nn.ModuleDict:
 
 
 def attraction(outputs: Mapping[str, Tensor], projector: nn.ModuleDict, predictor: nn.ModuleDict) -> Tensor:
-    """L_attract, the high level, of each vector that has a projector and of the copy's."""
+    """L_attract, the high level, over the vectors that have a projector, and the copy's."""
     total = outputs["M"].new_zeros(())
     for name, project in projector.items():
         z, z_ = project(outputs[name]), project(outputs[f"{name}'"])

@@ -1,4 +1,4 @@
-"""Where the tensors of a run lie, and whether those of a checkpoint fit there."""
+"""The tensors of a training run by name, and the comparison of a checkpoint's tensors with them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOMENTS = {"exp_avg": "first.", "exp_avg_sq": "second."}
 
 
 def places(network: Network, optimizer: torch.optim.Adam) -> dict[str, Tensor]:
-    """Where every tensor that a run depends on lies, but gradients that wait and the best weights."""
+    """Every tensor that a run depends on by name, except pending gradients and the best weights."""
     found: dict[str, Tensor] = {f"{WEIGHTS}{name}": p.data for name, p in network.named_parameters()}
     found |= {f"{BUFFERS}{name}": buffer for name, buffer in network.named_buffers()}
     for name, parameter in network.named_parameters():
@@ -29,7 +29,7 @@ def places(network: Network, optimizer: torch.optim.Adam) -> dict[str, Tensor]:
 
 
 def _moments(optimizer: torch.optim.Adam, parameter: torch.nn.Parameter) -> dict[str, Any]:
-    """What the optimiser keeps of a parameter, from the first step on."""
+    """The optimiser's state of a parameter, which exists from the first step on."""
     state = optimizer.state[parameter]
     if not state:
         state["step"] = torch.tensor(0.0, device=parameter.device)
@@ -50,7 +50,7 @@ def differences(own: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:
 
 
 def counts(text: str) -> dict[str, int] | None:
-    """Numbers of epochs, micro-batches and gradients that wait; ``None`` where the text holds others."""
+    """The counters of epochs, micro-batches and pending gradients; ``None`` where the text holds others."""
     try:
         number = json.loads(text)
     except ValueError:

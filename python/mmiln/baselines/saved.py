@@ -1,4 +1,4 @@
-"""A baseline on disk: what its ``config.json`` and its model card hold."""
+"""The ``config.json`` and the model card of a saved baseline."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class Saved(pydantic.BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """From a file.
+        """Reads it from a file.
 
         Raises:
-            ConfigError: It is not that of a saved baseline.
+            ConfigError: The file is not the ``config.json`` of a saved baseline.
         """
         try:
             return cls.model_validate(read_json(path))

@@ -8,15 +8,15 @@ Multimodal Sentiment Analysis, AAAI 2021.
     y    = W_3 ReLU(W_2 F* + b_2) + b_3, for each of m, t, a, v
     L    = mean |yhat_m - y_m| + sum over s of mean tanh|y_s - y_m| |yhat_s - y_s|
 
-The pseudo-labels y_s of t, a, v are made anew in each step: `ulgm.py`, its Algorithm 1. What the paper leaves
-open, and where its code differs:
+Each step computes the pseudo-labels y_s of t, a, v anew: `ulgm.py`, the paper's Algorithm 1. What the paper
+leaves open, and where its code differs:
 
 - On given text features the sentence vector is the last state of an LSTM.
-- Its code has a linear layer after the audio and the vision LSTM, the equations above have none: `audio_out`
-  and `vision_out`, in the presets and not in the defaults.
-- Its code loses a dimension with one utterance and fails; here a batch of one is as good as any. The toolkit
-  (MMSA) also packs aligned audio and vision with the lengths of text.
-- It sums gradients over four batches before a step; labels move after each. So it is here.
+- Its code has a linear layer after the audio and the vision LSTM, the equations above have none: it is set by
+  `audio_out` and `vision_out`, which the presets give and the defaults do not.
+- Its code drops a dimension of a batch of one and fails; here such a batch works. MMSA also packs aligned
+  audio and vision with the lengths of text.
+- It sums gradients over four batches before a step, and moves labels after each batch; so do we.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class SelfMMSettings(EncoderRates):
     """Hyper-parameters of Self-MM, beside rates and widths of its encoders.
 
     Attributes:
-        audio_out, vision_out: Widths of a linear layer after each LSTM; 0: there is none.
+        audio_out, vision_out: Widths of a linear layer after each LSTM; 0 for none.
         post, post_text, post_audio, post_vision: Widths of the features F*.
-        dropout, dropout_text, dropout_audio, dropout_vision: Before each of them.
+        dropout, dropout_text, dropout_audio, dropout_vision: Dropout before each of those features.
     """
 
     audio_out: int = 0
@@ -62,7 +62,7 @@ class SelfMM(RatedEncoders):
     LOSSES = ("task", "total")
     KEEPS_LABELS = True
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        # Both from config/config_regression.py of its repository, thuiar/Self-MM, as are the defaults but for
+        # Presets and defaults are from config/config_regression.py of its repository, thuiar/Self-MM, except
         # text_hidden, which is our choice.
         "mosi": {"audio_out": 16, "vision_out": 32},
         "mosei": {
@@ -90,11 +90,11 @@ class SelfMM(RatedEncoders):
         self.ulgm = ULGM(post)
 
     def learning_rates(self) -> dict[str, tuple[float, float]]:
-        """As of its encoders, and of what of a text encoder has no decay."""
+        """Those of the encoders, and one for the parameters of the text encoder without decay."""
         return super().learning_rates() | {"bert, no decay": (self.settings.lr_text, 0.0)}
 
     def group_of(self, parameter: str) -> str:
-        """As of any network, but a text encoder's biases and layer norms have no decay."""
+        """As for any network, but a text encoder's biases and layer norms have no decay."""
         group = super().group_of(parameter)
         undecayed = group == "bert" and ("bias" in parameter or "LayerNorm" in parameter)
         return "bert, no decay" if undecayed else group
@@ -119,14 +119,14 @@ class SelfMM(RatedEncoders):
         task = (outputs["M"] - x.labels).abs().mean()
         total = task
         for name, labels in self.ulgm.of(x).items():
-            weight = (labels - x.labels).abs().tanh()  # no weight where it says what the true label says
+            weight = (labels - x.labels).abs().tanh()  # weight 0 where it equals the true label
             total = total + (weight * (outputs[name] - labels).abs()).mean()
         return {"task": task, "total": total}
 
     # Pseudo-labels
 
     def begin_training(self, samples: int | None) -> None:
-        """Makes room for a label of each training utterance."""
+        """Allocates a label for each training utterance."""
         self.ulgm.begin(samples or 0, next(self.parameters()))
 
     def begin_epoch(self, epoch: int) -> None:
@@ -134,11 +134,11 @@ class SelfMM(RatedEncoders):
         self.ulgm.epoch = epoch
 
     def kept_labels(self) -> Mapping[str, Tensor]:
-        """Those of text, audio and vision."""
+        """The pseudo-labels of text, audio and vision."""
         return self.ulgm.kept()
 
     def after_step(self, outputs: Outputs, x: Inputs) -> None:
-        """New labels of the batch."""
+        """Updates the labels of the batch."""
         assert x.labels is not None
         assert x.index is not None
         features = {name: outputs[f"F_{name.lower()}"] for name in self.heads}

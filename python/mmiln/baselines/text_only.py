@@ -1,4 +1,4 @@
-"""A control: what the text encoder does alone.
+"""A control: a model of text alone.
 
     y = w . s + b,  s the sentence vector
 
@@ -6,9 +6,9 @@ With a text encoder, s is the last layer's state of [CLS], and all is fine-tuned
 Chang, Kenton Lee, Kristina Toutanova: BERT, NAACL 2019, with one number in place of classes and without its
 pooling layer). Over given features, of which the first need not be [CLS], s is the last state of an LSTM.
 
-Nobody published this as a model; a multimodal one that is not better than this has learnt nothing from audio
-and vision, so the tables should have the row. MMSA has no such model. Audio and vision are never read: they
-may be absent, or anything.
+Nobody published this as a model, and MMSA has none such; a multimodal model that is not better than this has
+learnt nothing from audio and vision, so the tables should have the row. Audio and vision are never read:
+they may be absent or hold anything.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class TextOnlySettings(Settings):
 
     Attributes:
         hidden: Width of the LSTM over given features; unused with a text encoder.
-        dropout: Of the sentence vector.
-        optimizer, decay_text: AdamW and its decay of the text encoder.
+        dropout: Dropout of the sentence vector.
+        optimizer, decay_text: AdamW, and its weight decay for the text encoder.
     """
 
     hidden: int = Field(128, ge=1)
@@ -48,7 +48,7 @@ class TextOnly(Network):
         # The defaults: dropout 0.1, decay 0.01, a batch of 32 and 5e-5 are among those that Devlin et al.
         # recommend for fine-tuning (appendix A.3); the head's rate and the LSTM's width are our choice.
         "mosi": {},
-        # 2e-5 is among them too, and is our choice of the larger data.
+        # 2e-5 is among them too; we choose it for the larger data set.
         "mosei": {"lr_text": 2e-5},
     }
 

@@ -10,13 +10,13 @@ Multimodal Sentiment Analysis. EMNLP 2017, pages 1103-1114.
 
 The paper's sizes are 128 for z_l, 32 for z_v and z_a, so 129 x 33 x 33 products, and 128 after them.
 
-Left open, and the choice made here: the public code (Zhun Liu's, which the toolkit MMSA took over) puts batch
-normalisation before the three layers, of which the paper says nothing. Audio features differ in scale by
-orders of magnitude, so it stays; a batch of one, which has no variance, is normalised by the running
-statistics. The paper's loss is the square; the public code and MMSA train on L1, as we do.
+Left open, and the choice made here: the public code (Zhun Liu's, which MMSA took over) has a batch
+normalisation before the three layers that the paper does not mention. Audio features differ in scale by
+orders of magnitude, so we keep it; running statistics normalise a batch of one, which has no variance. The
+paper's loss is the squared error; the public code and MMSA train on L1, as we do.
 
-Wrong in MMSA: means are over padding too; the LSTM reads on behind the end of an utterance; dropout of text
-is set to 0 because the LSTM has one layer; a batch of one is squeezed away.
+Errors in MMSA: means include padding; the LSTM reads past the end of an utterance; dropout of text is set to
+0 because the LSTM has one layer; a batch of one is squeezed away.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .network import Network, Outputs, Settings, Widths
 
 
 class SubNet(nn.Module):
-    """Audio's and vision's network: three ReLU layers of the mean of an utterance's frames."""
+    """The network of audio and of vision: three ReLU layers of the mean of an utterance's frames."""
 
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class SubNet(nn.Module):
 
 
 class TextNet(nn.Module):
-    """Text's network: a linear map of the last state of an LSTM."""
+    """The network of text: a linear map of the last state of an LSTM."""
 
     def __init__(self, width: int, hidden: int, out: int, dropout: float) -> None:
         super().__init__()
@@ -74,8 +74,8 @@ class TFNSettings(Settings):
         text_hidden: Width of the LSTM.
         text_out, audio_hidden, vision_hidden: Widths of z_l, z_a and z_v.
         post: Width of the two layers after the fusion.
-        text_dropout, audio_dropout, vision_dropout: Of the LSTM's last state and of the mean frames.
-        post_dropout: Of the fused tensor.
+        text_dropout, audio_dropout, vision_dropout: Dropout of the LSTM's last state and of the mean frames.
+        post_dropout: Dropout of the fused tensor.
         lr, decay: Learning rate and L2 penalty.
     """
 
@@ -97,8 +97,8 @@ class TFN(Network):
 
     Settings = TFNSettings
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        # The defaults: sizes, dropout 0.15, L2 0.01 and Adam at 5e-4 are the paper's; it is silent on the
-        # batch, which is 32 in its public code.
+        # The defaults: sizes, dropout 0.15, L2 0.01 and Adam at 5e-4 are the paper's; it gives no batch
+        # size, which is 32 in its public code.
         "mosi": {},
         # The paper has no MOSEI, which has twelve times as many utterances: a larger batch is our choice.
         "mosei": {"batch_size": 64},

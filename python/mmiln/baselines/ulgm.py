@@ -3,16 +3,16 @@
 Yu, Xu, Yuan, Wu: Learning Modality-Specific Representations with Self-Supervised Multi-Task Learning for
 Multimodal Sentiment Analysis, AAAI 2021.
 
-Pseudo-labels y_s of s = text, audio, vision beside the true labels y_m, with C^p and C^n the mean feature F*
-of utterances whose label is above and below zero, as last seen, d wide, and i the epoch. At first y_s = y_m;
-then, in each step of i >= 2, before F* and centres are replaced by those of the step:
+Pseudo-labels y_s of s = text, audio, vision beside the true labels y_m. The centres C^p and C^n, d wide, are
+the means of the last seen features F* of utterances whose label is above and below zero. Initially y_s = y_m;
+then each step of epoch i >= 2 computes, before it updates F* and the centres:
 
     D     = ||F* - C|| / sqrt(d),  alpha = (D^n - D^p) / (D^p + eps)         (relative distance)
-    new_s = y_m alpha_s / (2 (alpha_m + eps)) + (y_m + alpha_s - alpha_m) / 2, held within [-3, 3]
+    new_s = y_m alpha_s / (2 (alpha_m + eps)) + (y_m + alpha_s - alpha_m) / 2, clipped to [-3, 3]
     y_s  <- (i - 1) / (i + 1) y_s + 2 / (i + 1) new_s                        (momentum)
 
-These are MMILN's (`src/ulgm.rs`), which has them from here. Its code counts labels of zero as positive, and
-utterances not seen yet as features of zero; here neither counts, and while a class is empty labels stay.
+MMILN takes these equations over (`src/ulgm.rs`). Self-MM's code counts labels of zero as positive, and unseen
+utterances as features of zero; here both are ignored, and labels stay while a class is empty.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BOUND = 3.0
 
 
 class ULGM(nn.Module):
-    """Labels (N,) and features (N, width) of all training utterances, of each of M, T, A and V.
+    """Labels (N,) and features (N, width) of all training utterances, for each of M, T, A and V.
 
     They are buffers, ``labels_M`` (the true ones) and so on, with NaN for an utterance that was not seen.
     """
@@ -41,7 +41,7 @@ class ULGM(nn.Module):
         self.epoch = 0
 
     def begin(self, samples: int, like: Tensor) -> None:
-        """A run on so many utterances, in numbers of one type with ``like``."""
+        """Allocates buffers for this number of utterances, of the type and device of ``like``."""
         for name, width in self.widths.items():
             for kind, shape in (("labels", (samples,)), ("features", (samples, width))):
                 self.register_buffer(f"{kind}_{name}", like.new_full(shape, torch.nan), persistent=False)
@@ -52,9 +52,9 @@ class ULGM(nn.Module):
         return {modality: getattr(self, f"labels_{name}") for modality, name in names.items()}
 
     def of(self, x: Inputs) -> dict[str, Tensor]:
-        """Labels (B,) of T, A and V of a batch; the true ones where there are none."""
+        """A batch's labels (B,) of T, A and V; the true labels where there are no pseudo-labels."""
         assert x.labels is not None
-        # Outside training, utterances may be those of another part, with positions of their own.
+        # Outside training, utterances may be of another split, where an index has another meaning.
         if x.index is None or not self.training or not hasattr(self, "labels_M"):
             return dict.fromkeys(UNIMODAL.values(), x.labels)
         now = {UNIMODAL[modality]: labels[x.index] for modality, labels in self.kept().items()}
@@ -62,7 +62,7 @@ class ULGM(nn.Module):
 
     @torch.no_grad()
     def update(self, features: Mapping[str, Tensor], y_m: Tensor, index: Tensor) -> None:
-        """New labels of a batch from the centres as they were, then its features (B, width) by name."""
+        """Computes a batch's labels from the previous centres, then stores its features (B, width)."""
         rows = _last_of_each(index)
         index, y_m = index[rows], y_m[rows]
         alpha = {name: self._alpha(name, feature[rows]) for name, feature in features.items()}
@@ -77,10 +77,10 @@ class ULGM(nn.Module):
             getattr(self, f"features_{name}")[index] = features[name][rows]
 
     def _alpha(self, name: str, feature: Tensor) -> Tensor | None:
-        """Relative distance (B,) to the centres of both classes; none while one has no utterance."""
+        """Relative distance (B,) to the centres of both classes; ``None`` while one has no utterance."""
         labels, features = getattr(self, f"labels_{name}"), getattr(self, f"features_{name}")
         distance = []
-        for chosen in (labels < 0, labels > 0):  # neither is true of NaN: unseen
+        for chosen in (labels < 0, labels > 0):  # both are false for NaN, an unseen utterance
             if not bool(chosen.any()):
                 return None
             distance.append((feature - features[chosen].mean(0)).norm(dim=1) / feature.shape[1] ** 0.5)
@@ -89,7 +89,7 @@ class ULGM(nn.Module):
 
 
 def _last_of_each(index: Tensor) -> Tensor:
-    """Rows of a batch, of an utterance given twice the last alone, as MMILN does."""
+    """Positions in a batch; of a repeated utterance only its last, as in MMILN."""
     rows = torch.arange(len(index), device=index.device)
     same = index[:, None] == index  # (B, B)
     return rows[(same * rows).amax(1) == rows]

@@ -1,4 +1,4 @@
-"""What a user may hook into training."""
+"""The protocol of callbacks: what users may hook into training."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Plan:
     """What :meth:`mmiln.Model.fit` was asked for.
 
     Attributes:
-        epochs: At most so many, those before a resume included.
-        batches: Micro-batches of an epoch; ``None`` where the loader does not tell.
+        epochs: The largest number of epochs, including those before a resume.
+        batches: Micro-batches of an epoch; ``None`` if the loader has no length.
     """
 
     epochs: int
@@ -30,18 +30,18 @@ class Callback:
     ``on_epoch_end``, then ``on_train_end``. Their ``model`` is the :class:`mmiln.Estimator` that is trained;
     a hook may annotate it as another, such as :class:`mmiln.Model`.
 
-    A run that is resumed begins with ``on_train_begin`` and goes on in the middle; what was measured before
-    is in ``model.history_``, so a callback that reads that rather than counts by itself is right also then.
+    A resumed run calls ``on_train_begin`` and goes on where it was interrupted. ``model.history_`` holds the
+    earlier epochs, so a callback that reads it, rather than counting by itself, is right after a resume too.
 
     **To stop**, return true from ``on_epoch_end``; every other callback is still called, and the best
-    epoch's weights become the result. True from ``on_train_begin`` means that there is nothing left to train,
-    as when a run is resumed that was stopped before.
+    epoch's weights become the result. True from ``on_train_begin`` means that nothing is left to train,
+    as when a run that had been stopped is resumed.
 
     **Exceptions** end training and reach the caller as they are, with a note that names callback and hook.
     The model has the weights of the last step and can be used and trained on.
 
     Attributes:
-        plan: How many epochs and micro-batches there are to be; set before ``on_train_begin``.
+        plan: The numbers of epochs and micro-batches; set before ``on_train_begin``.
 
     >>> import mmiln
     >>> class Print(mmiln.Callback):
@@ -57,7 +57,7 @@ class Callback:
     plan: Plan
 
     def on_train_begin(self, model: Any) -> bool | None:
-        """Before the first epoch; true where none is needed."""
+        """Before the first epoch; true if nothing is left to train."""
 
     def on_epoch_begin(self, model: Any, epoch: int) -> None:
         """Before epoch ``epoch``, from 1."""
@@ -68,7 +68,7 @@ class Callback:
     def on_epoch_end(self, model: Any, epoch: int, logs: dict[str, float]) -> bool | None:
         """After validation of epoch ``epoch``; true to stop.
 
-        ``logs`` holds what the epoch measured, which ``model.history_`` holds of all epochs: means of the
+        ``logs`` holds the epoch's values, as ``model.history_`` does for all epochs: means of the
         losses (``train_task``, ``train_sim``, ``train_diff``, ``train_total``; a baseline's own), how far
         pseudo-labels are from the labels where the model keeps any (``pseudo_shift_audio``, in sentiment
         points), ``seconds`` and, with a validation set, ``valid_mae``, ``valid_corr`` and the other measures
@@ -79,14 +79,14 @@ class Callback:
         """After the last epoch, with the best weights in place."""
 
     def on_exception(self, model: Any, error: BaseException) -> None:
-        """Where an exception ends training, Ctrl-C too; it goes on to the caller of ``fit`` afterwards."""
+        """When an exception ends training, Ctrl-C too; afterwards it reaches the caller of ``fit``."""
 
 
 def checked(callbacks: object) -> list[Callback]:
     """The callbacks that a user gave, as a list.
 
     Raises:
-        ConfigError: It is no list of callbacks.
+        ConfigError: It is not a list of callbacks.
     """
     if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
         raise ConfigError(f"callbacks must be a list of mmiln.Callback objects, got {callbacks!r} alone")
@@ -106,7 +106,7 @@ class Callbacks:
             callback.plan = plan
 
     def call(self, hook: str, *arguments: Any) -> bool:
-        """Calls a hook of all; whether any of them wants to stop."""
+        """Calls a hook of every callback; returns whether any of them wants to stop."""
         stop = False
         for callback in self._callbacks:
             try:

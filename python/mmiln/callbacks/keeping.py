@@ -1,4 +1,4 @@
-"""Callbacks that keep what training goes over: weights and pseudo-labels of single epochs."""
+"""Callbacks that keep what training overwrites: weights and pseudo-labels of single epochs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .stopping import Mode, Monitor
 class Checkpoint(Callback):
     """Saves the model after epochs, as :meth:`mmiln.Model.save_pretrained` does, to be loaded and used.
 
-    Not what a run is resumed from: that is ``fit(checkpoint_dir=)``, which keeps optimiser, pseudo-labels and
-    random streams as well.
+    A run can't be resumed from these, only from those of ``fit(checkpoint_dir=)``, which hold optimiser,
+    pseudo-labels and random states as well.
 
     Args:
         directory: Every ``every``-th epoch goes to ``epoch-0001`` and so on below it; with ``monitor``, the
             best epoch so far to ``best``.
-        every: One epoch of so many is saved. The default is 1 without ``monitor``.
+        every: The number of epochs from one save to the next. The default is 1 without ``monitor``.
         monitor: A key of the history: only epochs that are the best so far by it are saved.
         mode: As in :class:`EarlyStopping`.
 
@@ -77,10 +77,10 @@ class PseudoLabels(Callback):
     labels_: dict[str, list[npt.NDArray[np.float32]]]
 
     def on_train_begin(self, model: Learner) -> None:
-        """Forgets the run before."""
+        """Drops the labels of an earlier run."""
         self.labels_ = {modality: [] for modality in model.pseudo_labels}
 
     def on_epoch_end(self, model: Learner, epoch: int, logs: dict[str, float]) -> None:
-        """Takes a copy."""
+        """Keeps a copy of the labels."""
         for modality, labels in model.pseudo_labels.items():
             self.labels_[modality].append(labels)

@@ -1,4 +1,4 @@
-"""Callbacks that hand what is measured to a file or to a service, whose own object comes from the user."""
+"""Callbacks that write measures to a file, or to a service through an object that the user provides."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class CSVLogger(Callback):
     """Keeps the history in a CSV file, one row an epoch.
 
     The file is replaced after each epoch, whole or not at all, so that it can be read at any time, and holds
-    all epochs also where a run was resumed. A file of the same name that is of another run is lost.
+    all epochs also where a run was resumed. A file of the same name from another run is overwritten.
 
     Args:
         path: The file; its folder is made if it is not there.
@@ -24,7 +24,7 @@ class CSVLogger(Callback):
         self.path = Path(path)
 
     def on_train_begin(self, model: Learner) -> None:
-        """Makes the folder, so that one that can't be is told before training."""
+        """Makes the folder, so that an impossible one raises before training."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def on_epoch_end(self, model: Learner, epoch: int, logs: dict[str, float]) -> None:
@@ -37,8 +37,8 @@ class TensorBoard(Callback):
     """Writes what each epoch measured as scalars, such as ``valid/mae``, and the model as text.
 
     Args:
-        writer: A ``torch.utils.tensorboard.SummaryWriter``, or another object with its methods; closing it
-            is its owner's.
+        writer: A ``torch.utils.tensorboard.SummaryWriter``, or another object with its methods; the
+            caller closes it.
     """
 
     def __init__(self, writer: Any) -> None:
@@ -58,10 +58,10 @@ class TensorBoard(Callback):
 class WandbLogger(Callback):
     """Logs what each epoch measured, such as ``valid/mae``, to a run of Weights & Biases.
 
-    The model's config becomes the run's, the best epoch its summary's ``best_epoch``.
+    The model's config becomes the run's config, the best epoch ``best_epoch`` in its summary.
 
     Args:
-        run: What ``wandb.init()`` returned; finishing it is its owner's.
+        run: What ``wandb.init()`` returned; the caller finishes it.
     """
 
     def __init__(self, run: Any) -> None:
@@ -69,7 +69,7 @@ class WandbLogger(Callback):
 
     def on_train_begin(self, model: Learner) -> None:
         """Hands the config over."""
-        # A run that is resumed may have others of the rates.
+        # A resumed run may have other rates.
         self.run.config.update(model.config.to_dict(), allow_val_change=True)
 
     def on_epoch_end(self, model: Learner, epoch: int, logs: dict[str, float]) -> None:
@@ -86,7 +86,7 @@ class MlflowLogger(Callback):
 
     Args:
         client: A ``mlflow.MlflowClient``.
-        run_id: Of a run that is under way; ending it is its owner's.
+        run_id: The id of an active run; the caller ends it.
     """
 
     def __init__(self, client: Any, run_id: str) -> None:

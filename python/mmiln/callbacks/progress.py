@@ -17,12 +17,12 @@ with warnings.catch_warnings(action="ignore", category=TqdmWarning):
 
 
 class ProgressBar(Callback):
-    """A bar of epochs with the last one's measures, and one of the epoch's batches, gone when it ends.
+    """A bar of epochs with the last one's measures, and a bar of batches that goes when its epoch ends.
 
     ``fit`` shows these by itself; ``progress=False`` leaves them out, and an object of this class among its
     callbacks takes their place. In a notebook they are widgets where ipywidgets is installed, else text; on
-    a terminal text; where the output is neither, as a log file, nothing is shown. The device is asked for
-    nothing that the epoch's end does not ask for.
+    a terminal text; where the output is neither, as a log file, nothing is shown. The bars read nothing
+    from the device.
 
     For other measures, override :meth:`shown`:
 
@@ -35,7 +35,7 @@ class ProgressBar(Callback):
     _batches: Any = None
 
     def shown(self, logs: dict[str, float]) -> dict[str, str]:
-        """What the bar of epochs says of the last one, of what it measured."""
+        """The measures of the last epoch that the bar of epochs shows."""
         if "valid_mae" not in logs:
             return {"loss": f"{logs['train_total']:.4f}"}
         return cells(lambda name, measure: measure.text(logs[f"valid_{name}"]), PAPER[:3])
@@ -51,7 +51,7 @@ class ProgressBar(Callback):
         self._batches = self._bar(f"epoch {epoch}", "batch", self.plan.batches, leave=False, initial=0)
 
     def on_batch_end(self, model: Learner, epoch: int, batch: int) -> None:
-        """Moves it; after a resume it begins in the middle."""
+        """Moves the bar of batches; after a resume it begins in the middle."""
         self._batches.update(batch - self._batches.n)
 
     def on_epoch_end(self, model: Learner, epoch: int, logs: dict[str, float]) -> None:
@@ -65,7 +65,7 @@ class ProgressBar(Callback):
         _finish(self._epochs)
 
     def on_exception(self, model: Learner, error: BaseException) -> None:
-        """Leaves both where they are."""
+        """Leaves both bars where they are."""
         for bar in (self._batches, self._epochs):
             if bar is not None:
                 bar.close()
@@ -78,13 +78,13 @@ class ProgressBar(Callback):
 
 
 def _disable() -> bool | None:
-    """What tqdm is told: None hides a bar of text where the output is no terminal, but that of a notebook."""
+    """The ``disable`` of tqdm: False in a notebook; else None, which hides bars without a terminal."""
     from rich.console import Console
 
     return False if Console().is_jupyter else None
 
 
 def _finish(bar: Any) -> None:
-    """Closes a bar whose end came sooner than was planned: that is no fault to be painted red."""
+    """Closes a bar as complete: tqdm paints one red that ends early, and stopping early is no failure."""
     bar.total = bar.n
     bar.close()

@@ -21,7 +21,7 @@ class Monitor:
         name: A key of the history, such as ``"valid_mae"``.
         mode: ``"min"`` where lower is better, ``"max"`` where higher is. ``None``: higher for correlation,
             accuracies and F1, lower for all else.
-        min_delta: What changes by no more than this is no better.
+        min_delta: A change by no more than this is no improvement.
 
     Raises:
         ConfigError: The mode is unknown, or ``min_delta`` is below 0.
@@ -43,7 +43,7 @@ class Monitor:
         """The epoch, from 1, of the best value so far, 0 where there is none; NaN is never the best.
 
         Raises:
-            ConfigError: There are epochs, and the measure is not among what they measured.
+            ConfigError: The epochs so far do not have the measure.
         """
         if history.epochs and self.name not in history:
             raise ConfigError(
@@ -61,16 +61,16 @@ class EarlyStopping(Callback):
     """Stops once a measure has not become better for ``patience`` epochs.
 
     ``fit`` has one of its own for ``valid_mae``, with ``fit(patience=)``; this one is for other measures, or
-    for more than one at a time: whichever is first stops. It decides by the history alone, so a run that is
+    for more than one at a time: the first to stop decides. It decides by the history alone, so a run that is
     resumed stops where it would have stopped, and one that was stopped goes on with a larger ``patience``.
-    The weights that training ends with are those of the lowest ``valid_mae`` all the same.
+    Training still ends with the weights of the lowest ``valid_mae``.
 
     Args:
         monitor: A key of the history.
-        patience: So many epochs without a better value are waited.
+        patience: The number of epochs to wait for a better value.
         mode: ``"min"`` where lower is better, ``"max"`` where higher is. ``None``: higher for correlation,
             accuracies and F1, lower for all else.
-        min_delta: What changes by no more than this is no better, in units of the measure.
+        min_delta: A change by no more than this is no improvement, in units of the measure.
 
     Raises:
         ConfigError: An argument is out of range; or, after the first epoch, ``monitor`` is not measured.
@@ -90,7 +90,7 @@ class EarlyStopping(Callback):
         self.monitor = Monitor(monitor, mode, min_delta)
 
     def on_train_begin(self, model: Learner) -> bool:
-        """Whether a run that is resumed was at its end."""
+        """Whether a resumed run had stopped already."""
         return self._exhausted(model.history_)
 
     def on_epoch_end(self, model: Learner, epoch: int, logs: dict[str, float]) -> bool:

@@ -1,7 +1,7 @@
 """The ``mmiln`` command.
 
-Help and errors of arguments must not wait for torch: these modules import nothing heavy at their top. What a
-command works with is imported when it runs, mostly through ``mmiln.<name>``.
+Help and errors of arguments must not wait for torch: these modules import nothing heavy at their top. A
+command imports what it needs when it runs, mostly through ``mmiln.<name>``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Part = Annotated[str, typer.Option(help="Which part of the data: train, valid or
 
 
 def main() -> None:
-    """Runs the command; an error of the user's is told in a sentence, without a traceback."""
+    """Runs the command; prints an error of mmiln's own as one sentence, without a traceback."""
     try:
         app()
     except MmilnError as error:
@@ -50,7 +50,7 @@ def main() -> None:
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("--out", help="Where results go.")] = Path("runs/demo"),
-    epochs: Annotated[int, typer.Option(help="At most so many epochs a model.")] = 8,
+    epochs: Annotated[int, typer.Option(help="The largest number of epochs of a model.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of data and models.")] = 1111,
     json_: Json = False,
 ) -> None:
@@ -84,8 +84,8 @@ def train(
         str | None, typer.Option(help="A Hugging Face BERT: directory or hub name. Default: text features.")
     ] = None,
     preset: Annotated[str, typer.Option(help="mosi, mosi-mmsa, mosei or mosei-mmsa.")] = "mosi",
-    seed: Annotated[list[int] | None, typer.Option(help="Once a run; default 1111.")] = None,
-    epochs: Annotated[int, typer.Option(help="At most so many.")] = 50,
+    seed: Annotated[list[int] | None, typer.Option(help="Seed of a run; repeatable; default 1111.")] = None,
+    epochs: Annotated[int, typer.Option(help="The largest number of epochs.")] = 50,
     standardize: Annotated[bool, typer.Option(help="Scale audio and vision by the train part.")] = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Any config field; repeatable.")
@@ -179,7 +179,7 @@ def inspect(
 
 
 def _spread(values: list[float]) -> dict[str, float | None]:
-    """What JSON can hold of a spread over seeds."""
+    """A spread over seeds for JSON, with null for NaN."""
     from ..results.metrics import spread
 
     return {name: None if value != value else value for name, value in spread(values).items()}

@@ -1,4 +1,4 @@
-"""``mmiln convert``: a data set that opens in a moment."""
+"""``mmiln convert``: writes a dataset that opens in a moment."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def convert(
     nonfinite: Annotated[
         str, typer.Option(help="What becomes of NaN and infinities in true frames: zero, mean or raise.")
     ] = "zero",
-    seed: Annotated[int, typer.Option(help="Of the split by video of a single part in MISA's format.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed that splits a single part in MISA's format by video.")] = 0,
     json_: Json = False,
 ) -> None:
     """Write a dataset as a directory that opens in a moment.
 
-    For data that is large beside the memory, such as CMU-MOSEI's pickles, which
+    For data that is large compared with memory, such as CMU-MOSEI's pickles, which
     are streamed: true frames alone, as float32, in .npy files with checksums,
     compared with the source. Every --data takes the directory as it takes the
     source. An interrupted conversion goes on when the command is given again.

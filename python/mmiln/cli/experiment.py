@@ -20,15 +20,13 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-File = Annotated[
-    str, typer.Argument(help="A TOML file, or table2, table3, figure4, controls: those of the paper.")
-]
-Folder = Annotated[Path, typer.Argument(help="That of an experiment, or of mmiln train.")]
+File = Annotated[str, typer.Argument(help="A TOML file, or the paper's table2, table3, figure4, controls.")]
+Folder = Annotated[Path, typer.Argument(help="The folder of an experiment, or of mmiln train.")]
 Jobs = Annotated[int, typer.Option(help="How many runs at a time.")]
 Backend = Annotated[
     str, typer.Option("--backend", help="local: processes of this machine; ray: machines of a Ray cluster.")
 ]
-Address = Annotated[str | None, typer.Option(help="Of the Ray cluster; default the one that runs here.")]
+Address = Annotated[str | None, typer.Option(help="Address of the Ray cluster; default: this machine's.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where results go; default runs/<name>.")]
 Data = Annotated[str | None, typer.Option(help="Replaces the path of the experiment's one dataset.")]
 Settings = Annotated[
@@ -43,7 +41,7 @@ def run(
     data: Data = None,
     settings: Settings = None,
     seed: Annotated[list[int] | None, typer.Option(help="Replaces the seeds; repeatable.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Replaces the most epochs.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Replaces the largest number of epochs.")] = None,
     jobs: Jobs = 1,
     backend: Backend = "local",
     address: Address = None,
@@ -79,9 +77,9 @@ def report(
 @app.command()
 def cases(
     folder: Folder,
-    model: Annotated[str, typer.Option(help="Row of the model that is looked into.")] = "full",
+    model: Annotated[str, typer.Option(help="Row of the model that is studied.")] = "full",
     against: Annotated[str, typer.Option(help="Row of the model it is compared with.")] = "text",
-    dataset: Annotated[str | None, typer.Option(help="Which, where there are several.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Its name, if there are several.")] = None,
     part: Annotated[str, typer.Option(help="train, valid or test; train has pseudo-labels.")] = "test",
     id_: Annotated[list[str] | None, typer.Option("--id", help="An utterance; repeatable.")] = None,
     n: Annotated[int, typer.Option("-n", help="How many are picked where none is named.")] = 6,
@@ -141,7 +139,7 @@ def search(
 
 
 def _described(file: str, data: str | None, settings: dict[str, Any], *, key: str) -> dict[str, Any]:
-    """The content of a TOML file or of one of the paper's, with what the command line replaces."""
+    """The content of a TOML file or of one of the paper's, with the command line's replacements."""
     path, paper = Path(file), Path(__file__).parents[1] / "experiments" / "paper"
     if not path.is_file():
         path = paper / f"{file}.toml"

@@ -1,4 +1,4 @@
-"""What several commands share."""
+"""Options and helpers that several commands share."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def overrides(assignments: list[str]) -> dict[str, Any]:
 
 
 def load_data(data: str, *, standardize: bool = False) -> mmiln.data.Dataset:
-    """A dataset by what the option says."""
+    """The dataset that the option ``--data`` names."""
     return mmiln.data.synthetic() if data == "synthetic" else mmiln.data.load(data, standardize=standardize)
 
 

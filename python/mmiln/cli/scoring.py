@@ -1,4 +1,4 @@
-"""What ``mmiln predict`` gives: a table with a score an utterance, and a page about them."""
+"""The results of ``mmiln predict``: a table with a score an utterance, and a page about them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCORE = "score"
 
 
 def of_dataset(model: Path, data: str, split: str) -> tuple[pd.DataFrame, PredictionReport]:
-    """Of a part of a dataset."""
+    """The scores of a part of a dataset, and a page about them."""
     loaded, part = prepared(model, data, split)
     predictions = loaded.predict(part)
     lengths, unit = _lengths(part)
@@ -43,7 +43,7 @@ def of_dataset(model: Path, data: str, split: str) -> tuple[pd.DataFrame, Predic
 
 
 def of_sentences(model: Path, data: str, column: str | None) -> tuple[pd.DataFrame, PredictionReport]:
-    """Of a CSV file with sentences, which keeps its columns, or of lines on standard input."""
+    """The same for a CSV file of sentences, which keeps its columns, or for lines on standard input."""
     if data == STDIN:
         if column is not None:
             raise ConfigError("--column is for CSV files, and standard input has one sentence a line")
@@ -67,7 +67,7 @@ def of_sentences(model: Path, data: str, column: str | None) -> tuple[pd.DataFra
 
 
 def _lengths(part: Split) -> tuple[npt.NDArray[np.int64], str]:
-    """How long utterances are, and in what: tokens, words where those are not known, or frames."""
+    """Lengths of utterances and their unit: tokens, words where those are not known, or frames."""
     if "text" in part.sequences:
         return part.lengths("text"), "tokens"
     if part.raw_text is not None:
@@ -76,7 +76,7 @@ def _lengths(part: Split) -> tuple[npt.NDArray[np.int64], str]:
 
 
 def _facts(model: Estimator, folder: Path, data: str, read: str) -> dict[str, str]:
-    """What a page says of where its numbers come from."""
+    """The origin of a page's numbers: model and data."""
     kind = f"MMILN, {model.kind}" if isinstance(model, Model) else model.kind
     reads = ", ".join(name for name in MODALITIES if model.config.model[f"{name}_dim"])
     digest = files.sha256(folder / "model.safetensors")

@@ -1,4 +1,4 @@
-"""From padded arrays to true frames: where an utterance lies in its padding, and taking it out."""
+"""Locates utterances in padded arrays, and extracts their true frames."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mmiln.data.paging import Pages
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-_BLOCK = 64  # utterances looked at together: bounds the memory of the masks
+_BLOCK = 64  # utterances examined together, which bounds the memory of the masks
 
 
 class Placement(NamedTuple):
-    """Where the true frames start, and how many utterances have padding of which kind."""
+    """Where the true frames start, and the numbers of utterances with each kind of padding."""
 
     starts: Ints  # (N,)
     end: int
@@ -26,7 +26,7 @@ class Placement(NamedTuple):
 
 
 def reals(values: Any) -> npt.NDArray[np.float64]:
-    """Numbers as float64. Raises TypeError, ValueError or OverflowError where they are none, or complex."""
+    """Numbers as float64. Raises TypeError, ValueError or OverflowError unless they are real numbers."""
     array = np.asarray(values)
     if array.dtype.kind == "c":
         raise TypeError
@@ -34,7 +34,7 @@ def reals(values: Any) -> npt.NDArray[np.float64]:
 
 
 def single(values: npt.ArrayLike | Tensor) -> Floats:
-    """Numbers as float32 in one piece, also a tensor's; those that are too large become infinite."""
+    """Numbers of an array or tensor as contiguous float32; too large ones become infinite."""
     if isinstance(values, Tensor):
         values = values.detach().cpu().float().numpy()
     with np.errstate(over="ignore"):
@@ -44,7 +44,7 @@ def single(values: npt.ArrayLike | Tensor) -> Floats:
 def content_bounds(frames: npt.NDArray[Any]) -> tuple[Ints, Ints]:
     """First row with content and the one after the last, of (N, W, w) frames: two (N,) arrays.
 
-    A row of zeros, NaN and infinities alone has no content. An utterance without any has (W, 0).
+    A row of only zeros, NaN and infinities has no content. An utterance without content has (W, 0).
     """
     count, width = frames.shape[:2]
     pages = Pages(frames)
@@ -61,11 +61,10 @@ def content_bounds(frames: npt.NDArray[Any]) -> tuple[Ints, Ints]:
 
 
 def place(frames: npt.NDArray[Any], lengths: Ints) -> Placement:
-    """Find at which end of (N, W, w) frames the padding lies, given the (N,) true lengths.
+    """Find the end of (N, W, w) frames at which the padding is, given the (N,) true lengths.
 
-    Content on both sides of the true length means that the padding holds values: the frames are
-    then taken from the start, as MMSA takes them. Where both ends would do (true frames that are
-    zero), the side of most other utterances decides.
+    If the padding holds values at whichever end, the frames are taken from the start, as in MMSA. If
+    both ends are possible (some true frames are zero), the side of most other utterances decides.
     """
     first, last = content_bounds(frames)
     width = frames.shape[1]
@@ -84,9 +83,9 @@ def place(frames: npt.NDArray[Any], lengths: Ints) -> Placement:
 
 
 def take(frames: npt.NDArray[Any], starts: Ints, lengths: Ints) -> list[Floats]:
-    """The true frames of (N, W, w): N arrays (T, w), float32, in one piece of memory.
+    """The true frames of (N, W, w): N arrays (T, w), float32, in one contiguous block.
 
-    Values too large for float32 become infinite and are then treated as every non-finite value.
+    Values too large for float32 become infinite, and are then treated like other non-finite values.
     """
     packed = np.empty((int(lengths.sum()), frames.shape[2]), np.float32)
     utterances = np.split(packed, np.cumsum(lengths)[:-1])

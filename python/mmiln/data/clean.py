@@ -1,4 +1,4 @@
-"""What becomes of NaN and infinities in true frames."""
+"""Replaces or refuses NaN and infinities in true frames."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Nonfinite = Literal["zero", "raise", "mean"]
 
 
 def clean_nonfinite(dataset: Dataset, how: Nonfinite) -> None:
-    """Replace non-finite values, of lists in place, and count them in the report.
+    """Replace non-finite values (in place where they are in lists), and count them in the report.
 
     Args:
         how: ``"zero"`` puts 0, ``"mean"`` the mean of the column's finite values in train (0 where
@@ -59,7 +59,7 @@ def clean_nonfinite(dataset: Dataset, how: Nonfinite) -> None:
 
 
 def check(how: str | None) -> None:
-    """Raises ConfigError where ``how`` is none of the ways."""
+    """Raises ConfigError where ``how`` is unknown."""
     if how not in get_args(Nonfinite):
         raise ConfigError(f"expected nonfinite to be one of {get_args(Nonfinite)}, got {how!r}")
 

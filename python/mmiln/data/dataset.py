@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KnownDataset(Known):
-    """The same of a data set, and its standardizer, fitted on train."""
+    """What is known of a data set, with its standardizer, fitted on train."""
 
     standardizer: Standardizer | None = None
 
@@ -33,7 +33,7 @@ class Dataset:
         name: what the data set is called.
         report: what was read, cleaned and inferred.
         standardizer: fitted on train and applied to all splits, or None.
-        known: of a converted data set, what was computed when it was.
+        known: what the conversion computed, of a converted data set.
 
     Raises DataError where train and test share an utterance or the splits differ in modalities.
     """
@@ -97,7 +97,7 @@ class Dataset:
         return found
 
     def contents(self) -> object:
-        """Equal for as long as nothing was changed; see :meth:`Split.contents`."""
+        """A value that stays equal while nothing is changed; see :meth:`Split.contents`."""
         return {name: split.contents() for name, split in self.splits.items()}
 
     def __repr__(self) -> str:
@@ -105,12 +105,12 @@ class Dataset:
         return f"{type(self).__name__}({self.name!r}, {sizes}; {', '.join(self.train.fields)})"
 
     def _repr_html_(self) -> str:
-        """What :meth:`describe` says."""
+        """:meth:`describe` as HTML."""
         return html.code(self) + self.describe()._repr_html_()
 
 
 def standardized(dataset: Dataset) -> Dataset:
-    """The data set itself, its audio and vision scaled as learned from train; its report says so."""
+    """The data set itself, its audio and vision scaled as learned from train; its report notes it."""
     known = dataset.known
     if known is not None and (known.standardized is None or known.contents != dataset.contents()):
         known = None

@@ -22,7 +22,7 @@ LENGTHS_TITLE: Final = "True lengths"
 
 
 class Describable(Protocol):
-    """What is described of a :class:`mmiln.data.Split`."""
+    """The members of :class:`mmiln.data.Split` that a description reads."""
 
     labels: Floats
 
@@ -33,7 +33,7 @@ class Describable(Protocol):
 
 
 class Description:
-    """What :meth:`Dataset.describe` returns: prints as tables, plainly, through rich or in a notebook."""
+    """The result of :meth:`Dataset.describe`: tables as plain text, through rich or in a notebook."""
 
     def __init__(self, title: str, splits: Mapping[str, Describable], notes: Sequence[str]) -> None:
         self._title = title
@@ -59,12 +59,12 @@ class Description:
         return str(self)
 
     def _repr_html_(self) -> str:
-        """The same in HTML."""
+        """The tables as HTML."""
         return html.paragraph(self._title) + tables(self._splits) + "".join(map(html.paragraph, self._notes))
 
 
 def tables(splits: Mapping[str, Describable]) -> str:
-    """Labels and lengths of splits, in HTML."""
+    """Tables of the labels and lengths of splits, as HTML."""
     return html.table(LABELS, _labels(splits), LABELS_TITLE) + html.table(
         LENGTHS, _lengths(splits), LENGTHS_TITLE
     )

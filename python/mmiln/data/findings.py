@@ -1,4 +1,4 @@
-"""What reading a data set found, cleaned and inferred: sentences to read, counts to compute."""
+"""What reading a data set found, cleaned and inferred: sentences for people, counts for programs."""
 
 from __future__ import annotations
 

@@ -20,9 +20,8 @@ LEAST = 3  # one fold each for train, valid and test
 def fold(dataset: Dataset, number: int, folds: int) -> Dataset:
     """One of the ``folds`` divisions of all utterances of a data set, whole videos together.
 
-    The utterances of all parts are joined and shared out to folds of about equal size, the same for every
-    call. Fold ``number`` (from 0) is the test part, the one after it the validation part, all others train;
-    so every utterance is tested once.
+    All utterances are divided into folds of about equal size, the same in every call. Fold ``number`` (from
+    0) is the test part, the next one the validation part, all others train: every utterance is tested once.
 
     Raises:
         DataError: There are fewer than three folds, fewer videos than folds, or no such number.

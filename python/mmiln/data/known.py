@@ -1,4 +1,4 @@
-"""Fingerprints that were computed once and kept, of contents that would have to be read for them."""
+"""Fingerprints kept from the conversion, so that the contents need not be read to compute them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a split or a data set for as long as its contents are these.
+    """Fingerprints of a split or a data set, valid while its contents are unchanged.
 
     Attributes:
-        contents: what its ``contents()`` was; sequences of arrays are compared by identity.
-        fingerprint: what its ``fingerprint()`` is.
-        standardized: the same of what is standardized; None where it can't be.
+        contents: its ``contents()`` at that time; sequences of arrays are compared by identity.
+        fingerprint: its ``fingerprint()``.
+        standardized: its ``fingerprint()`` once standardized; None where it can't be.
     """
 
     contents: object

@@ -1,4 +1,4 @@
-"""One way in: a path of any known format becomes a Dataset."""
+"""Loads a :class:`Dataset` from a path of any known format."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def load(
     :func:`convert` made of one of them.
 
     No code of a pickle is run (see ``mmiln.data.formats.unpickle.load_pickle``). True frames are read
-    into memory; those of a converted data set stay in its files, and are read when they are asked for.
+    into memory; those of a converted data set stay in its files, and are read at each access.
 
     Args:
         path: a file, or a folder: with ``train.pkl``, ``dev.pkl`` (or ``valid.pkl``), ``test.pkl``, or a
             converted one.
         standardize: scale audio and vision columns to mean 0 and variance 1, learned from train.
-        nonfinite: what becomes of NaN and infinities in true frames: ``"zero"``, ``"mean"`` (of the
-            column in train) or ``"raise"``; None for zero, or what a converted data set was converted with.
-        seed: for the split by video of a single part in MISA's format; converted data sets are split.
-        test: whether to read the test part too; without, its file (of a folder) is not opened, and its
-            utterances (of one file of all parts) are dropped unseen.
+        nonfinite: replaces NaN and infinities in true frames by ``"zero"`` or ``"mean"`` (of the column in
+            train), or refuses them (``"raise"``); None for zero, or for the conversion's own choice.
+        seed: for the split by video of a single part in MISA's format; converted data sets are split already.
+        test: whether to read the test part; if not, its file (in a folder) is not opened, and its
+            utterances (in one file of all parts) are dropped unseen.
 
     Raises:
         MissingFileError: nothing is there, or the folder has no part.
@@ -72,17 +72,17 @@ def _into_memory(dataset: Dataset) -> None:
 
 
 def read(path: Path, *, seed: int, test: bool) -> Dataset:
-    """The data set as it is, padded arrays left in the file where that is mapped."""
+    """The data set before cleaning; padded arrays stay in the file where it is mapped."""
     try:
         folder = path.is_dir()
-    except OSError as error:  # as of a name that is too long
+    except OSError as error:  # such as a name that is too long
         raise MissingFileError(f"expected a data set, but there is none: {error}") from None
     if folder:
         dataset = read_misa(_folder(path, test), name=path.name, seed=seed)
     else:
         dataset = _file(path, seed, test)
     if not test:
-        dataset.test = None  # of a single part that was split by video
+        dataset.test = None  # a single part was split by video
     return dataset
 
 

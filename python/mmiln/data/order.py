@@ -1,4 +1,4 @@
-"""In which order utterances are trained on, and which of them share a batch."""
+"""The order of utterances in training, and the ones that share a batch."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class LengthAware(Sampler[list[int]]):
     """Batches of utterances of about the same length, drawn anew in each pass.
 
     Args:
-        lengths: (N,) of all utterances.
+        lengths: Lengths of all utterances, (N,).
         batch_size: Utterances of a batch; the last ones of a pass may have fewer.
-        order: ``"window"``: those that share an optimiser step are the same as without regard to length, and
-            are dealt to its batches from short to long. ``"buckets"``: the utterances of 32 steps are, and
-            the batches then shuffled.
+        order: ``"window"``: sorts the utterances of each optimiser step by length into its batches; the step
+            has the same utterances as without sorting. ``"buckets"``: sorts those of 32 steps together, then
+            shuffles the batches.
         window: Batches of an optimiser step.
-        generator: Decides; nothing else does.
+        generator: The only source of randomness.
 
     Raises:
         ConfigError: The order is unknown.
@@ -50,7 +50,7 @@ class LengthAware(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         for group in torch.split(torch.tensor(list(self._drawn)), self._together):
-            # The permutation decides among equals.
+            # Utterances of equal length stay in the order of the permutation.
             by_length = group[self._lengths[group].argsort(stable=True)]
             batches = torch.split(by_length, self._batch_size)
             places = torch.randperm(len(batches), generator=self._generator) if self._buckets else None

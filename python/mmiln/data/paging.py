@@ -1,4 +1,4 @@
-"""Files mapped into memory: what was read of them is given back, so that it doesn't pile up."""
+"""Releases pages of memory-mapped files that have been read, so that they do not accumulate."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-HELD: Final = 1 << 25  # bytes read before pages are given back
+HELD: Final = 1 << 25  # bytes read before pages are released
 
 
 class Pages:
-    """The pages behind an array; nothing happens to one that isn't mapped.
+    """The pages of a mapped array; does nothing for other arrays.
 
-    The system can drop such pages when it needs them, but until then they count as memory of the process.
-    Arrays over them stay what they are: a page that is read again comes from the file again.
+    The system drops such pages when it needs memory, but until then they count as memory of the process.
+    Arrays stay valid: a released page that is accessed again is read from the file again.
     """
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
@@ -23,7 +23,7 @@ class Pages:
         self._read = 0
 
     def read(self, nbytes: int) -> None:
-        """Counts bytes that were read, or are about to be, and gives back all pages where it is time."""
+        """Counts bytes that are read, and releases all pages after every ``HELD`` of them."""
         self._read += nbytes
         if self._map is not None and self._read >= HELD:
             self._map.madvise(mmap.MADV_DONTNEED)

@@ -1,4 +1,4 @@
-"""Arrays of many utterances that are made when they are asked for, so that not all are in memory."""
+"""Sequences of arrays that are made at each access, so that not all are in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 
 
 class Ragged(Sequence[Array]):
-    """A sequence of N arrays. It may not change: what was once computed of it stays true.
+    """A sequence of N arrays. It must not change, so that values computed from it stay valid.
 
     Attributes:
         lengths: (N,) int64, true frames or tokens of each.
@@ -43,12 +43,12 @@ class Ragged(Sequence[Array]):
         """The array at a position from 0 on."""
 
     def subset(self, positions: Iterable[int]) -> Ragged:
-        """Those at these positions, in this order."""
+        """The arrays at these positions, in this order."""
         return Chosen(self, np.fromiter(positions, np.int64))
 
 
 class Padded(Ragged):
-    """True frames of a padded array (N, W, w), as float32; what is too large becomes infinite."""
+    """True frames of a padded array (N, W, w), as float32; too large values become infinite."""
 
     def __init__(self, frames: Array, starts: Ints, lengths: Ints) -> None:
         super().__init__(lengths)
@@ -61,14 +61,14 @@ class Padded(Ragged):
         return single(true)
 
     def read(self) -> list[Floats]:
-        """All of them, copied into memory."""
+        """All arrays, copied into memory."""
         return take(self._frames, self._starts, self.lengths)
 
 
 class Stored(Ragged):
     """Arrays (T, w) that lie one after the other in an ``.npy`` file (sum T, w), as views of it.
 
-    Pickled it is the name of the file: a process that gets it opens that anew.
+    Its pickle holds the file's path: a process that unpickles it opens the file anew.
     """
 
     def __init__(self, path: Path, offsets: Ints) -> None:
@@ -87,14 +87,14 @@ class Stored(Ragged):
 
 
 class StoredTokens(Stored):
-    """The same for tokens, which are (3, T) each."""
+    """Stored tokens, (3, T) each."""
 
     def _array(self, position: int) -> Array:
         return super()._array(position).T
 
 
 class Mapped(Ragged):
-    """What a function makes of each array and its position; it must keep the length."""
+    """A function of each position and array, applied at each access; it must keep the length."""
 
     def __init__(self, base: Ragged, function: Callable[[int, Array], Array]) -> None:
         super().__init__(base.lengths)
@@ -115,7 +115,7 @@ class Chosen(Ragged):
         return self._base[int(self._positions[position])]
 
     def subset(self, positions: Iterable[int]) -> Ragged:
-        """Those at these positions, of the sequence that was chosen from."""
+        """The arrays at these positions, taken from the underlying sequence."""
         return Chosen(self._base, self._positions[np.fromiter(positions, np.int64)])
 
 

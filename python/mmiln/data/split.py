@@ -42,10 +42,10 @@ class Split(TorchDataset[Item]):
         text_bert: N arrays (3, T) int64: token ids, attention mask, segments.
         raw_text: N sentences.
         audio, vision: N arrays (T, w) float32.
-        known: of a converted data set, what was computed when it was.
+        known: what the conversion computed, of a converted data set.
 
-    Absent modalities are None. Those of a converted data set aren't lists: an array is taken from the file
-    when it is asked for, and may not be written to.
+    Absent modalities are None. In a converted data set modalities are not lists: each access takes an array
+    from the file, which may not be written to.
 
     Raises DataError where counts, shapes or labels are wrong.
 
@@ -87,7 +87,7 @@ class Split(TorchDataset[Item]):
             )
         for name in MODALITIES:
             frames = getattr(self, name)
-            if frames is not None and not isinstance(frames, Ragged):  # which is as it must be
+            if frames is not None and not isinstance(frames, Ragged):  # a Ragged is already as required
                 setattr(self, name, _checked_frames(name, self.id, frames))
         if self.text_bert is not None and not isinstance(self.text_bert, Ragged):
             self.text_bert = [_checked_tokens(*pair) for pair in zip(self.id, self.text_bert, strict=True)]
@@ -149,18 +149,18 @@ class Split(TorchDataset[Item]):
         window: int = 1,
         num_workers: int = 0,
     ) -> DataLoader[Item]:
-        """Batches as :func:`collate` makes them, in an order that ``seed`` alone determines.
+        """Batches from :func:`collate`, in an order that ``seed`` alone determines.
 
         Each pass over a shuffled loader has a new order, the same for any number of workers. No global random
         state is touched.
 
         Args:
             batch_size: Utterances of a batch.
-            shuffle: Whether to draw an order; otherwise it is that of the split.
-            seed: Of that order.
-            order: ``"faithful"`` as drawn; ``"window"`` and ``"buckets"`` put utterances of about the same
-                length into a batch: see :class:`mmiln.data.order.LengthAware`.
-            window: Batches of an optimiser step, for those two.
+            shuffle: Whether to draw an order; otherwise the split's own is kept.
+            seed: Seed of the drawn order.
+            order: ``"faithful"`` keeps the drawn order; ``"window"`` and ``"buckets"`` batch utterances of
+                similar length: see :class:`mmiln.data.order.LengthAware`.
+            window: Batches of an optimiser step, for ``"window"`` and ``"buckets"``.
             num_workers: Processes that read utterances.
 
         Raises:
@@ -190,7 +190,7 @@ class Split(TorchDataset[Item]):
             _update(digest, getattr(self, name))
 
     def contents(self) -> object:
-        """Equal for as long as nothing was changed, of a split whose sequences can't be written to."""
+        """A value that stays equal while nothing is changed, for sequences that can't be written to."""
         texts = [None if texts is None else tuple(texts) for texts in (self.id, self.raw_text)]
         return (*texts, self.labels.tobytes(), self.text, self.text_bert, self.audio, self.vision)
 
@@ -202,12 +202,12 @@ class Split(TorchDataset[Item]):
 
     @classmethod
     def from_items(cls, items: Iterable[Mapping[str, Any]], labels: npt.ArrayLike | None = None) -> Split:
-        """Utterances as a split yields them: dictionaries with ``id``, ``labels``, ``text`` and so on.
+        """A split of dictionaries such as a split yields, with ``id``, ``labels``, ``text`` and so on.
 
         Args:
-            items: Each with the same fields, arrays of numpy or of torch; without ``id`` it is called by its
-                place.
-            labels: (N,) in place of those of the items.
+            items: Dictionaries with the same fields, arrays of numpy or torch; the default ``id`` is the
+                position.
+            labels: (N,), in place of the items' own.
 
         Raises:
             DataError: Fields or labels are missing, or counts, shapes or labels are wrong.
@@ -239,10 +239,10 @@ class Split(TorchDataset[Item]):
 
     @classmethod
     def from_pandas(cls, frame: pd.DataFrame) -> Split:
-        """One utterance a row, with a ``label`` and any of the fields of a split.
+        """A split of a table with one utterance a row, with a ``label`` and any of the fields of a split.
 
-        Cells of sequences hold one array each, as after ``to_pandas(arrays=True)``. Names come from a column
-        ``id``, else from the index. Columns that end in ``_length`` are not read.
+        A cell of a sequence holds an array, as from ``to_pandas(arrays=True)``. Ids come from a column
+        ``id``, else from the index. Columns that end in ``_length`` are ignored.
 
         Raises:
             DataError: A column is unknown or missing, or counts, shapes or labels are wrong.
@@ -264,9 +264,9 @@ class Split(TorchDataset[Item]):
         return cls([str(name) for name in names], frame["label"].to_numpy(np.float32), **fields)
 
     def to_pandas(self, arrays: bool = False) -> pd.DataFrame:
-        """One row for each utterance: id, label, raw_text where present, lengths; with ``arrays`` also those.
+        """A table of one row an utterance: id, label, raw_text if present, lengths, and ``arrays`` if wanted.
 
-        Rows are numbered by position, so a choice of rows is a choice of utterances:
+        Rows are numbered by position, so that selected rows select utterances:
 
         >>> split = Split(["a", "b"], [1, -1], raw_text=["good", "bad"])
         >>> frame = split.to_pandas()
@@ -291,14 +291,14 @@ class Split(TorchDataset[Item]):
 
 
 def lengths_of(arrays: Sequence[npt.NDArray[Any]], axis: int) -> Ints:
-    """How long each array is along its axis of frames or tokens: (N,)."""
+    """The length of each array along its axis of frames or tokens: (N,)."""
     if isinstance(arrays, Ragged):
         return arrays.lengths
     return np.array([array.shape[axis] for array in arrays], np.int64)
 
 
 def _cell(value: Any) -> Any:
-    """Rows of a file that knows no matrices, such as Parquet, come as an array of arrays."""
+    """The rows as a list, where a format without matrices, such as Parquet, gave an array of arrays."""
     return list(value) if isinstance(value, np.ndarray) and value.dtype.hasobject else value
 
 

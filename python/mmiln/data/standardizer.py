@@ -48,7 +48,7 @@ class Standardizer:
 
     @classmethod
     def fit(cls, split: Split) -> Standardizer:
-        """Learn means and deviations from the true frames of a split: give it train.
+        """Learn means and deviations from the true frames of a split, which should be train.
 
         Raises DataError where a value is not finite.
         """
@@ -70,14 +70,14 @@ class Standardizer:
 
     @property
     def constant(self) -> dict[str, int]:
-        """How many columns of each modality are constant, where any is."""
+        """The number of constant columns by modality, for modalities that have any."""
         counts = {name: int((std == 0).sum()) for name, std in self.std.items()}
         return {name: count for name, count in counts.items() if count}
 
     def transform(self, split: Split) -> Split:
         """A new split with standardized audio and vision.
 
-        Frames of a converted data set are scaled whenever they are asked for.
+        Frames of a converted data set are scaled at each access.
 
         Raises DataError where widths differ from the fitted ones or a result exceeds float32.
         """
@@ -140,7 +140,7 @@ class Standardizer:
 
 
 def _not_finite(name: str, split: Split) -> str:
-    """What to tell of the first such value."""
+    """The message about the first value that is not finite."""
     every = enumerate(getattr(split, name))
     utterance, frames = next((i, frames) for i, frames in every if not np.isfinite(frames).all())
     frame, column = np.argwhere(~np.isfinite(frames))[0]
@@ -151,7 +151,7 @@ def _not_finite(name: str, split: Split) -> str:
 
 
 def _squares(block: Doubles, mean: Doubles) -> Doubles:
-    """Of the deviations, in the memory of the block."""
+    """Squared deviations from the mean, computed in the memory of the block."""
     np.subtract(block, mean, out=block)
     return np.square(block, out=block)
 

@@ -32,7 +32,7 @@ _PRIOR: Final = (np.array(_SHARES) / np.bincount(_GRADES))[_GRADES]
 _IRONIC: Final = 0.1  # share of utterances whose words say the opposite
 _TEXT_NOISE: Final = 0.7  # standard deviations of the views around y
 _VIEW_NOISE: Final = {"audio": 2.0, "vision": 2.4}
-# What a predictor sees beside the words, by the name of its ceiling.
+# The views that a predictor sees beside the words, by the name of its ceiling.
 _SEEN: Final = {
     "text": (),
     "text_audio": ("audio",),
@@ -67,7 +67,7 @@ class SyntheticDataset(Dataset):
         ceiling: by ``"text"`` (words alone), ``"text_audio"``, ``"text_vision"`` and ``"full"`` (words,
             voice, face), the best possible result on the test split: posterior median and mean of the
             label given the latents.
-        latents: by split, (N, 3): what words, voice and face say.
+        latents: by split, (N, 3): the sentiment that words, voice and face express.
     """
 
     ceiling: dict[str, Ceiling]
@@ -125,7 +125,7 @@ def synthetic(
 
 
 def _draw_latents(size: int, rng: np.random.Generator) -> tuple[Doubles, Doubles]:
-    """Labels (N,) and what words, voice and face say of them (N, 3)."""
+    """Labels (N,) and the noisy views of them in words, voice and face (N, 3)."""
     labels = rng.choice(_LABELS, size, p=_PRIOR / _PRIOR.sum())
     ironic = rng.random(size) < _IRONIC
     text = np.where(ironic, -labels, labels) + _TEXT_NOISE * rng.standard_normal(size)
@@ -134,8 +134,8 @@ def _draw_latents(size: int, rng: np.random.Generator) -> tuple[Doubles, Doubles
 
 
 def _ceiling(labels: Floats, latents: Doubles, views: tuple[str, ...]) -> Ceiling:
-    """Bayes: the posterior over all possible labels, its median for MAE, its mean for corr."""
-    # The words' polarity was rounded to half steps and clipped: a normal cut at the middles.
+    """The best scores by Bayes' rule: the posterior's median for MAE, its mean for corr."""
+    # The words' polarity was rounded to half steps and clipped: a normal cut midway between steps.
     middles = (np.array(POLARITIES)[:-1] + 0.25)[:, None]
     cumulative = np.vectorize(NormalDist().cdf)
     honest = cumulative((middles - _LABELS) / _TEXT_NOISE)
@@ -193,7 +193,7 @@ def _frames(
     for step in range(1, len(noise)):
         noise[step] *= np.sqrt(1 - _FRAME_MEMORY**2)
         noise[step] += _FRAME_MEMORY * noise[step - 1]
-    # Which columns carry the mean and which the events is the same for every seed.
+    # Every seed has the same columns for the mean and for the events.
     column = np.arange(width)
     shift = np.where(column % 2 == 0, 0.5, 0.0) * np.where(column % 4 == 0, 1, -1)
     swing = np.where(column % 2 == 1, 1.0, 0.0)

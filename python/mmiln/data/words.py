@@ -1,4 +1,4 @@
-"""Sentences about films, as people speak them, with a polarity that follows from their words."""
+"""Spoken-style sentences about films, with a polarity that follows from their words."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ Phrase = tuple[str, ...]
 
 @cache
 def phrases(polarity: float) -> tuple[Phrase, ...]:
-    """All ways to say a polarity of a half step in [-3, 3]; 0 is said by nothing at all.
+    """All phrases for a polarity in half steps within [-3, 3]; 0 has the empty phrase alone.
 
     >>> phrases(1.5)[0], phrases(-0.5)[0], phrases(3.0)[0]
     (('good',), ('not', 'amazing'), ('really', 'amazing'))

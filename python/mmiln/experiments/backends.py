@@ -1,4 +1,4 @@
-"""Where runs are performed: in processes of this machine, or on the machines of a Ray cluster."""
+"""Chooses where runs are performed: in processes of this machine, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .ray_pool import RayPool
 
 
 def pool_of(backend: str, jobs: int, address: str | None) -> Pool | RayPool:
-    """What performs ``jobs`` runs at a time.
+    """The pool that performs ``jobs`` runs at a time.
 
     Raises:
         ConfigError: There is no such backend, its package is not installed, or it has no address.

@@ -1,4 +1,4 @@
-"""Table 4 of the paper: single utterances, what two models say of them, and why."""
+"""Table 4 of the paper: single utterances, their scores by two models, and the reasons for them."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Case:
     """One utterance.
 
     Attributes:
-        id, words, truth: Of the utterance.
-        score, other: What the model and the one it is compared with predict.
+        id, words, truth: The utterance's id, words and true score.
+        score, other: Scores predicted by the model and by the one it is compared with.
         unimodal: Scores of the model's heads for audio and vision alone.
-        pseudo_labels: What ULGM made of the label, for utterances that were trained on.
+        pseudo_labels: ULGM's pseudo-labels, for utterances that were trained on.
         gates: By layer, stream and gate (``retain``, ``compound``, ``source``), the mean over channels and
             time.
-        contributions: By modality, the score minus what it is on average once this modality is replaced by
-            that of other utterances.
+        contributions: By modality, the score minus its mean with this modality replaced by that of other
+            utterances.
     """
 
     id: str
@@ -56,7 +56,7 @@ class Case:
 
 @dataclass(frozen=True)
 class CaseStudy:
-    """Some utterances under two models."""
+    """Some utterances scored by two models."""
 
     model: str
     other: str
@@ -126,13 +126,13 @@ def case_study(
     """Looks at utterances of ``part`` one by one.
 
     Args:
-        model: The model that is looked into.
-        other: The one it is compared with.
-        part: Utterances to look at.
-        background: Utterances that stand in for a modality when its contribution is measured: train.
-        names: What tables call the models.
-        ids: Which utterances; by default ``n`` are picked.
-        n: How many are picked.
+        model: The model to explain.
+        other: The model it is compared with.
+        part: The utterances to choose from.
+        background: Utterances that replace a modality to measure its contribution, usually train.
+        names: Names of the models in tables.
+        ids: Ids of the utterances; by default ``n`` are picked.
+        n: Number of utterances to pick.
         pick: ``"disagreement"``: where the models are farthest apart; ``"flips"``: the same among those where
             ``model`` has the right sign and ``other`` has not.
         pseudo_labels: By modality and id, for utterances that have any.
@@ -210,14 +210,14 @@ def cases(
     n: int = 6,
     pick: Pick = "disagreement",
 ) -> CaseStudy:
-    """A case study of two rows of an experiment that kept its models, with the first seed (and fold) of both.
+    """A case study of two rows of an experiment with kept models, by the first seed (and fold) of both.
 
     Args:
-        folder: That of :func:`run`.
-        model: Row that is looked into, as reports name it.
-        against: Row it is compared with.
-        dataset: Which of the experiment's; not needed where there is one.
-        part: Which utterances may be shown; train has pseudo-labels.
+        folder: Folder of :func:`run`.
+        model: Row of the model to explain, as reports name it.
+        against: Row of the model it is compared with.
+        dataset: Name of the dataset; not needed where there is only one.
+        part: Part to choose utterances from; train has pseudo-labels.
         ids, n, pick: See :func:`case_study`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Two models on the same utterances and seeds: how much they differ, and how sure that is."""
+"""Compares two models on the same utterances and seeds: their differences, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ CONFIDENCE: Final = 0.95
 
 @dataclass(frozen=True)
 class Scores:
-    """What one model says of N utterances, once a seed.
+    """The scores of one model for N utterances, for each seed.
 
     Attributes:
-        id: Names of the utterances.
+        id: Ids of the utterances.
         truth: True scores ``(N,)``.
         by_seed: Predicted scores ``(N,)`` by seed.
     """
@@ -57,11 +57,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class McNemar:
-    """Which of two models is right where the other is not, for one seed.
+    """McNemar's test for one seed, of utterances that only one of two models classifies correctly.
 
     Attributes:
         only_first, only_second: Utterances that one model alone gets right.
-        p: Exact two-sided probability of a split at least so uneven, were both as often right.
+        p: Exact two-sided probability of a split at least this uneven, if both had equal accuracy.
     """
 
     only_first: int
@@ -74,9 +74,9 @@ class Comparison:
     """The first model against the second, on ``n`` utterances.
 
     Attributes:
-        seeds: Those that both models were trained with.
-        differences: By measure.
-        mcnemar: By convention (``has0``, ``non0``) and seed.
+        seeds: Seeds that both models were trained with.
+        differences: Differences by measure.
+        mcnemar: Tests by convention (``has0``, ``non0``) and seed.
     """
 
     n: int
@@ -89,8 +89,8 @@ def compare(first: Scores, second: Scores) -> Comparison:
     """A paired bootstrap over utterances of the difference in every measure, and McNemar's exact tests.
 
     A resample draws utterances with replacement and takes both models' scores of all common seeds for
-    them; the difference is the mean over seeds. So an interval speaks of other utterances, for these seeds:
-    the spread over seeds stands beside it in a report.
+    them; the difference is the mean over seeds. So an interval covers the choice of utterances, for these
+    seeds: reports show the spread over seeds beside it.
 
     Raises:
         DataError: The models were not tested on the same utterances, or share no seed.
@@ -130,7 +130,7 @@ def _bootstrap(first: Scores, second: Scores, seeds: tuple[int, ...]) -> dict[st
 
     everything = np.arange(len(truth))
     with warnings.catch_warnings():
-        # A constant has no correlation: that it is NaN says so.
+        # A constant has no correlation, which NaN reports.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         interval = stats.bootstrap(
             (everything,),
@@ -147,7 +147,7 @@ def _bootstrap(first: Scores, second: Scores, seeds: tuple[int, ...]) -> dict[st
 
 
 def _mcnemar(first: Scores, second: Scores, seed: int, *, neutral: bool) -> McNemar:
-    """McNemar (1947), exact: the discordant utterances are a fair coin's under equal accuracy.
+    """McNemar (1947), exact: under equal accuracy discordant utterances split like tosses of a fair coin.
 
     With ``neutral`` the convention of ``has0_acc2``, else that of ``non0_acc2``.
     """

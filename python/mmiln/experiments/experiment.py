@@ -1,4 +1,4 @@
-"""What an experiment is: datasets x models x a grid of fields x seeds (x folds), under one protocol."""
+"""Description of an experiment: datasets x models x a grid x seeds (x folds), under one protocol."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from .runs import Protocol, Row
 DESCRIPTION: Final = "experiment.json"  # within an experiment's folder
 SEEDS: Final = (1111, 1112, 1113, 1114, 1115)
 
-MAX_RUNS: Final = 10_000  # of an experiment: the product of a few short lists goes beyond all bounds
+MAX_RUNS: Final = 10_000  # of an experiment, as the product of a few short lists may be huge
 MAX_SYNTHETIC: Final = 100_000  # utterances of a part
 MAX_NAME: Final = 200  # bytes of a file's name, of the 255 that file systems take
 
-# Part of a path's name; no separator, no hidden file.
+# Names that become part of a path: no separator, no hidden file.
 Name = Annotated[str, Field(pattern=r"^[\w+-][\w.+ -]*$", max_length=MAX_NAME // 4)]
 T = TypeVar("T", bound=Plain)
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -40,13 +40,13 @@ Count = Annotated[int, Field(le=MAX_SYNTHETIC)]
 
 
 class Source(Plain):
-    """Where utterances come from and how they are divided.
+    """A source of utterances, and how they are divided.
 
     Attributes:
         path: A pickle of MMSA's or MISA's format, a folder, or ``"synthetic"``. ``$NAME`` stands for the
             environment variable of that name; a relative path starts at the working directory.
         standardize: Whether audio and vision are scaled, by the train part (of each fold).
-        folds: Cross-validation by video in so many folds, each a run; without, the parts of the data.
+        folds: Number of folds of a cross-validation by video, each a run; by default the parts of the data.
         published: ``"mosi"`` or ``"mosei"`` where published numbers may stand beside the measured ones.
         n_train, n_valid, n_test, seed: Size and seed of synthetic data.
     """
@@ -71,11 +71,11 @@ class Source(Plain):
         return {name: value for name, value in sizes.items() if value is not None}
 
     def load(self, number: int | None = None, *, test: bool = True) -> Dataset:
-        """The data, or fold ``number`` of it; without ``test``, as if it had no test part.
+        """The data, or fold ``number`` of it; without its test part unless ``test``.
 
         Raises:
             MissingFileError: It is not there.
-            DataError: It can't be read, or not be divided so.
+            DataError: It can't be read, or not be divided this way.
         """
         whole = test or self.folds is not None
         if self.path == "synthetic":
@@ -111,7 +111,7 @@ class Task(Plain):
 
     @property
     def folder(self) -> Path:
-        """Where it writes, below the experiment's folder."""
+        """The folder of its results, below the experiment's folder."""
         grid = [f"{name}={_short(value)}" for name, value in self.row.grid.items()]
         run = f"seed-{self.seed}" + ("" if self.fold is None else f"-fold-{self.fold}")
         return Path(self.dataset, ",".join([self.row.model, *grid]), run)
@@ -126,11 +126,11 @@ def _short(value: Any) -> str:
 
 
 class Described(Plain):
-    """What a TOML file or a dictionary describes."""
+    """Base class of what a TOML file or a dictionary describes."""
 
     @classmethod
     def given(cls, description: Self | Mapping[str, Any] | str | Path) -> Self:
-        """From whatever describes it: itself, plain data or a TOML file."""
+        """Reads any form of the description: an object of this class, plain data or a TOML file."""
         if isinstance(description, cls):
             return description
         return cls.of(description) if isinstance(description, Mapping) else cls.read(description)  # type: ignore[arg-type]
@@ -140,7 +140,7 @@ class Described(Plain):
         """From plain data.
 
         Raises:
-            ConfigError: An unknown key, a wrong value; says where.
+            ConfigError: A key is unknown or a value wrong; names it.
         """
         return validated(cls, description, f"the {cls.__name__.lower()}")
 
@@ -150,7 +150,7 @@ class Described(Plain):
 
         Raises:
             MissingFileError: There is no such file.
-            ConfigError: It is no TOML, or describes something else.
+            ConfigError: It is not TOML, or describes something else.
         """
         return validated(cls, toml_description(path), str(path))
 
@@ -159,17 +159,17 @@ class Experiment(Described):
     """Datasets x models x grid x seeds, all trained by one protocol.
 
     Attributes:
-        name: What it is called.
-        datasets: By name.
+        name: Name of the experiment.
+        datasets: Sources by name.
         models: Names in :data:`MODELS`; the first is what the others are compared with.
-        seeds: Of initial weights, dropout and data order.
-        epochs: At most so many; training stops earlier once ``patience`` epochs brought no lower MAE.
+        seeds: Seeds of initial weights, dropout and data order.
+        epochs: Largest number; training stops earlier after ``patience`` epochs without a lower MAE.
         settings: Arguments of :class:`mmiln.Model` for every model: ``preset``, ``text_encoder`` (``$NAME``
             stands for an environment variable), any config field.
-        model_settings: Settings of single models by name, before those of all: of a baseline, any
-            hyper-parameter of its own.
+        model_settings: Settings of single models by name, which replace those of all; for a baseline, any of
+            its hyper-parameters.
         grid: Fields with several values each; every combination is run.
-        selection: The part whose MAE chooses the epoch. ``"test"`` shows what that custom is worth; reports
+        selection: The part whose MAE chooses the epoch. ``"test"`` shows how much that biases scores; reports
             mark it.
         keep_models: Whether models are saved, as case studies need them.
     """
@@ -205,7 +205,7 @@ class Experiment(Described):
 
     @model_validator(mode="after")
     def _can_be_run(self) -> Self:
-        """Before there is a list of all runs, or a folder for each."""
+        """Refuses too many runs and too long names, before the runs are listed."""
         points = math.prod(map(len, self.grid.values())) * len(self.models) * len(self.seeds)
         runs = points * sum(source.folds or 1 for source in self.datasets.values())
         if runs > MAX_RUNS:
@@ -220,7 +220,7 @@ class Experiment(Described):
         """The experiment that was run in a folder.
 
         Raises:
-            MissingFileError: None was.
+            MissingFileError: The folder has no description.
             ConfigError: Its description is damaged.
         """
         path = folder / DESCRIPTION
@@ -229,7 +229,7 @@ class Experiment(Described):
         return validated(cls, files.read_json(path), str(path))
 
     def tasks(self) -> Iterator[Task]:
-        """Every run, seeds outermost within a dataset, so that all rows fill at the same pace."""
+        """Every run, seeds outermost within a dataset, so that all rows of a table fill evenly."""
         points = [
             dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())
         ]
@@ -239,7 +239,7 @@ class Experiment(Described):
                 yield Task(dataset=name, row=Row(model=model, grid=point), seed=seed, fold=number)
 
     def protocol(self, task: Task) -> Protocol:
-        """What a task's run has in common with all that it may be averaged with."""
+        """The protocol of a task's run, equal for all runs that it may be averaged with."""
         source = self.datasets[task.dataset]
         return Protocol(
             epochs=self.epochs,
@@ -250,7 +250,7 @@ class Experiment(Described):
         )
 
     def arguments(self, task: Task) -> dict[str, Any]:
-        """Arguments of a task's model: those of all, the grid's, its own, and what makes it that model."""
+        """Arguments of a task's model: the common ones, the grid's, its own, and those that define it."""
         of_all, own = {"preset": "mosi"} | self.settings, self.model_settings.get(task.row.model, {})
         arguments = of_all | task.row.grid | own | dict(self._entry(task).settings)
         if isinstance(arguments.get("text_encoder"), str):
@@ -272,10 +272,10 @@ class Experiment(Described):
         return Baseline(network, preset, **{n: v for n, v in arguments.items() if n in (*SHARED, *own)})
 
     def data(self, task: Task, *, test: bool = True) -> Dataset:
-        """The data of a task; without ``test``, as if it had no test part.
+        """The data of a task; without its test part unless ``test``.
 
         Raises:
-            DataError: It can't be read, or has not a modality that the task's model is about.
+            DataError: It can't be read, or lacks a modality that the task's model needs.
         """
         dataset = self.datasets[task.dataset].load(task.fold, test=test)
         there = dataset.train.sequences + (["text"] if dataset.train.raw_text is not None else [])
@@ -290,7 +290,7 @@ class Experiment(Described):
         return MODELS[task.row.model]
 
     def check(self) -> None:
-        """Raises what any task's model would raise before it saw data."""
+        """Raises the errors that any task's model would raise before it sees data."""
         self.check_names()
         for row in {task.row: task for task in self.tasks()}.values():
             self.model(row)
@@ -315,17 +315,17 @@ def toml_description(path: str | Path) -> dict[str, Any]:
 
     Raises:
         MissingFileError: There is no such file.
-        ConfigError: It is no TOML.
+        ConfigError: It is not TOML.
     """
     path = Path(path)
     return {"name": path.stem, **files.read_toml(path)}
 
 
 def validated(kind: type[T], description: Mapping[str, Any], what: str) -> T:
-    """Plain data as a description of some kind.
+    """Validates plain data as a description of this kind.
 
     Raises:
-        ConfigError: Names every key that is unknown, missing or of a wrong value.
+        ConfigError: Names every key that is unknown, is missing or has a wrong value.
     """
     try:
         return kind.model_validate(dict(description) if isinstance(description, Mapping) else description)

@@ -17,11 +17,11 @@ class Entry(NamedTuple):
     """How a named model differs from the experiment's settings.
 
     Attributes:
-        about: What it is, for reports.
+        about: Description for reports.
         settings: Arguments of :class:`mmiln.Model` that replace the experiment's.
         needs: Modalities that the data must have.
         shuffled_labels: Whether it is trained on permuted labels.
-        network: The baseline that it is, by name; of the experiment's settings those of :data:`SHARED` hold.
+        network: Name of a baseline, which takes only :data:`SHARED` of the experiment's settings.
     """
 
     about: str
@@ -42,7 +42,7 @@ def _control(*modalities: str) -> Entry:
 
 
 def _title(network: type[Network]) -> str:
-    """The first line of what a network says of itself."""
+    """The first line of a network's docstring."""
     return (network.__doc__ or network.__name__).strip().split("\n")[0].rstrip(".")
 
 
@@ -63,7 +63,7 @@ MODELS: Final[dict[str, Entry]] = {
     **{name: Entry(_title(network), needs=network.NEEDS, network=name) for name, network in NETWORKS.items()},
 }
 
-# Settings that mean the same to MMILN and to a baseline; rates and sizes are each publication's own.
+# Settings with the same meaning for MMILN and baselines; rates and sizes are each publication's own.
 SHARED: Final = (
     *(f"{name}_dim" for name in MODALITIES),
     "text_encoder",

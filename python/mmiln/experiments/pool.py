@@ -1,4 +1,4 @@
-"""Several runs at a time, each in a process of its own."""
+"""Performs several runs at a time, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OnEvent = Callable[["Job", dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Job:
-    """A task, and where its results go."""
+    """A task, and the folder of its results."""
 
     experiment: Experiment
     task: Task
@@ -31,7 +31,7 @@ class Job:
     test: bool = True
 
     def message(self, threads: int) -> dict[str, Any]:
-        """The same as plain data, for the process that performs it."""
+        """The job as plain data, for the process that performs it."""
         return {
             "experiment": self.experiment.model_dump(mode="json"),
             "task": self.task.model_dump(mode="json"),
@@ -42,13 +42,13 @@ class Job:
         }
 
     def ended(self, event: dict[str, Any]) -> Failure | Job:
-        """What the last event of a job comes to."""
+        """The outcome that the last event of a job stands for."""
         return self if event["event"] == "done" else Failure(self, event["kind"], event["message"])
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that came to no end, with what is known of the reason."""
+    """A job that failed, with what is known of the reason."""
 
     job: Job
     kind: str
@@ -74,9 +74,9 @@ class Pool:
         check_jobs(self.jobs)
 
     def run(self, jobs: Iterable[Job], on_event: OnEvent) -> Iterator[Failure | Job]:
-        """Each job as it ends. A job is drawn from ``jobs`` when a process is free for it.
+        """Yields each job or failure as it ends. Takes the next of ``jobs`` when a process is free.
 
-        ``on_event`` is called with what jobs say. Where the caller stops early, those that run are ended.
+        ``on_event`` is called with the events of jobs. If the caller stops early, running jobs are stopped.
         """
         supply = iter(jobs)
         waiting: set[Future[Failure | Job]] = set()
@@ -128,7 +128,7 @@ class Pool:
                 stderr=log,
                 text=True,
                 encoding="utf-8",
-                start_new_session=True,  # Ctrl-C is for the one that decides
+                start_new_session=True,  # Ctrl-C reaches this process alone, which stops the others
             )
             self._running.add(process)
             return process
@@ -141,11 +141,11 @@ class Pool:
 
 
 def cores() -> int:
-    """How many processor cores this process may use."""
+    """The number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_jobs(jobs: int) -> None:
-    """Raises :class:`ConfigError` where no run could begin."""
+    """Raises :class:`ConfigError` where ``jobs`` is below 1."""
     if not isinstance(jobs, int) or jobs < 1:
         raise ConfigError(f"jobs must be at least 1, got {jobs!r}")

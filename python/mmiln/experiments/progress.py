@@ -1,4 +1,4 @@
-"""What a running experiment shows: a bar of all runs, and one of epochs for each run under way."""
+"""Progress of an experiment: a bar of all runs, and one of epochs for each active run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .pool import Failure, Job
 
 
 class Display:
-    """Bars on a terminal or in a notebook; elsewhere, such as in a log, a line for each run that ends."""
+    """Shows bars on a terminal or in a notebook; elsewhere (a log) a line for each run that ends."""
 
     def __init__(self, total: int, *, show: bool) -> None:
         self._console = Console(stderr=True, soft_wrap=True)
@@ -46,9 +46,9 @@ class Display:
             self._progress.stop()
 
     def on_event(self, job: Job, event: dict[str, Any]) -> None:
-        """Takes note of what a worker says."""
+        """Shows an event of a worker."""
         if event["event"] == "loaded":
-            if job.folder in self._bars:  # begun anew, as its machine died
+            if job.folder in self._bars:  # restarted, as its machine died
                 self._progress.remove_task(self._bars[job.folder])
             self._bars[job.folder] = self._progress.add_task(
                 str(job.task), total=job.experiment.epochs, note="epochs"
@@ -59,7 +59,7 @@ class Display:
             self._progress.update(self._bars[job.folder], completed=event["epoch"], note=note)
 
     def ended(self, result: Job | Failure) -> None:
-        """Takes note of the end of a run."""
+        """Shows the end of a run."""
         job = result.job if isinstance(result, Failure) else result
         self._ended += 1
         self._progress.advance(self._all)

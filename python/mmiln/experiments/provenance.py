@@ -1,4 +1,4 @@
-"""What a number came from: the code, the machine, the memory that it took."""
+"""The provenance of a number: the code, the machine, the peak memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .. import files
 
 @cache
 def code() -> dict[str, str]:
-    """``version`` of mmiln and ``digest``, SHA-256 (hex) of the files of the package that runs."""
+    """``version`` of mmiln and ``digest``, SHA-256 (hex) of the running package's files."""
     root = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(path for path in root.rglob("*") if path.suffix in (".py", ".so", ".pyd")):
@@ -28,7 +28,7 @@ def code() -> dict[str, str]:
 
 
 def machine(device: str) -> dict[str, str | int]:
-    """Versions of Python, torch and numpy, the processor, the threads and the card of a device."""
+    """Versions of Python, torch and numpy, the processor, the threads and the device's GPU."""
     card = "" if device == "cpu" else torch.cuda.get_device_name(device)
     return {
         "python": platform.python_version(),
@@ -42,9 +42,9 @@ def machine(device: str) -> dict[str, str | int]:
 
 
 def peak_memory() -> float:
-    """The most resident memory that this process has had, in MiB."""
+    """The peak resident memory of this process, in MiB."""
     try:
-        # Of this program alone; getrusage also counts what the process was before exec.
+        # Counts this program alone, where getrusage includes the process before exec.
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
     except (OSError, StopIteration):

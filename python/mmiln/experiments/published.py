@@ -13,10 +13,10 @@ from ..results.measures import PAPER, cells
 
 @dataclass(frozen=True)
 class Published:
-    """What a publication says of a model on a data set.
+    """Published scores of a model on a data set.
 
     Attributes:
-        text: Its scores in the paper's layout.
+        text: The scores in the paper's layout.
         source: Key of the citation.
     """
 
@@ -35,13 +35,13 @@ def published(dataset: str) -> dict[str, Published]:
     def text(scores: dict[str, Any]) -> str:
         both = {n: dict(zip(("has0", "non0"), scores[n], strict=True)) for n in ("acc2", "f1")}
         flat = scores | {f"{c}_{n}": value for n, values in both.items() for c, value in values.items()}
-        told = cells(lambda name, measure: f"{flat[name]:.{measure.decimals}f}", PAPER)
-        return ", ".join(f"{title} {values}" for title, values in told.items())
+        printed = cells(lambda name, measure: f"{flat[name]:.{measure.decimals}f}", PAPER)
+        return ", ".join(f"{title} {values}" for title, values in printed.items())
 
     return {name: Published(text(scores), scores["source"]) for name, scores in _file()[dataset].items()}
 
 
 def citation(source: str) -> str:
-    """Where published scores with this source were printed."""
+    """The citation of the publication with this key."""
     cite: str = _file()["sources"][source]["cite"]
     return cite

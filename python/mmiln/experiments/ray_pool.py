@@ -1,4 +1,4 @@
-"""Several runs at a time on the machines of a Ray cluster, each in a process of its own."""
+"""Performs several runs at a time on the machines of a Ray cluster, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .runs import RECORD
 from .worker import attempt
 
 RETRIES: Final = 3  # of a run whose process or machine died
-POLL: Final = 0.2  # seconds between looks at what runs say
+POLL: Final = 0.2  # seconds between two fetches of events
 GRACE: Final = 10.0  # seconds in which cancelled runs may clear up
 
 Files = dict[str, bytes]  # by path below a run's folder
@@ -30,19 +30,19 @@ Files = dict[str, bytes]  # by path below a run's folder
 class RayPool:
     """Runs jobs as tasks of Ray (https://docs.ray.io), ``jobs`` at a time over all machines.
 
-    A run gets its share of the cluster's cores, at most those of one machine, and one card where its model
-    is on CUDA. It writes to a temporary folder of its machine; Ray brings the files here, where they are put
-    as a local run would have put them. A run whose process or machine dies is begun anew, three times at
-    most.
+    A run gets its share of the cluster's cores, at most those of one machine, and one GPU where its model
+    is on CUDA. It writes to a temporary folder of its machine; Ray transfers the files to this process, which
+    writes them where a local run would have. A run whose process or machine dies is restarted, at most three
+    times.
 
     Every machine needs the same versions of Python, Ray and mmiln, and data sets and text encoders at the
     same paths. A relative path starts at this process's working directory, which then must be there too;
     environment variables are those that Ray was started with.
 
     Attributes:
-        jobs: How many runs at a time.
-        address: Of the cluster; None for the one that ``RAY_ADDRESS`` names or that runs on this machine, and
-            where there is none, for one of this machine alone.
+        jobs: Number of runs at a time.
+        address: Address of the cluster; None for the one that ``RAY_ADDRESS`` names or that runs on this
+            machine, or else for a new one of this machine alone.
     """
 
     jobs: int
@@ -58,9 +58,9 @@ class RayPool:
         self._ray = ray
 
     def run(self, jobs: Iterable[Job], on_event: OnEvent) -> Iterator[Failure | Job]:
-        """Each job as it ends. A job is drawn from ``jobs`` when there is room for it.
+        """Yields each job or failure as it ends. Takes the next of ``jobs`` when there is room for it.
 
-        ``on_event`` is called with what jobs say. Where the caller stops early, those that run are cancelled.
+        ``on_event`` is called with the events of jobs. If the caller stops early, running jobs are cancelled.
 
         Raises:
             ConfigError: No cluster answers at the address.
@@ -88,7 +88,7 @@ class RayPool:
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[None]:
-        """Connected to the cluster, and afterwards as before."""
+        """Connects to the cluster, and restores the previous state afterwards."""
         if self._ray.is_initialized():
             if self.address is not None:
                 raise StateError(
@@ -109,7 +109,7 @@ class RayPool:
             self._ray.shutdown()
 
     def _start_events(self) -> Any:
-        """An actor on this machine, so that no other one's death takes it along."""
+        """An actor on this machine, so that it survives the death of any other machine."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
@@ -117,7 +117,7 @@ class RayPool:
         return self._ray.remote(**options)(Events).remote()
 
     def _threads(self) -> int:
-        """How many cores each run gets."""
+        """The number of cores of each run."""
         cores = [int(node["Resources"].get("CPU", 0)) for node in self._ray.nodes() if node["Alive"]]
         return max(1, min(max(cores), sum(cores) // self.jobs))
 
@@ -128,13 +128,13 @@ class RayPool:
         task = self._ray.remote(
             num_cpus=threads,
             num_gpus=int(on_cuda),
-            max_calls=1,  # a process a run
-            max_retries=RETRIES,  # where its process or machine dies; our errors come back as what it returns
+            max_calls=1,  # a new process for each run
+            max_retries=RETRIES,  # if its process or machine dies; our own errors are returned as results
         )(perform)
         return task.remote(job.message(threads), os.getcwd(), events)
 
     def _collect(self, job: Job, reference: Any) -> Failure | Job:
-        """What a task came to, its files in their place."""
+        """The outcome of a task, whose files are written to their place."""
         try:
             ended, files = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:  # died too often, or mmiln is not installed there
@@ -145,7 +145,7 @@ class RayPool:
 
     def _cancel(self, references: list[Any]) -> None:
         for reference in references:
-            self._ray.cancel(reference)  # as Ctrl-C in its process
+            self._ray.cancel(reference)  # like Ctrl-C in its process
         if references:
             _, stubborn = self._ray.wait(references, num_returns=len(references), timeout=GRACE)
             for reference in stubborn:
@@ -153,17 +153,17 @@ class RayPool:
 
 
 class Events:
-    """Keeps what runs say until it is taken."""
+    """Queues the events of runs until they are taken."""
 
     def __init__(self) -> None:
         self._said: list[tuple[str, dict[str, Any]]] = []
 
     def add(self, where: str, event: dict[str, Any]) -> None:
-        """Keeps an event of the run with this folder."""
+        """Queues an event of the run with this folder."""
         self._said.append((where, event))
 
     def take(self) -> list[tuple[str, dict[str, Any]]]:
-        """Gives what was kept, in its order."""
+        """Removes and returns the queued events, in order."""
         said, self._said = self._said, []
         return said
 
@@ -177,9 +177,9 @@ def place(files: Files, folder: Path) -> None:
 
 
 def perform(message: dict[str, Any], directory: str, events: Any) -> tuple[dict[str, Any], Files]:
-    """Performs a job in a process of Ray's, and gives the event of its end and what it wrote.
+    """Performs a job in a Ray process; returns the event of its end and the files that it wrote.
 
-    The process must end after it: its output goes to the run's log.
+    The process must end afterwards, as its output goes to the run's log.
     """
     import ray
 
@@ -187,15 +187,15 @@ def perform(message: dict[str, Any], directory: str, events: Any) -> tuple[dict[
     with TemporaryDirectory(prefix="mmiln-") as temporary:
         folder = Path(temporary, "run")
         folder.mkdir()
-        # Else one that holds nothing, so that a relative path leads nowhere rather than to something else.
+        # Else an empty folder, so that a relative path fails rather than finds another file.
         os.chdir(directory if os.path.isdir(directory) else temporary)
         sys.stdout.flush()
         with (folder / LOG).open("w", encoding="utf-8") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
-        # Waited for: when a run has ended, all that it said is there.
+        # Waits, so that all events of a run arrive before its end.
         ended = attempt(
-            # Without checkpoints: no later attempt would find them.
+            # Without checkpoints, as no later attempt would find them.
             message | {"folder": str(folder), "resume": None},
             lambda event: ray.get(events.add.remote(where, event)),
         )
@@ -207,5 +207,5 @@ def perform(message: dict[str, Any], directory: str, events: Any) -> tuple[dict[
                 f"data and text encoders at the same path, relative ones below {directory})"
             )
         paths = [path for path in folder.rglob("*") if path.is_file()]
-        os.chdir("/")  # out of what is removed
+        os.chdir("/")  # leaves the folder that is removed
         return ended, {str(path.relative_to(folder)): path.read_bytes() for path in paths}

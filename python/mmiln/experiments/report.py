@@ -1,4 +1,4 @@
-"""What an experiment showed: tables in the paper's layout, comparisons, and what the runs have cost."""
+"""The report of an experiment: tables in the paper's layout, comparisons, and the cost of the runs."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ COLUMNS: Final = tuple(HEADINGS[title] for title in PAPER)
 
 
 class Report:
-    """All finished runs below a folder, checked to belong together.
+    """All finished runs below a folder, checked to be comparable.
 
     Attributes:
-        name: What the experiment is called.
-        groups: By dataset and row of the tables, in the order of the experiment.
+        name: Name of the experiment.
+        groups: Runs by dataset and row of the tables, in the order of the experiment.
 
     >>> Report.read("nowhere")
     Traceback (most recent call last):
@@ -60,12 +60,12 @@ class Report:
 
         Raises:
             MissingFileError: There is no finished run.
-            ProtocolError: Its runs can't be averaged; says in what they differ.
+            ProtocolError: Its runs can't be averaged; names their differences.
             DataError: A file is damaged.
         """
         folder = Path(folder)
         groups = results.grouped(results.read(folder))
-        if not (folder / DESCRIPTION).is_file():  # that of the command train
+        if not (folder / DESCRIPTION).is_file():  # written by `mmiln train`
             return cls(folder.resolve().name, groups)
         experiment = Experiment.of_folder(folder)
         order = {(task.dataset, task.row): None for task in experiment.tasks()}
@@ -78,7 +78,7 @@ class Report:
     # Numbers
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a dataset, row and seed, with every measure, of the test part where there is one."""
+        """A table of every measure by dataset, row and seed, on the test part where there is one."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -105,7 +105,7 @@ class Report:
         )
 
     def compare(self, first: str, second: str, dataset: str | None = None) -> Comparison:
-        """The first row against the second, paired by seed and utterance; rows as tables name them.
+        """Compares the first row with the second, paired by seed and utterance; rows are named as in tables.
 
         Raises:
             ConfigError: There is no such row or dataset.
@@ -116,7 +116,7 @@ class Report:
         return self._compared(name, self._group(rows, first), self._group(rows, second))
 
     def _compared(self, dataset: str, first: Group, second: Group) -> Comparison:
-        """Each pair is resampled once, however many pages show it."""
+        """The comparison, cached, so that each pair is resampled once for all pages."""
         pair = (dataset, first.row, second.row)
         if pair not in self._comparisons:
             self._comparisons[pair] = compare(first.scores, second.scores)
@@ -139,7 +139,7 @@ class Report:
     # Pages
 
     def tables(self, against: str | None = None) -> list[Table]:
-        """Of every dataset: results, spread, comparisons with ``against`` (the first row by default), cost.
+        """For every dataset: results, spread, comparisons with ``against`` (by default the first row), cost.
 
         Raises:
             ConfigError: There is no row ``against``.
@@ -207,7 +207,7 @@ class Report:
         return figures
 
     def to_markdown(self, against: str | None = None) -> str:
-        """All of it as a page; figures are named as :meth:`save` writes them."""
+        """The report as a page of Markdown; figures have the names under which :meth:`save` writes them."""
         figures = self.figures()
         parts = [f"# {self.name}", self._protocol()]
         for dataset in self.groups:
@@ -226,7 +226,7 @@ class Report:
         return "\n".join(table.latex() for table in self.tables(against))
 
     def to_html(self, against: str | None = None) -> str:
-        """All of it as a page of HTML."""
+        """The report as a page of HTML."""
         return page(self.to_markdown(against), self.name)
 
     def _repr_html_(self) -> str:
@@ -257,11 +257,11 @@ class Report:
         return written
 
     def _protocol(self) -> str:
-        """What all runs have in common, as a list."""
+        """A Markdown list of the settings and machines of all runs."""
         records = [r for rows in self.groups.values() for group in rows.values() for r in group.records]
 
-        def each(of: Callable[[Any], Any]) -> str:
-            return ", ".join(sorted({str(of(record)) for record in records}))
+        def each(value: Callable[[Any], Any]) -> str:
+            return ", ".join(sorted({str(value(record)) for record in records}))
 
         lines = [
             f"{len(records)} runs; seeds {', '.join(map(str, sorted({r.seed for r in records})))}",
@@ -275,9 +275,9 @@ class Report:
             f"device {each(lambda r: r.machine['device'])}",
         ]
         if self._experiment is not None:
-            told = {"every model": self._experiment.settings, **self._experiment.model_settings}
+            given = {"every model": self._experiment.settings, **self._experiment.model_settings}
             lines[3:3] = [
-                f"settings of {of}: {_listed(settings)}" for of, settings in told.items() if settings
+                f"settings of {model}: {_listed(settings)}" for model, settings in given.items() if settings
             ]
         return "\n".join(f"- {line}" for line in lines)
 
@@ -302,7 +302,7 @@ class Report:
         for group in rows.values():
             if group.incomplete:
                 seeds = ", ".join(map(str, sorted({run.record.seed for run in group.incomplete})))
-                notes.append(f"{group.row}: folds of seeds {seeds} are missing, which are left out.")
+                notes.append(f"{group.row}: folds of seeds {seeds} are missing; these seeds are left out.")
         if self._experiment is not None:
             wanted = {(t.row, t.seed, t.fold) for t in self._experiment.tasks() if t.dataset == dataset}
             there = {
@@ -402,7 +402,7 @@ def _listed(settings: Mapping[str, Any]) -> str:
 
 
 def _lines(depths: dict[Row, Group]) -> dict[str, dict[int, dict[str, list[float]]]]:
-    """By line (what else a row has), depth and measure: the values of all seeds."""
+    """The values of all seeds by line (a row without its depth), depth and measure."""
     lines: dict[str, dict[int, dict[str, list[float]]]] = {}
     for row, group in depths.items():
         rest = Row(model=row.model, grid={name: v for name, v in row.grid.items() if name != DEPTH})
@@ -412,7 +412,7 @@ def _lines(depths: dict[Row, Group]) -> dict[str, dict[int, dict[str, list[float
 
 
 def _figure_name(dataset: str) -> str:
-    # The name comes from files, and figures stay in their folder.
+    # The name comes from a file, and must not lead out of the folder.
     return "figure4-" + re.sub(r"[^\w.+ -]", "_", dataset)[:50]
 
 

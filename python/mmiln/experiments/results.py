@@ -1,4 +1,4 @@
-"""What an experiment's folder holds: records and predictions, in rows that may be averaged."""
+"""Reads an experiment's folder: records and predictions, in groups of runs that may be averaged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .runs import PREDICTIONS, RECORD, Record, Row
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run: its record and where it stands."""
+    """A finished run: its record and its folder."""
 
     record: Record
     folder: Path
@@ -26,7 +26,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Group:
-    """The runs of one row of a table: one a seed, or a seed's folds.
+    """The runs of one row of a table: for each seed one run, or its folds.
 
     Attributes:
         incomplete: Runs left out because other folds of their seeds are missing.
@@ -38,12 +38,12 @@ class Group:
 
     @property
     def records(self) -> list[Record]:
-        """Of all runs."""
+        """The records of all runs."""
         return [run.record for run in self.runs]
 
     @cached_property
     def scores(self) -> Scores:
-        """Test predictions by seed, those of a seed's folds together, in the order of the names."""
+        """Test predictions by seed, with a seed's folds joined, in the order of the ids."""
         by_seed: dict[int, dict[str, tuple[float, float]]] = defaultdict(dict)
         for run in self.runs:
             by_seed[run.record.seed] |= _predictions(run, self.part)
@@ -67,7 +67,7 @@ class Group:
 
     @cached_property
     def measures(self) -> dict[int, dict[str, float]]:
-        """The measures by seed, out of the predictions."""
+        """The measures by seed, computed from the predictions."""
         return self.scores.measures()
 
 
@@ -117,7 +117,7 @@ def grouped(runs: list[Finished]) -> dict[str, dict[Row, Group]]:
 
     Raises:
         ProtocolError: Runs of a row differ in more than the seed, or rows were tested on different data;
-            says in what.
+            names the differences.
     """
     tables: dict[str, dict[Row, list[Finished]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
@@ -155,7 +155,7 @@ def _group(row: Row, runs: list[Finished]) -> Group:
 
 
 def _settled(record: Record) -> dict[str, Any]:
-    """What must be equal for averaging."""
+    """The settings that must be equal for runs to be averaged."""
     known = record.identity()
     known["text encoder"] = known.pop("text_encoder")
     return {name: value for name, value in known.items() if name not in ("seed", "data")}

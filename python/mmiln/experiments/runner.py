@@ -1,4 +1,4 @@
-"""Runs an experiment: what is finished is kept, what is not is run."""
+"""Runs an experiment: keeps finished runs, and performs the others."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ def run(
     backend: str = "local",
     address: str | None = None,
 ) -> Report:
-    """Runs all that is not finished yet, each run in a process of its own, and reports.
+    """Performs all unfinished runs, each in a process of its own, and returns the report.
 
-    A run is finished once its ``run.json`` stands in its folder. A run that was interrupted goes on from its
-    last checkpoint (one a minute) and ends with the same bits; on Ray it begins anew.
+    A run is finished once its ``run.json`` is in its folder. An interrupted run resumes from its last
+    checkpoint (one a minute) and ends with the same bits; on Ray it restarts.
 
     Args:
         experiment: An :class:`Experiment`, the same as plain data, or a TOML file.
-        folder: Where results go; ``runs/<name>`` by default.
-        jobs: How many runs at a time. They share the cores; results do not depend on it.
-        progress: Whether to show what goes on.
+        folder: Folder of the results; ``runs/<name>`` by default.
+        jobs: Number of runs at a time, which share the cores; results do not depend on it.
+        progress: Whether to show progress.
         backend: ``"local"`` for processes of this machine, ``"ray"`` for the machines of a Ray cluster
             (``pip install "mmiln[ray]"``). Those need the same versions of Python, Ray and mmiln, and data
             and text encoders at the same paths; ``jobs`` runs at a time share the cores of all of them.
-        address: Of the Ray cluster; without, the one that ``RAY_ADDRESS`` names or that runs on this machine,
-            else this machine alone.
+        address: Address of the Ray cluster; by default the one that ``RAY_ADDRESS`` names or that runs on
+            this machine, else this machine alone.
 
     Raises:
-        ConfigError, MissingFileError: The description is wrong, or the backend is not there.
+        ConfigError, MissingFileError: The description is wrong, or the backend is not available.
         DeviceError: Models are on CUDA, and no machine of the Ray cluster has a card.
         StateError: The folder holds runs of another protocol, another process runs in it, or this one is
             connected to Ray already and an address is given.
-        ExperimentError: Some runs failed; the others are finished and stay so.
+        ExperimentError: Some runs failed; the others are finished and kept.
     """
     experiment = Experiment.given(experiment)
     experiment.check()
@@ -104,9 +104,9 @@ def _missing(experiment: Experiment, folder: Path) -> list[Task]:
         known = Record.read(folder / task.folder).identity()
         found = {name: value for name, value in known.items() if name in wanted}
         if different := differing(found, wanted):
-            told = ", ".join(f"{name} {was!r} (now {now!r})" for name, (was, now) in different.items())
+            changes = ", ".join(f"{name} {was!r} (now {now!r})" for name, (was, now) in different.items())
             raise StateError(
-                f"{folder / task.folder} holds a finished run with {told}: "
+                f"{folder / task.folder} holds a finished run with {changes}: "
                 "name another folder, or delete it to run it anew"
             )
     return missing

@@ -1,4 +1,4 @@
-"""Training runs on disk: a folder a run, with what made it, its curve, its metrics and predictions."""
+"""Training runs on disk: a folder for each run, with its settings, curve, metrics and predictions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Numbers = dict[str, float | None]  # a measure without a value is null in JSON
 
 
 class Row(Plain):
-    """Which row of a table a run belongs to.
+    """The row of a table that a run belongs to.
 
     Attributes:
         model: Name of the model.
@@ -63,13 +63,13 @@ class Row(Plain):
 
 
 class Protocol(Plain):
-    """What must be equal for runs to be averaged, beside their config and data.
+    """The settings that, like config and data, must be equal for runs to be averaged.
 
     Attributes:
-        epochs: At most so many were trained.
-        selection: The part whose MAE chose the epoch: ``"valid"``, or ``"test"``, which flatters.
+        epochs: Largest number of epochs.
+        selection: The part whose MAE chose the epoch: ``"valid"``, or ``"test"``, which is biased.
         standardized: Whether audio and vision were scaled by the train part.
-        folds: Of how many folds by video the run is one; ``None`` for the parts of the file.
+        folds: Number of folds by video where the run is one of them; ``None`` for the parts of the file.
         shuffled_labels: Whether train and valid had their labels permuted, as a control.
     """
 
@@ -81,7 +81,7 @@ class Protocol(Plain):
 
 
 class Record(Plain):
-    """What a finished run says of itself: ``run.json``."""
+    """The record of a finished run: ``run.json``."""
 
     format: Literal[1] = 1
     row: Row
@@ -106,7 +106,7 @@ class Record(Plain):
 
     @pydantic.model_validator(mode="after")
     def _whole(self) -> Self:
-        """What reports are made of is there."""
+        """Checks that everything that reports need is present."""
         if not self.history.get("seconds"):
             raise ValueError("history lacks seconds")
         for name, keys in _REPORTED.items():
@@ -130,7 +130,7 @@ class Record(Plain):
             raise DataError(f"{path} is no record of a run: {faults(error)[0]}") from None
 
     def identity(self) -> dict[str, Any]:
-        """Protocol, config, code and data: what a run was, beside its row and fold."""
+        """Protocol, config, code and data of the run, which with row and fold determine it."""
         return {
             **self.protocol.model_dump(),
             **self.config,
@@ -148,7 +148,7 @@ class Record(Plain):
 
 @dataclass(frozen=True)
 class Run:
-    """One trained model and what it measured with the weights that validation chose."""
+    """A trained model and its measures, with the weights that validation chose."""
 
     model: Estimator
     history: History
@@ -178,10 +178,10 @@ def train(
     where the model has any and, last, ``run.json``. With ``keep_model`` also the model (with the
     standardizer of its inputs), ``history.csv`` and ``learning_curve.png``. With ``resume`` (see
     :meth:`mmiln.Model.fit`) checkpoints are kept in ``checkpoints`` until the run is finished. Of several
-    processes that torchrun started, the first writes.
+    processes that torchrun started, only the first writes.
 
     Raises:
-        DataError: The dataset has not the part that the epoch is chosen on.
+        DataError: The dataset lacks the part that the epoch is chosen on.
         StateError: The checkpoints are of another run.
     """
     protocol = protocol or Protocol(epochs=epochs, standardized=dataset.standardizer is not None)
@@ -247,7 +247,7 @@ def train(
 
 
 def _write(run: Run, dataset: Dataset, predictions: dict[str, Predictions], *, keep_model: bool) -> None:
-    """The files of a run, its record last."""
+    """Writes the files of a run, its record last."""
     folder, write = run.folder, files.write
     folder.mkdir(parents=True, exist_ok=True)
     frame = _frame({name: each.to_pandas() for name, each in predictions.items()})
@@ -290,7 +290,7 @@ def _write_pseudo_labels(model: Estimator, split: Split, folder: Path) -> None:
 
 
 def _number(value: float) -> float | None:
-    return value if abs(value) < float("inf") else None  # NaN neither
+    return value if abs(value) < float("inf") else None  # false for NaN too
 
 
 def part_of(dataset: Dataset, name: str) -> Split:

@@ -1,4 +1,4 @@
-"""Hyper-parameters chosen on the validation part alone; the test part is not even loaded."""
+"""Searches hyper-parameters on the validation part alone; the test part is not even loaded."""
 
 from __future__ import annotations
 
@@ -64,16 +64,16 @@ class Range(Plain):
 
 
 class Search(Described):
-    """What is searched: a space of fields for one model on one data set.
+    """Description of a search: a space of fields for one model on one data set.
 
     Attributes:
-        name: What it is called.
-        dataset: The utterances.
-        space: By field, the values it may take.
+        name: Name of the search.
+        dataset: Source of the utterances.
+        space: The possible values of each field.
         model, seeds, epochs, settings: As in :class:`Experiment`; a trial's value is the mean over seeds (and
             folds) of the lowest validation MAE.
-        trials: How many points are tried.
-        seed: Of the sampler.
+        trials: Number of points to try.
+        seed: Seed of the sampler.
     """
 
     name: Name
@@ -101,7 +101,7 @@ class Search(Described):
         )
 
     def check(self) -> None:
-        """Raises where a name is unknown; which values go together shows when they are tried."""
+        """Raises where a name is unknown; values that do not fit each other fail in their trial."""
         if "seed" in self.space:
             raise ConfigError("a search can't choose the seed: that would select luck")
         self.experiment(dict.fromkeys(self.space)).check_names()
@@ -114,13 +114,13 @@ class Search(Described):
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
         settings: Values of the searched fields in the best trial.
-        mae: Its validation MAE, mean over seeds. Chosen as the lowest of many, it is lower than what a new
-            run will give.
-        trials: One row a trial: its values, its MAE, its state.
+        mae: Its validation MAE, mean over seeds. As the lowest of many it is biased: a new run will have a
+            higher one.
+        trials: A table with one row a trial: its values, its MAE, its state.
     """
 
     settings: dict[str, Any]
@@ -140,28 +140,28 @@ def search(
     """Tries points of a space until there are as many finished trials as the search wants.
 
     Points are proposed by optuna's tree-structured Parzen estimator (Bergstra et al. 2011). Trials are kept
-    in ``trials.log`` of the folder, so that a search which was interrupted goes on; a trial under way
-    begins anew with the same point. With one job the points follow from the search's seed; with several they
-    also depend on which trial ends first.
+    in ``trials.log`` of the folder, so that an interrupted search resumes; an unfinished trial restarts with
+    the same point. With one job the search's seed determines the points; with several they also depend on
+    the order in which trials end.
 
     Args:
         description: A :class:`Search`, the same as plain data, or a TOML file.
-        folder: Where trials and their runs go; ``runs/<name>`` by default.
-        jobs: How many runs at a time.
-        progress: Whether to show what goes on.
+        folder: Folder of trials and their runs; ``runs/<name>`` by default.
+        jobs: Number of runs at a time.
+        progress: Whether to show progress.
         backend: ``"local"`` for processes of this machine, ``"ray"`` for the machines of a Ray cluster
             (``pip install "mmiln[ray]"``). Those need the same versions of Python, Ray and mmiln, and data
             and text encoders at the same paths; ``jobs`` runs at a time share the cores of all of them.
-        address: Of the Ray cluster; without, the one that ``RAY_ADDRESS`` names or that runs on this machine,
-            else this machine alone.
+        address: Address of the Ray cluster; by default the one that ``RAY_ADDRESS`` names or that runs on
+            this machine, else this machine alone.
 
     Raises:
         ConfigError, MissingFileError: The description is wrong, optuna is not installed, or the backend is
-            not there.
+            not available.
         DeviceError: The model is on CUDA, and no machine of the Ray cluster has a card.
         StateError: The folder holds trials of another search, another process searches in it, or this one is
             connected to Ray already and an address is given.
-        ExperimentError: Every trial failed; a trial alone may, as when values do not go together.
+        ExperimentError: Every trial failed; single ones may fail, as when values do not fit each other.
     """
     optuna = _optuna()
     description = Search.given(description)
@@ -209,7 +209,7 @@ def _same_search(search: Search, folder: Path) -> None:
 
 
 class _Trials:
-    """Proposes points, runs their jobs, tells the study."""
+    """Proposes points, runs their jobs, and records the results in the study."""
 
     def __init__(self, search: Search, study: optuna.Study, folder: Path) -> None:
         import optuna
@@ -219,10 +219,10 @@ class _Trials:
         self._folder = folder
         self._states = optuna.trial.TrialState
         self._tasks = list(search.experiment({}).tasks())
-        self._maes: dict[int, list[float | None]] = {}  # of a trial's runs that have ended
+        self._maes: dict[int, list[float | None]] = {}  # MAEs of the ended runs, by trial
 
     def run(self, pool: Pool | RayPool, progress: bool) -> list[Failure]:
-        """Runs what is missing."""
+        """Runs the missing trials; returns the failures."""
         failures = []
         for trial in self._study.get_trials(deepcopy=False, states=[self._states.RUNNING]):
             self._study.enqueue_trial(trial.params)
@@ -241,7 +241,7 @@ class _Trials:
         import optuna
 
         for _ in range(count):
-            # A sampler by trial: after an interruption the same points follow as without.
+            # A sampler for each trial, so that an interruption does not change the points that follow.
             number = len(self._study.get_trials(deepcopy=False))
             self._study.sampler = optuna.samplers.TPESampler(seed=self._search.seed + number)
             trial = self._study.ask()
@@ -253,7 +253,7 @@ class _Trials:
                 yield Job(experiment, task, folder, test=False)
 
     def _take(self, result: Job | Failure) -> None:
-        """Once all runs of a trial have ended, its value is their mean; one failure fails it."""
+        """Sets a trial's value to the mean of its runs once all have ended; one failure fails the trial."""
         job = result.job if isinstance(result, Failure) else result
         number = int(job.folder.parent.name.removeprefix("trial-"))
         mae = None if isinstance(result, Failure) else Record.read(job.folder).metrics["valid"]["mae"]

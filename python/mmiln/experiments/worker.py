@@ -1,7 +1,7 @@
-"""One run in a process of its own: a job comes in as JSON, what happens goes out as lines of JSON.
+"""One run in a process of its own: reads a job as JSON, and writes events as lines of JSON.
 
-``python -m mmiln.experiments.worker``, started by :mod:`mmiln.experiments.pool`. A process a run has a
-peak memory of its own, can be stopped, and takes nothing down with it.
+``python -m mmiln.experiments.worker``, started by :mod:`mmiln.experiments.pool`. With a process for each
+run, peak memory is measured for it alone, it can be stopped, and its crash ends nothing else.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ Say = Callable[[dict[str, Any]], object]  # takes an event
 
 
 class SayEpochs(Callback):
-    """Says every finished epoch."""
+    """Reports every finished epoch."""
 
     def __init__(self, say: Say) -> None:
         self.say = say
 
     def on_epoch_end(self, model: Estimator, epoch: int, logs: dict[str, float]) -> None:
-        """Its number and the measure that chooses."""
+        """Reports the epoch's number and the measure that selects."""
         self.say({"event": "epoch", "epoch": epoch, "mae": logs["valid_mae"]})
 
 
 def main() -> None:
-    """Performs the job that stands in the first line of the standard input."""
+    """Performs the job in the first line of the standard input."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print belongs to the log
+    os.dup2(2, 1)  # output of libraries goes to the log
 
     def say(event: dict[str, Any]) -> None:
         print(json.dumps(event), file=events, flush=True)
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def attempt(job: dict[str, Any], say: Say) -> dict[str, Any]:
-    """Performs a job and gives the event of its end; an error's traceback goes to the standard error."""
+    """Performs a job and returns the event of its end; writes an error's traceback to standard error."""
     try:
         perform(job, SayEpochs(say))
     except Exception as error:
@@ -91,7 +91,7 @@ def perform(job: dict[str, Any], report: SayEpochs) -> None:
 
 
 def _end_with_parent() -> None:
-    """The parent holds the other end of the standard input: its end is the parent's."""
+    """Ends this process when standard input closes, as the parent holds its other end."""
     sys.stdin.read()
     os._exit(1)
 

@@ -1,4 +1,4 @@
-"""What moved a score: each modality, each word; and how far the gates stood open."""
+"""How far each modality and each word moved a score, and how far the gates were open."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Gates = dict[str, dict[str, float]]  # by stream and gate
 
 
 class Explained(Protocol):
-    """What is asked of a :class:`mmiln.Model` that explains its scores."""
+    """The part of :class:`mmiln.Model` that explanations use."""
 
     encoder: TextEncoder | None
 
@@ -44,9 +44,9 @@ def modalities_of(model: Explained) -> list[str]:
 def contributions(model: Explained, some: Split, background: Split) -> dict[str, Doubles]:
     """How far each modality moved each score ``(N,)``, by modality.
 
-    The score minus the mean score with this modality of 32 utterances, evenly spaced in ``background``, in
-    its place (the interventional expectation of Janzing et al. 2020): what was there is compared with what
-    might have been, never with a blank that no one would say.
+    The score minus the mean score when the modality is replaced by that of 32 utterances, evenly spaced in
+    ``background`` (the interventional expectation of Janzing et al. 2020). Real utterances stand in rather
+    than a blank input, which does not occur in data.
 
     Raises:
         BatchError: The model does not fit the data.
@@ -78,7 +78,7 @@ def occlusion(model: Explained, one: Split, field: str, places: list[list[int]])
         model: Reads ``field``.
         one: The utterance.
         field: ``text``, features of each token ``(T, w)``, or ``text_bert`` ``(3, T)``.
-        places: Of each word the places of its tokens among T, never all of them.
+        places: For each word the places of its tokens among T, never all of them.
     """
     if not places:
         return np.zeros(0)
@@ -105,5 +105,5 @@ def mean_gates(inside: Mapping[str, Tensor | list[Tensor]], i: int) -> list[Gate
 
 
 def _unlabelled(count: int, fields: Mapping[Any, Any]) -> Split:
-    """Utterances that are only scored: a split has labels, and these are read by no one."""
+    """Utterances to be scored; their labels, which a split must have, are zeros that nothing reads."""
     return Split([str(i) for i in range(count)], np.zeros(count, np.float32), **fields)

@@ -1,4 +1,4 @@
-"""What a model says of one utterance, as text and as HTML for notebooks."""
+"""The explanation of one utterance's score, as text and as HTML for notebooks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Word:
     """A word, or a token where words are not known.
 
     Attributes:
-        text: As the tokenizer has it.
+        text: The word in the tokenizer's spelling.
         weight: The score minus the score without the word.
         tokens: Places of its tokens in :attr:`Explanation.tokens`.
     """
@@ -39,9 +39,9 @@ class Similar:
     """A training utterance that is like the one explained.
 
     Attributes:
-        id, text, truth: Of the utterance; ``text`` is ``None`` where sentences are not known.
+        id, text, truth: The utterance's; ``text`` is ``None`` where sentences are not known.
         score: What the model predicts.
-        cosine: Between the features that the scores of both are made of (``F_multimodal``), at most 1.
+        cosine: The cosine of the features that both scores are computed from (``F_multimodal``).
     """
 
     id: str
@@ -55,20 +55,20 @@ class Similar:
 class Explanation:
     """Why an utterance has its score. Print it, or let a notebook show it.
 
-    All weights and contributions are differences of predicted scores, in sentiment points: a word is really
-    left out, a modality really replaced, and the model asked again. They do not add up to the score.
+    All weights and contributions are differences of predicted scores, in sentiment points: the model scores
+    the utterance again without a word, or with a modality replaced. They do not add up to the score.
 
     Attributes:
-        id, text, truth: Of the utterance; ``text`` is ``None`` where sentences are not known.
-        tokens: What the text-led streams read, T_t names; empty without text.
+        id, text, truth: The utterance's; ``text`` is ``None`` where sentences are not known.
+        tokens: Names of the T_t tokens that the text-led streams read; empty without text.
         words: Its words with their weights. A word's weight is the score minus the score of the utterance
             without it: without all its word pieces, or its frame of text features; audio and vision stay.
-            Where one token is all the text there is, its weight is the contribution of text.
-        weights: ``(T_t,)``: of each token, that of its word; 0 for [CLS] and [SEP], which are not left out.
+            If the text is a single token, its weight is the contribution of text.
+        weights: ``(T_t,)``: the weight of each token's word; 0 for [CLS] and [SEP], which stay in.
         score: What the model predicts.
         unimodal: Scores of the heads of audio and vision alone.
         contributions: By modality, the score minus its mean with this modality taken from 32 training
-            utterances, so with all that it gives to other modalities.
+            utterances; it includes the modality's effect through other modalities.
         gates: By layer, stream and gate (``retain``, ``compound``, ``source``) the mean over channels and
             time, 0 shut, 1 open. Empty in the variant without gates.
         attention: By ``audio`` and ``vision`` the probabilities of the cross attention (21),
@@ -108,10 +108,10 @@ class Explanation:
             lines.append(f"  {self.text}")
         if self.words:
             most = sorted(self.words, key=lambda word: -abs(word.weight))[:SHOWN]
-            told = ", ".join(f"{word.text} {word.weight:+.2f}" for word in most)
-            lines += ["words that moved it most (score minus score without the word)", f"  {told}"]
-        told = ", ".join(f"{name} {value:+.2f}" for name, value in self.contributions.items())
-        lines += ["modalities (score minus mean score with that of other utterances)", f"  {told}"]
+            listed = ", ".join(f"{word.text} {word.weight:+.2f}" for word in most)
+            lines += ["words that moved it most (score minus score without the word)", f"  {listed}"]
+        listed = ", ".join(f"{name} {value:+.2f}" for name, value in self.contributions.items())
+        lines += ["modalities (score minus mean score with that of other utterances)", f"  {listed}"]
         if self.attention:
             lines.append("attention of the text over frames, last layer")
             lines += [
@@ -121,8 +121,8 @@ class Explanation:
             lines.append("gates, 0 shut, 1 open")
         for i, streams in enumerate(self.gates, 1):
             for stream, gates in streams.items():
-                told = ", ".join(f"{gate} {value:.2f}" for gate, value in gates.items())
-                lines.append(f"  layer {i} {stream:<11} {told}")
+                listed = ", ".join(f"{gate} {value:.2f}" for gate, value in gates.items())
+                lines.append(f"  layer {i} {stream:<11} {listed}")
         lines.append("similar training utterances")
         for like in self.similar:
             lines.append(

@@ -91,7 +91,7 @@ def _heads(model: Explained) -> list[str]:
 
 
 def _find(dataset: Split | Dataset, id: str, train: Split | None) -> tuple[Split, int, Split]:
-    """The part that an utterance is in, where in it, and the utterances that it is compared with."""
+    """The part that holds an utterance, its place there, and the utterances that it is compared with."""
     if isinstance(dataset, Dataset):
         parts, own = list(dataset.splits.values()), dataset.train
     elif isinstance(dataset, Split):
@@ -105,13 +105,13 @@ def _find(dataset: Split | Dataset, id: str, train: Split | None) -> tuple[Split
         raise ConfigError(f"there is no utterance {id!r} in {dataset!r}; ids look like {parts[0].id[0]!r}")
     if len(found) > 1:
         raise ConfigError(
-            f"{len(found)} utterances are called {id!r}: give the one that is meant by its place, as "
-            "split.subset([place]), with train="
+            f"{len(found)} utterances are called {id!r}: choose one by its place, as "
+            "split.subset([place]), and give train="
         )
     return *found[0], own if train is None else train
 
 
-def _words(model: Explained, one: Split, of_text: float) -> tuple[list[str], tuple[Word, ...]]:
+def _words(model: Explained, one: Split, text_contribution: float) -> tuple[list[str], tuple[Word, ...]]:
     """The tokens that a model reads of one utterance, and its words with their weights."""
     encoder = model.encoder
     if encoder is not None:
@@ -123,7 +123,7 @@ def _words(model: Explained, one: Split, of_text: float) -> tuple[list[str], tup
     else:
         return [], ()
     if len(places) == 1 and len(names) == 1:  # the word is the whole text
-        weights = np.array([of_text])
+        weights = np.array([text_contribution])
     else:
         weights = attribution.occlusion(model, one, field, places)
     words = (
@@ -151,7 +151,7 @@ def _encoded(encoder: TextEncoder, one: Split) -> tuple[Split, list[str], list[l
 
 
 def _named(one: Split) -> tuple[list[str], list[list[int]]]:
-    """Names for text features, of ``raw_text`` where it has as many words, and the places of each word."""
+    """Names of text features, from ``raw_text`` if it has as many words, and the places of each word."""
     assert one.text is not None  # the model has read it
     count = len(one.text[0])
     said = one.raw_text[0].split() if one.raw_text is not None else []

@@ -1,4 +1,4 @@
-"""HTML from the templates in ``templates/``. What is put into them is escaped."""
+"""HTML from the templates in ``templates/``. Values are escaped."""
 
 from __future__ import annotations
 

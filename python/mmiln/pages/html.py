@@ -1,4 +1,4 @@
-"""What notebooks show of our objects: tables and curves that take colours and fonts from around them."""
+"""HTML for notebooks: tables and curves with the colours and fonts of the page around them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NO_FORMULA: Final = 'class="mathjax_ignore"'  # ids such as train000$_$1 are no
 
 
 def text(value: object) -> str:
-    """Escaped for HTML: what can't be printed is shown as in Python.
+    """Text escaped for HTML; unprintable characters are shown as in Python.
 
     >>> text("<script>")
     '&lt;script&gt;'
@@ -26,7 +26,7 @@ def text(value: object) -> str:
 
 
 def number(value: float, digits: int = 4) -> str:
-    """A number with so many digits after the point; a dash for NaN.
+    """A number with ``digits`` digits after the point; a dash for NaN.
 
     >>> number(0.5), number(float("nan"))
     ('0.5000', '–')
@@ -86,8 +86,8 @@ def chart(curves: Mapping[str, Sequence[float]], marked: int | None = None) -> s
             'stroke-dasharray="3 3"/>'
         )
         legend.append("┆ best epoch")
-    told = ", ".join(text(name) for name in curves)
+    names = ", ".join(text(name) for name in curves)
     return (
         f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{told} by epoch">{"".join(shapes)}</svg><div>{" &#160; ".join(legend)}</div>'
+        f'aria-label="{names} by epoch">{"".join(shapes)}</svg><div>{" &#160; ".join(legend)}</div>'
     )

@@ -43,9 +43,9 @@ class PredictionReport:
     """Measures and plots where labels are known, the worst utterances, and all in a table to sort and filter.
 
     Attributes:
-        predictions: Of N utterances.
+        predictions: Scores of N utterances.
         title: What the page is about.
-        facts: What else there is to say at the top, by name: the model, fingerprints.
+        facts: More lines for the top, by name: the model, fingerprints.
         texts: What was said, N sentences, or ``None``.
         lengths: How long each is, ``(N,)``, in ``unit``, or ``None``.
         unit: Such as ``"tokens"``.
@@ -96,7 +96,7 @@ class PredictionReport:
         return {label: None if math.isnan(found[name]) else found[name] for name, label in labels.items()}
 
     def _rows(self) -> tuple[list[dict[str, Any]], list[tuple[str, bool]]]:
-        """One row an utterance, and which columns there are, with whether they are numbers."""
+        """One row an utterance, and the columns' names, each with whether it holds numbers."""
         count = len(self.predictions)
         values: dict[str, list[Any]] = {}
         if self.predictions.id is not None:
@@ -129,7 +129,7 @@ class PredictionReport:
 
 
 def _image(draw: Callable[..., Axes], style: str) -> str:
-    """A PNG with nothing behind it, as a data URI."""
+    """A PNG with a transparent background, as a data URI."""
     import matplotlib.style
 
     buffer = io.BytesIO()

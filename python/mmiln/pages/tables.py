@@ -45,7 +45,7 @@ class Table:
 
 
 def latex(text: str) -> str:
-    """Plain text for LaTeX."""
+    """Plain text escaped for LaTeX."""
     special = {c: f"\\{c}" for c in "&%$#_{}"} | {
         "\\": "\\textbackslash{}",
         "~": "\\textasciitilde{}",
@@ -55,7 +55,7 @@ def latex(text: str) -> str:
 
 
 def page(markdown: str, title: str) -> str:
-    """A page of HTML that says what the Markdown says."""
+    """A page of HTML with the content of the Markdown."""
     from markdown_it import MarkdownIt
     from markupsafe import Markup
 

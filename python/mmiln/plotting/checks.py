@@ -1,4 +1,4 @@
-"""What pictures are made from, held against what they need."""
+"""Checks of the data that plots are made from."""
 
 from __future__ import annotations
 

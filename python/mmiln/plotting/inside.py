@@ -1,4 +1,4 @@
-"""What the model did inside: gates, attention, features."""
+"""Plots of the model's inside: gates, attention, features."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 GATES: Final = ("retain", "compound", "source")
-LONGEST: Final = 12  # letters of a token that are shown
-ROW: Final = 0.15  # inches a token in a figure of its own
+LONGEST: Final = 12  # letters of a token before it is cut
+ROW: Final = 0.15  # inches of height for each token in a new figure
 
 
 class Gated(Protocol):
-    """What gates are read from: an explanation, or a case of a case study."""
+    """An object with gates: an explanation, or a case of a case study."""
 
     @property
     def gates(self) -> Sequence[Mapping[str, Mapping[str, float]]]:
@@ -60,13 +60,13 @@ def gates(explanation: Gated, ax: Axes | None = None) -> Axes:
 def attention_map(
     weights: npt.ArrayLike, words: Sequence[str], ax: Axes | None = None, modality: str | None = None
 ) -> Axes:
-    """What each token attends to among the frames of audio or vision.
+    """A heat map of each token's attention over the frames of audio or vision.
 
     Args:
         weights: Attention weights ``(T_t, T_n)`` of one layer and head, or their mean; rows sum to 1.
         words: T_t tokens.
         ax: Where to draw.
-        modality: ``"audio"`` or ``"vision"``, which the frames are called by.
+        modality: ``"audio"`` or ``"vision"``, which names the frames.
 
     Raises:
         DataError: The weights are no matrix with a row a token, or one is not finite.

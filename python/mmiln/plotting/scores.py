@@ -1,4 +1,4 @@
-"""What scores are worth: against the truth, by class, and where errors are."""
+"""Plots of scores: against the truth, by class, and the errors over length or disagreement."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from ..results.predictions import Predictions
 
 CLASSES: Final = ("−3", "−2", "−1", "0", "+1", "+2", "+3")
-BARS: Final = 0.15  # height of a marginal histogram, in ranges of the scores
+BARS: Final = 0.15  # height of a marginal histogram, relative to the range of the scores
 BAR_BINS: Final = 30
-PER_BIN: Final = 40  # utterances at least that a median is taken of, where there are so many
+PER_BIN: Final = 40  # least number of utterances in a bin, where there are so many
 BINS: Final = 8  # at most
 
 
@@ -41,7 +41,7 @@ def predicted_against_true(predictions: Predictions, ax: Axes | None = None) -> 
     ax.axvline(0, color=GREY, linewidth=0.6)
     ax.plot((low, high), (low, high), color=GREY, linewidth=1, linestyle="--", label="predicted = true")
     ax.scatter(truth, score, s=14, color=BLUE, alpha=0.5, linewidths=0, label="utterances")
-    # Within the axes: any layout, neighbour or title of the user's is as welcome as without.
+    # Histograms are within the axes, so that they disturb no layout, neighbour or title of the user's.
     edges = np.linspace(low, high, BAR_BINS + 1)
     floor = low - 1.2 * room
     for values, bars in ((truth, ax.bar), (score, ax.barh)):
@@ -59,7 +59,7 @@ def predicted_against_true(predictions: Predictions, ax: Axes | None = None) -> 
 
 
 def confusion(predictions: Predictions, ax: Axes | None = None) -> Axes:
-    """How often each of the seven classes was taken for which; truth in rows.
+    """The confusion matrix of the seven classes, with the truth in rows.
 
     Classes are those of ``acc7``: scores clipped to +-3 and rounded half to even. A cell holds the count and
     its share of the row, which is also its colour; cells that no utterance falls into are empty.
@@ -181,9 +181,9 @@ def _error_over(
 
 
 def _binned(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Of bins of about as many utterances each: the median of x, and the quartiles of y ``(3, bins)``."""
+    """The median of x and the quartiles of y ``(3, bins)`` in bins of about as many utterances each."""
     bins = int(np.clip(len(x) // PER_BIN, 1, BINS))
-    # Where bins begin are values of x: equal ones are in one bin, and none is empty.
+    # Bins begin at values of x, so that equal values share a bin and no bin is empty.
     begins = np.unique(np.quantile(x, np.arange(bins) / bins, method="lower"))
     place = np.searchsorted(begins, x, side="right") - 1
     parts = [place == i for i in range(len(begins))]

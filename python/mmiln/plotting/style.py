@@ -1,4 +1,4 @@
-"""What pictures share: colours, figures, names at the ends of lines, and heat maps."""
+"""Shared parts of plots: colours, figures, names at the ends of lines, and heat maps."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
     from matplotlib.lines import Line2D
 
-# Colour-blind safe (Okabe and Ito 2008), without the yellow that is hard to see on white.
+# Colour-blind safe (Okabe and Ito 2008), without the yellow, which is hard to see on white.
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 PURPLE, AMBER, SKY = "#CC79A7", "#E69F00", "#56B4E9"
 COLOURS: Final = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY)
-GREY: Final = "#808080"  # for lines to go by: visible on white and on black
+GREY: Final = "#808080"  # for reference lines: visible on white and on black
 MODALITY_COLOURS: Final = {"multimodal": BLUE, "audio": ORANGE, "vision": GREEN}
-COLOUR_MAP: Final = "cividis"  # as good for colour-blind readers (Nuñez et al. 2018)
+COLOUR_MAP: Final = "cividis"  # readable for colour-blind people too (Nuñez et al. 2018)
 
-BOUND: Final = 3  # of the labels
-POINTS: Final = "points"  # of sentiment
-LETTER: Final = 0.035  # room for a letter of a name at the end of a line, in widths of what is drawn
-GAP: Final = 0.08  # between two such names, in heights of the axes
+BOUND: Final = 3  # largest absolute label
+POINTS: Final = "points"  # unit of sentiment
+LETTER: Final = 0.035  # room for a letter of a name at the end of a line, relative to the data's width
+GAP: Final = 0.08  # distance of two such names, relative to the height of the axes
 
 
 def new_figure(width: float = 6.4, height: float = 4.0) -> Figure:
-    """An empty figure, of notebook size by default, in inches, that no window manager knows of.
+    """An empty figure that pyplot does not manage; sizes are in inches, by default for a notebook.
 
-    In a notebook it shows itself, whether or not pyplot's figures do.
+    A notebook displays it, whether or not it displays pyplot's figures.
     """
     from matplotlib.figure import Figure
 
@@ -44,7 +44,7 @@ def new_figure(width: float = 6.4, height: float = 4.0) -> Figure:
 
 
 def png(figure: Figure) -> bytes:
-    """A picture of a figure."""
+    """A figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
@@ -56,9 +56,9 @@ def axes_or_new(ax: Axes | None, width: float = 6.4, height: float = 4.0) -> Axe
 
 
 def name_ends(ax: Axes, lines: Sequence[Line2D]) -> None:
-    """Writes each line's label beside its last point, in its colour: a legend that hides nothing.
+    """Writes each line's label beside its last point, in its colour, as a legend that hides no data.
 
-    Comes last: labels are placed by the limits that the axes have now.
+    Call it last, as it places labels by the current limits of the axes.
     """
     from scipy.optimize import isotonic_regression
 
@@ -68,8 +68,8 @@ def name_ends(ax: Axes, lines: Sequence[Line2D]) -> None:
     ax.set_ylim(ax.get_ylim())
     points = [np.array([line.get_xdata(), line.get_ydata()]) for line in lines]
     ends = np.array([each[:, np.isfinite(each[1])][:, -1] for each in points])
-    x, heights = (ax.transScale + ax.transLimits).transform(ends).T  # in sizes of the axes
-    # The least movement that keeps the order and a gap between neighbours.
+    x, heights = (ax.transScale + ax.transLimits).transform(ends).T  # in fractions of the axes
+    # Moves labels as little as keeps their order and a gap between neighbours.
     order = np.argsort(heights, kind="stable")
     steps = GAP * np.arange(len(lines))
     placed = isotonic_regression(heights[order] - steps).x
@@ -96,16 +96,16 @@ def name_ends(ax: Axes, lines: Sequence[Line2D]) -> None:
 
 def heat_map(ax: Axes, values: Floats, rows: Sequence[str], top: float) -> AxesImage:
     """Cells ``(R, C)`` coloured from 0 to ``top``, rows named; NaN stays empty."""
-    # Sharp while there is a pixel for every column; then averaged, so that none is left out.
+    # Sharp where every column has a pixel; else averaged, so that no column is left out.
     sharp = "nearest" if values.shape[1] <= ax.get_window_extent().width else None
     image = ax.imshow(values, cmap=COLOUR_MAP, vmin=0, vmax=top, aspect="auto", interpolation=sharp)
-    # What is said in words is no mathematics, dollar signs or not.
+    # Dollar signs in tokens must not start mathematics.
     ax.set_yticks(range(len(rows)), rows, fontsize=_font(ax, "x-small", len(rows)), parse_math=False)
     return image
 
 
 def write_cells(ax: Axes, image: AxesImage, values: Floats, texts: Sequence[Sequence[str]]) -> None:
-    """Writes into the cells of a heat map of these values, black on light and white on dark."""
+    """Writes texts into the cells of a heat map, black on light and white on dark."""
     lines = [text.split("\n") for row in texts for text in row]
     letters = max(len(line) for text in lines for line in text)
     size = _font(ax, "small", len(texts) * max(map(len, lines)), len(texts[0]) * letters)
@@ -117,7 +117,7 @@ def write_cells(ax: Axes, image: AxesImage, values: Floats, texts: Sequence[Sequ
 
 
 def _font(ax: Axes, size: str, lines: int, letters: int = 1) -> float:
-    """A size of the user's font in points, or what fits so many lines and letters into the axes."""
+    """The size of the user's font in points, or the largest that fits so many lines and letters."""
     from matplotlib.font_manager import FontProperties
 
     box = ax.get_window_extent()

@@ -1,4 +1,4 @@
-"""What training did, epoch by epoch."""
+"""Plots of training, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from .style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TICKS: Final = 8  # epochs that are numbered, at most
-# Points of the right axis: what lies under them stays visible.
+TICKS: Final = 8  # largest number of labelled epochs
+# Hollow markers of the right axis, through which the lines under them stay visible.
 HOLLOW: Final[dict[str, Any]] = {"marker": "s", "markersize": 5, "markerfacecolor": "none"}
-# By measure: colour and line style.
+# Colour and line style by measure.
 STYLES: Final = {
     "corr": (BLUE, "-"),
     "has0_acc2": (ORANGE, "-"),
@@ -47,7 +47,7 @@ SHIFTS: Final = {f"pseudo_shift_{name}": (name, MODALITY_COLOURS[name], "-") for
 
 
 class Curves(Protocol):
-    """What is drawn of a :class:`mmiln.History`: a list by name, with one value an epoch."""
+    """The part of :class:`mmiln.History` that plots read: lists by name, with one value an epoch."""
 
     best_epoch: int | None
 
@@ -78,7 +78,7 @@ def learning_curve(history: Curves, ax: Axes | None = None) -> Axes:
 
 
 def loss_parts(history: Curves, ax: Axes | None = None) -> Axes:
-    """Every training loss by epoch, its mean over utterances and before it is weighted in the total.
+    """Every training loss by epoch: its mean over utterances, before its weight in the total.
 
     The axis of losses is logarithmic where they are all positive and a factor of ten apart.
 
@@ -205,7 +205,7 @@ def pseudo_label_drift(
 
 
 def _values(history: Curves, names: Sequence[str], what: str) -> npt.NDArray[np.float64]:
-    """All values of those of these lists that the history holds; not all of them NaN."""
+    """The values of the lists of these names that the history holds; refuses none, or only NaN."""
     if not history.epochs:
         raise StateError("there is no epoch to draw: fit the model first")
     values = np.array([history[name] for name in names if name in history], dtype=np.float64)
@@ -220,7 +220,7 @@ def _draw(
     styles: Mapping[str, tuple[str, str, str]],
     bottom: float | None = None,
 ) -> None:
-    """One line for each of these lists that holds numbers, named at its end."""
+    """Draws a line for each of these lists that holds numbers, with its name at its end."""
     epochs = range(1, history.epochs + 1)
     lines = [
         ax.plot(
@@ -241,7 +241,7 @@ def _draw(
 
 
 def _number_epochs(ax: Axes, history: Curves) -> None:
-    """An axis of whole epochs, the best one marked."""
+    """Makes the x axis one of whole epochs, and marks the best one."""
     _tick_epochs(ax, history.epochs)
     if history.best_epoch is not None:
         ax.axvline(history.best_epoch, color=GREY, linestyle="--", linewidth=1, zorder=1, label="best epoch")

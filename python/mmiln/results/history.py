@@ -30,7 +30,7 @@ class History(dict[str, list[float]]):
     best_epoch: int | None = None
 
     def append(self, logs: dict[str, float]) -> None:
-        """Adds one epoch; NaN stands for what was not measured in it, or in those before."""
+        """Adds one epoch; NaN stands for values that it, or those before, did not measure."""
         before = self.epochs
         for name in [*self, *(name for name in logs if name not in self)]:
             self.setdefault(name, [math.nan] * before).append(logs.get(name, math.nan))
@@ -107,7 +107,7 @@ class History(dict[str, list[float]]):
 
 
 class _Shown(list["Axes"]):
-    """Axes of one new figure, which is what a notebook shows of them."""
+    """The axes of one new figure, which a notebook shows in their place."""
 
     def _repr_png_(self) -> bytes:
         png: bytes = self[0].figure._repr_png_()  # type: ignore[union-attr]

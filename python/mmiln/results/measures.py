@@ -1,4 +1,4 @@
-"""The field's measures: how tables call them, in what unit they are shown, and which way is better."""
+"""The field's measures: their titles in tables, their units, and whether higher is better."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Measure(NamedTuple):
     Attributes:
         title: Such as ``Acc-2``, which the papers give by two conventions as "has0 / non0".
         convention: ``has0`` or ``non0`` where there are both.
-        unit: Of a value times ``factor``.
-        factor: 100 where tables show per cent of what is a share in [0, 1].
+        unit: The unit of a value times ``factor``.
+        factor: 100 for a share in [0, 1], which tables show in per cent.
         decimals: Digits after the point in the papers' tables.
         rises: Whether a higher value is better.
     """
@@ -31,7 +31,7 @@ class Measure(NamedTuple):
         return f"{self.title} {self.convention}".rstrip()
 
     def text(self, value: float) -> str:
-        """A value, a share with its sign of per cent."""
+        """A value as text, a share in per cent."""
         return f"{value:.2%}" if self.unit == "%" else f"{value:.4f}"
 
 
@@ -45,13 +45,13 @@ MEASURES: Final = {
     "acc7": Measure("Acc-7"),
     "acc5": Measure("Acc-5"),
 }
-#: Of a table's columns by title.
+#: Headings of a table's columns, by title.
 HEADINGS: Final = {m.title: f"{m.title} (%)" if m.unit == "%" else m.title for m in MEASURES.values()}
 PAPER: Final = ("MAE", "Corr", "Acc-2", "F1", "Acc-7")  # titles in the paper's tables
 
 
 def cells(text: Callable[[str, Measure], str], titles: Iterable[str] = HEADINGS) -> dict[str, str]:
-    """By title what ``text`` makes of its measures, "has0 / non0" where there are both."""
+    """The texts of each title's measures, as "has0 / non0" where there are both."""
     return {
         title: " / ".join(text(name, m) for name, m in MEASURES.items() if m.title == title)
         for title in titles

@@ -82,8 +82,8 @@ class Metrics:
         return html.table(["n", *HEADINGS.values()], [[str(self.n), *cells(text).values()]])
 
     def __str__(self) -> str:
-        told = cells(lambda name, measure: measure.text(getattr(self, name)))
-        return "  ".join([*(f"{title} {text}" for title, text in told.items()), f"(n = {self.n})"])
+        texts = cells(lambda name, measure: measure.text(getattr(self, name)))
+        return "  ".join([*(f"{title} {text}" for title, text in texts.items()), f"(n = {self.n})"])
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -39,7 +39,7 @@ class Predictions:
         return np.array(self.score, dtype=dtype, copy=True if copy is None else copy)
 
     def to_pandas(self) -> pd.DataFrame:
-        """A frame with the columns that are known, of ``id``, ``index``, ``label``, ``score``."""
+        """A frame with those of the columns ``id``, ``index``, ``label``, ``score`` that are known."""
         import pandas as pd
 
         columns = {"id": self.id, "index": self.index, "label": self.label, "score": self.score}
@@ -47,10 +47,10 @@ class Predictions:
 
     def __repr__(self) -> str:
         known = ", ".join(name for name in ("id", "index", "label") if getattr(self, name) is not None)
-        told = f"Predictions({len(self)} scores, mean {self.score.mean():.4g}"
+        shown = f"Predictions({len(self)} scores, mean {self.score.mean():.4g}"
         if self.label is not None:
-            told += f", MAE {np.abs(self._errors()).mean():.4g}"
-        return f"{told}; {known or 'scores alone'})"
+            shown += f", MAE {np.abs(self._errors()).mean():.4g}"
+        return f"{shown}; {known or 'scores alone'})"
 
     def _errors(self) -> npt.NDArray[np.float64]:
         return self.score.astype(np.float64) - np.asarray(self.label, np.float64)

@@ -1,4 +1,4 @@
-"""From the batches that users have to the packed batches of the core."""
+"""Converts the batches of users to the packed batches of the core."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEYS = (
     "text", "text_bert", "raw_text", "audio", "vision",
     "text_lengths", "audio_lengths", "vision_lengths", "padding_side", "labels", "index", "id",
 )  # fmt: skip
-# What MMSA's loader adds for its experiments with missing modalities; MMILN has no use for it.
+# Keys that MMSA's loader adds for its experiments with missing modalities; MMILN ignores them.
 MMSA_EXTRAS = {
     f"{m}{suffix}" for m in ("text", "audio", "vision") for suffix in ("_m", "_mask", "_missing_mask")
 }
@@ -46,7 +46,7 @@ def widths(batch: Mapping[str, Any]) -> dict[str, int]:
     """Width of text features, audio and vision in a batch; 0 where it has none.
 
     Raises:
-        BatchError: A part has not the axes of frames.
+        BatchError: A part has the wrong number of axes.
     """
 
     def width(name: str) -> int:
@@ -77,10 +77,10 @@ def pack(
     device: str,
     dtype: str,
 ) -> _core.Batch:
-    """The packed batch of the parts that a model ``uses``, of ``text``, ``audio`` and ``vision``.
+    """Packs the parts of a batch (``text``, ``audio``, ``vision``) that a model ``uses``.
 
     Raises:
-        BatchError: A part is missing, or can't be what its key says.
+        BatchError: A part is missing or malformed.
     """
     batch = check_keys(batch)
     side = batch.get("padding_side", "right")
@@ -107,7 +107,7 @@ def pack(
         if lengths is not None:
             parts[f"{name}_lengths"] = whole_numbers(f"{name}_lengths", lengths).tolist()
         elif isinstance(frames, Tensor) and mask is not None and frames.shape[:2] == mask.shape:
-            # Word-aligned arrays, as wide as the tokens: true where the tokens are.
+            # Word-aligned arrays have one frame a token: a frame is true where its token is.
             frames = [frame[true] for frame, true in zip(frames, mask, strict=True)]
         parts[name] = frames
     if (labels := labels_of(batch)) is not None:
@@ -123,7 +123,7 @@ def labels_of(batch: Mapping[str, Any]) -> Any:
     """The multimodal labels of a batch as they were given, ``None`` without any.
 
     Raises:
-        BatchError: There are labels, and they are none of these.
+        BatchError: The labels are a mapping without ``M``.
     """
     labels = batch.get("labels")
     if not isinstance(labels, Mapping):
@@ -134,10 +134,10 @@ def labels_of(batch: Mapping[str, Any]) -> Any:
 
 
 def names(batch: Mapping[str, Any], size: int) -> list[str] | None:
-    """What the utterances of a batch of this size are called, if anything.
+    """The names of the utterances of a batch of this size; ``None`` without any.
 
     Raises:
-        BatchError: It is not one name an utterance.
+        BatchError: ``id`` does not hold one name for each utterance.
     """
     given = batch.get("id")
     if given is None:
@@ -192,7 +192,7 @@ def _frames(name: str, value: Any) -> Tensor | list[Tensor]:
 
 
 def reads_sentences(batch: Mapping[str, Any], encoder: TextEncoder) -> bool:
-    """Whether a text encoder reads a batch's ``raw_text``: where there are no tokens."""
+    """Whether a text encoder reads a batch's ``raw_text``, because the batch has no tokens."""
     return _bert_arrays(batch, encoder) is None and batch.get("raw_text") is not None
 
 
@@ -218,7 +218,7 @@ def tokens(batch: Mapping[str, Any], encoder: TextEncoder) -> list[Tensor]:
     """One (3, T) tensor an utterance: ids, mask, segments.
 
     Raises:
-        BatchError: There is nothing that the encoder reads, or not in its form.
+        BatchError: The encoder's input is missing or malformed.
     """
     arrays = _bert_arrays(batch, encoder)
     if arrays is not None:

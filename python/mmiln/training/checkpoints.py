@@ -1,7 +1,7 @@
-"""Checkpoints: all that a training run depends on, on disk, so that it goes on to the same bits.
+"""Checkpoints on disk of all that a training run depends on: a resumed run gives the same bits.
 
 A checkpoint is a directory ``checkpoint-<epoch>-<batch>`` with ``state.safetensors`` and ``state.json``. It
-is written beside its place, synced, and moved there; the last two are kept. No code is run to read one.
+is written under a temporary name, synced and renamed; the last two are kept. Reading one runs no code.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ..plain import Plain
 KEPT: Final = 2
 TENSORS: Final = "state.safetensors"
 DESCRIPTION: Final = "state.json"
-WRITING: Final = ".writing"  # ends the name of one that is not whole yet
+WRITING: Final = ".writing"  # suffix of one that is being written
 
 _NAME: Final = re.compile(r"checkpoint-\d{6}-\d{9}")
 _LOADER, _TORCH = "random.loader", "random.torch"
@@ -43,7 +43,7 @@ _Count = Annotated[int, Field(ge=1, lt=2**31)]
 class Random(Plain):
     """States of numpy's and Python's global generators.
 
-    numpy checks none of this itself, and would read beyond its state.
+    numpy does not validate a state, and would read beyond it.
     """
 
     numpy: tuple[
@@ -69,14 +69,14 @@ class Position(Plain):
     """Where a run is, beside its tensors.
 
     Attributes:
-        identity: By what it is known: config, data, versions. It must be the same to go on.
-        counters: The core's own, as JSON.
+        identity: Config, data and versions, which must be the same to resume.
+        counters: The core's counters, as JSON.
         epoch: The epoch that is under way, from 1.
         batch: How many of its micro-batches are done.
-        losses: The losses of those that were not skipped, and ``sizes`` their utterances.
-        seconds: Spent on the epoch so far.
-        history: Of the epochs before.
-        best_epoch: The one whose weights are the best so far.
+        losses: The losses of those that were not skipped; ``sizes`` counts their utterances.
+        seconds: The time spent on the epoch so far.
+        history: The measures of the epochs before.
+        best_epoch: The epoch with the best weights so far.
         random: States of Python's and numpy's global generators when the epoch began.
     """
 
@@ -105,9 +105,9 @@ class Position(Plain):
 
 
 class Streams:
-    """The random generators that a loader may draw its order from, as they are at some moment.
+    """States, at one moment, of the random generators that a loader may draw its order from.
 
-    A loader is its user's: also the old generators of numpy and Python are noted.
+    A user's loader may draw from the global generators of numpy and Python, so these are kept too.
     """
 
     def __init__(self, tensors: dict[str, Tensor], random_: Random) -> None:
@@ -136,7 +136,7 @@ class Streams:
         """Sets the generators to these states.
 
         Raises:
-            CheckpointError: Those of torch are none.
+            CheckpointError: The states of torch's generators are missing or invalid.
         """
         generator = getattr(loader, "generator", None)
         try:
@@ -155,26 +155,26 @@ class Checkpoints:
     """The checkpoints of one run in a folder.
 
     Args:
-        folder: Holds nothing else. One run at a time has it.
-        every: At most so many seconds of training are lost, or ten times what a checkpoint takes to write if
-            that is more; 0 keeps every micro-batch.
+        folder: Holds nothing but checkpoints; one run at a time may use it.
+        every: Seconds between two checkpoints, or ten times the time to write one if that is more; 0 writes
+            one after every micro-batch.
 
-    Use it as a context: what a killed process left half-written is cleared on entering.
+    Use it as a context manager: entering deletes what a killed process left half-written.
 
     Raises:
         CheckpointError: The folder can't be written to.
-        StateError: Another run has it.
+        StateError: Another run uses it.
     """
 
     def __init__(self, folder: Path, every: float) -> None:
         self.folder = folder
         self.every = every
-        self._last = time.monotonic()  # the last one was written, or training began
-        self._took = 0.0  # seconds, to write it
+        self._last = time.monotonic()  # when the last one was written, or training began
+        self._took = 0.0  # seconds to write it
         self._lock = FileLock(folder / ".lock", blocking=False)
 
     def __enter__(self) -> Checkpoints:
-        with _told(self.folder):
+        with _as_checkpoint_error(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 self._lock.acquire()
@@ -208,14 +208,14 @@ class Checkpoints:
         """
         begun = time.monotonic()
         try:
-            with _told(self.folder):
+            with _as_checkpoint_error(self.folder):
                 self._write(tensors, position)
                 for path in self.all()[:-KEPT]:
                     shutil.rmtree(path)
         except CheckpointError as error:
-            kept = ", ".join(path.name for path in self.all()) or "nothing yet"
+            kept = ", ".join(path.name for path in self.all()) or "none yet"
             warnings.warn(
-                f"{error}. Training goes on; what there is to resume from: {kept}",
+                f"{error}. Training goes on; checkpoints to resume from: {kept}",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -231,7 +231,7 @@ class Checkpoints:
             description = position.model_dump(mode="json") | {"sha256": sha256(staging / TENSORS)}
             write_text(staging / DESCRIPTION, json.dumps(description))
             sync(staging)
-            if final.exists():  # a damaged one, which was passed over
+            if final.exists():  # a damaged one, which was skipped
                 shutil.rmtree(final)
             staging.rename(final)
             sync(self.folder)
@@ -239,7 +239,7 @@ class Checkpoints:
             shutil.rmtree(staging, ignore_errors=True)
 
     def latest(self) -> tuple[dict[str, Tensor], Position] | None:
-        """The last whole checkpoint, if there is any; a damaged one is passed over with a warning.
+        """The last whole checkpoint, if there is any; damaged ones are skipped with a warning.
 
         Raises:
             CheckpointError: There are checkpoints, and every one is damaged.
@@ -270,8 +270,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Position]:
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    """An error of the file system as one of ours that names the folder."""
+def _as_checkpoint_error(folder: Path) -> Iterator[None]:
+    """Raises errors of the file system as a :class:`CheckpointError` that names the folder."""
     from safetensors import SafetensorError
 
     try:

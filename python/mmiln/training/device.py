@@ -1,4 +1,4 @@
-"""Which devices a model can run on, and what to do where one is not there."""
+"""Which devices a model can run on, and what to do if one is not available."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CAPABILITY = (8, 0)
 
 
 def check_device(device: object) -> None:
-    """Refuses what is no device, or one that is not there.
+    """Refuses an unknown or unavailable device.
 
     Raises:
         DeviceError: What is missing, and what to do about it.
@@ -42,7 +42,7 @@ def check_device(device: object) -> None:
 
 
 def _missing_cuda() -> str:
-    """Why torch has no CUDA device; nothing where it has."""
+    """Why torch has no CUDA device; empty if it has one."""
     if torch.version.cuda is None:
         return (
             "this torch was built without CUDA: install the build with it, "

@@ -1,4 +1,4 @@
-"""What every model of the package can do: fit, predict, evaluate, be saved and loaded again."""
+"""The methods that all models share: fit, predict, evaluate."""
 
 from __future__ import annotations
 
@@ -45,30 +45,30 @@ class Estimator(Learner):
         With ``valid``, stops once its MAE has not fallen for ``patience`` epochs and goes back to the best
         epoch's weights. Ctrl-C stops between two steps and leaves the weights of the last one.
 
-        In processes that torchrun has started all train one model, to the result that one process comes to:
-        each calls this with the same data and settings; callbacks are called and checkpoints are written in
+        Processes that torchrun has started train one model together, to the result of a single process. Each
+        must call this with the same data and settings; callbacks are called and checkpoints are written in
         the first process (rank 0) alone.
 
         Args:
             loader: A :class:`mmiln.data.Split` (shuffled, as ``order`` says), a torch DataLoader, MMSA's
                 loader, or a list of batches. Batches hold ``text`` or ``text_bert`` or ``raw_text``,
                 ``audio``, ``vision``, lengths where they are padded, ``labels`` and ``index``.
-            valid: The same, without need of ``index``; read in its own order.
-            epochs: At most so many passes.
+            valid: The same, but ``index`` is not needed; read in its own order.
+            epochs: The largest number of passes.
             patience: Replaces the field of the same name for this run.
-            callbacks: Called along the way; see :mod:`mmiln.callbacks`.
+            callbacks: Called during training; see :mod:`mmiln.callbacks`.
             progress: Whether to show bars, where there is a terminal or a notebook to show them
                 (:class:`mmiln.callbacks.ProgressBar`).
-            checkpoint_dir: A folder of this run alone, where all that it depends on is kept; it goes on from
-                there to the same bits. The order of the loader is kept where it comes from a ``generator`` of
-                the loader's or from the global ones of torch, numpy or Python.
-            checkpoint_every: At most so many seconds are lost, or ten times what a checkpoint takes to write
-                if that is more; 0 keeps every micro-batch.
-            resume: ``"auto"`` goes on where there is a checkpoint, ``True`` demands one, ``False`` that there
-                is none. ``"adopt"`` goes on also with other rates, decays, patience, device, version.
-            nonfinite: What becomes of a batch whose loss or gradient is not finite: ``"raise"``, or
-                ``"skip"`` it with a warning; no step is made either way. A card is asked every sixteenth
-                micro-batch, with ``"skip"`` after each; what follows the first such batch is not applied.
+            checkpoint_dir: A folder for this run alone, which keeps all that it depends on: a resumed run
+                gives the same bits. The order of the loader is restored if it comes from the loader's
+                ``generator`` or from the global ones of torch, numpy or Python.
+            checkpoint_every: Seconds between two checkpoints, or ten times the time to write one if that is
+                more; 0 writes one after every micro-batch.
+            resume: ``"auto"`` resumes if there is a checkpoint, ``True`` requires one, ``False`` requires
+                none to exist. ``"adopt"`` also permits other rates, decays, patience, device, versions.
+            nonfinite: What to do if the loss or gradient of a batch is not finite: ``"raise"``, or
+                ``"skip"`` it with a warning; no step is made either way. A card is checked every 16
+                micro-batches (each one with ``"skip"``); steps after the first such batch are not applied.
 
         Raises:
             BatchError: A batch can't be used.
@@ -76,7 +76,7 @@ class Estimator(Learner):
             CheckpointError: The folder can't be written to, or no checkpoint in it is whole.
             DistributedError: Another process of several has ended, or reads other batches.
             StateError: Dataset indices or the size of the training set can't be known; or the checkpoints are
-                of another run, and what differs; or the model is being trained already.
+                of another run (lists what differs); or the model is being trained already.
             NonFiniteError: A loss or a gradient is NaN or infinite; names utterances and the first layer.
         """
         if self._training.locked():
@@ -122,7 +122,7 @@ class Estimator(Learner):
 def _own(
     valid: loaders.Loader, patience: int, callbacks: Sequence[Callback], progress: bool
 ) -> Iterator[Callback]:
-    """The callbacks that every run has."""
+    """The callbacks that ``fit`` adds to the user's."""
     if valid is not None:
         yield EarlyStopping(BEST_BY, patience=patience)
     if progress and not any(isinstance(callback, ProgressBar) for callback in callbacks):

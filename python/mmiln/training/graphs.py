@@ -13,15 +13,15 @@ from torch import Tensor
 
 from .._core import Batch, Core
 
-# Runs work once while its launches are recorded; what repeats them, and the work's result, filled each time.
+# Records the launches of a call; gives a function that replays them, and the result, which each replay fills.
 Capture = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
 
-# Each graph keeps the memory of its batch; a loader of ever new shapes would fill the card.
+# Each graph keeps the memory of its batch; a loader with many shapes would fill the card.
 MOST_GRAPHS = 64
 
 
 class Graph(NamedTuple):
-    """A captured step: the batch that it reads, what repeats it, the losses that it writes."""
+    """A captured step: the batch that it reads, a function that replays it, the losses that it writes."""
 
     batch: Batch
     replay: Callable[[], None]
@@ -31,7 +31,7 @@ class Graph(NamedTuple):
 class Steps:
     """Training steps of a run. The second batch of a shape is captured as a graph, later ones replay it.
 
-    A shape is what :meth:`Batch.shapes` says, and whether the optimiser steps. The same launches run on the
+    A shape is :meth:`Batch.shapes` and whether the optimiser steps. The same launches run on the
     same sizes with and without a graph, so results are equal to the bit. Where capturing fails, steps are
     launched one by one and a warning says why.
     """
@@ -55,7 +55,7 @@ class Steps:
             return self._core.compute_step(batch)
         shape = (*batch.shapes(), self._core.step_is_last_of_window())
         if shape not in self._graphs:
-            # The first of a shape compiles, allocates and chooses what a capture must not.
+            # The first step of a shape compiles, allocates and selects algorithms, which a capture must not.
             if len(self._graphs) < MOST_GRAPHS:
                 self._graphs[shape] = None
             return self._core.compute_step(batch)
@@ -73,7 +73,7 @@ class Steps:
         try:
             replay, losses = self._capture(lambda: self._core.compute_step(own))
         except Exception as error:
-            # Where a step fails, so does the end of its capture.
+            # If a step fails, so does the end of its capture, whose error has the step's as its context.
             self._give_up(str(error.__context__ or error).strip().split("\n")[0])
             return None
         return Graph(own, replay, losses)
@@ -88,21 +88,21 @@ class Steps:
         )
 
 
-# A process captures one graph at a time, says torch.
+# torch allows one capture at a time in a process.
 _CAPTURING = threading.Lock()
 
 
 def cuda_capture(device: str) -> Capture:
-    """Captures on a device through torch, whose allocator takes part; all graphs share one pool of memory."""
+    """Captures on a device through torch and its allocator; all graphs share one memory pool."""
     with torch.cuda.device(device):
         pool = torch.cuda.graph_pool_handle()
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def capture(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
         graph = torch.cuda.CUDAGraph()
-        # Thread-local: what other threads ask of CUDA meanwhile does not break the capture.
+        # Thread-local: CUDA calls of other threads do not break the capture.
         recording = torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local")
-        # Goes back to the caller's stream also where ending the capture fails.
+        # Restores the caller's stream even if ending the capture fails.
         callers = torch.cuda.stream(torch.cuda.current_stream(device))
         with _CAPTURING, torch.cuda.device(device), callers, recording:
             losses = work()
@@ -114,7 +114,7 @@ def cuda_capture(device: str) -> Capture:
 def packed_ahead(batches: Iterable[Any], pack: Callable[[Any], Batch], device: str) -> Iterator[Batch]:
     """Packs each batch a step before it is needed: in a thread, or onto a card by a stream of its own.
 
-    An error of a batch, or of what makes the batches, is raised in its turn, after the steps before it.
+    An error in a batch or in its loader is raised at that batch's turn, after the steps before it.
     """
     if not device.startswith("cuda"):
         yield from _packed_in_a_thread(batches, pack)
@@ -123,7 +123,7 @@ def packed_ahead(batches: Iterable[Any], pack: Callable[[Any], Batch], device: s
     supply = iter(batches)
 
     def start() -> tuple[Batch, torch.cuda.Event] | Exception | None:
-        """The next batch on its way to the card; nothing after the last."""
+        """The next batch, being copied to the card; ``None`` after the last."""
         try:
             batch = next(supply)
             with torch.cuda.stream(side):
@@ -151,12 +151,12 @@ def packed_ahead(batches: Iterable[Any], pack: Callable[[Any], Batch], device: s
 
 
 def _packed_in_a_thread(batches: Iterable[Any], pack: Callable[[Any], Batch]) -> Iterator[Batch]:
-    """Batches are drawn in the caller's thread: they may come from a loader of the user's."""
+    """Draws batches in the caller's thread, as a user's loader may need it, and packs them in another."""
     supply = iter(batches)
     with ThreadPoolExecutor(1, thread_name_prefix="mmiln-pack") as thread:
 
         def start() -> Future[Batch]:
-            """The next batch on its way; StopIteration is its error after the last."""
+            """The next batch, being packed; after the last, a future whose exception is StopIteration."""
             try:
                 return thread.submit(pack, next(supply))
             except Exception as error:

@@ -1,4 +1,4 @@
-"""By what a training run is known: what must be the same for a checkpoint to go on to the same result."""
+"""The identity of a training run: all that must be the same to resume its checkpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..errors import StateError
 from .learner import Learner
 from .loaders import Loader
 
-# What may change within a run, on request: the path from there on is another, but a sound one.
+# What a resumed run may change on request: its further course differs, but remains sound.
 ADOPTABLE: Final = ("train.lr", "train.decay", "train.patience", "device", "mmiln", "torch")
 
 
@@ -39,7 +39,7 @@ def identity(model: Learner, loader: Iterable[Any], valid: Loader, samples: int 
 
 
 def _fingerprint(loader: Loader) -> str | None:
-    """That of the split that a loader reads, where it is one of ours."""
+    """The fingerprint of the :class:`Split` that a loader reads; ``None`` if it reads none."""
     dataset = loader if isinstance(loader, Split) else getattr(loader, "dataset", None)
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
@@ -47,7 +47,7 @@ def _fingerprint(loader: Loader) -> str | None:
 
 
 def check_same(was: dict[str, Any], now: dict[str, Any], folder: Path, *, adopt: bool) -> None:
-    """Refuses to go on with another run's checkpoint; with ``adopt``, with what can't soundly change in one.
+    """Refuses the checkpoints of another run; ``adopt`` permits the differences that are ``ADOPTABLE``.
 
     Raises:
         StateError: Lists what differs.

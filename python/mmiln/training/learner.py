@@ -1,4 +1,4 @@
-"""A model as training sees it: its config, its widths, what trains in it, and copies of it."""
+"""A model as training sees it: its config, widths, weights, trainer and copies."""
 
 from __future__ import annotations
 
@@ -28,40 +28,40 @@ class Trainer(Protocol):
     """What trains: the Rust core, or a PyTorch network with its optimiser."""
 
     def keeps_pseudo_labels(self) -> bool:
-        """Whether a run needs to know how many utterances there are, and where in them each is."""
+        """Whether a run keeps labels by dataset index, and so must know the size of the dataset."""
 
     def begin_training(self, samples: int | None, train: str) -> None:
-        """A new run with these settings (JSON) on so many utterances."""
+        """Begins a run with the settings ``train`` (JSON) on ``samples`` utterances."""
 
     def begin_epoch(self, epoch: int) -> None:
-        """Before each epoch, from 1."""
+        """Called before each epoch, counted from 1."""
 
     def train_step(self, batch: Any) -> Tensor:
-        """One micro-batch; its losses. Raises NonFiniteError where nothing was applied."""
+        """Trains on one micro-batch; its losses. Raises NonFiniteError if the step was not applied."""
 
     def undone_steps(self) -> int:
         """How many of the last steps turned out not to be finite and were not applied."""
 
     def end_epoch(self) -> None:
-        """After each epoch."""
+        """Called after each epoch."""
 
     def keep_best(self) -> None:
         """Remembers the weights."""
 
     def restore_best(self) -> None:
-        """Goes back to the weights remembered, if any."""
+        """Restores the weights that :meth:`keep_best` remembered, if any."""
 
     def training_state(self) -> tuple[dict[str, Tensor], str]:
         """All that the run depends on: tensors by name, counters as JSON."""
 
     def load_training_state(self, state: dict[str, Tensor], counters: str) -> None:
-        """Puts a run that was just begun where the state was taken."""
+        """Restores the state in a run that has just begun."""
 
     def pseudo_labels(self) -> dict[str, Tensor] | None:
-        """Those of the last run by modality, (N,), NaN for utterances not seen; ``None`` without any."""
+        """The last run's pseudo-labels by modality, (N,), NaN for unseen utterances; ``None`` without any."""
 
     def scores(self, batch: Any) -> Tensor:
-        """(B,), without dropout."""
+        """Scores (B,), without dropout."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of every weight by name."""
@@ -108,7 +108,7 @@ class Learner(ABC):
         self._config = self._checked()
 
     def _make_locks(self) -> None:
-        """Locks of this object's own: one for who trains it, one for who gives it weights."""
+        """This object's locks: one for training, one for building its weights."""
         self._training = threading.Lock()
         self._building = threading.Lock()
 
@@ -142,7 +142,7 @@ class Learner(ABC):
     @property
     @abstractmethod
     def kind(self) -> str:
-        """What tables call the model: a variant of MMILN such as ``full``, or the network of a baseline."""
+        """The model's name in tables: a variant of MMILN such as ``full``, or the network of a baseline."""
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments as they were given."""
@@ -150,7 +150,7 @@ class Learner(ABC):
 
     @abstractmethod
     def set_params(self, **params: Any) -> Self:
-        """Changes arguments, those that weights do not depend on once there are any."""
+        """Changes arguments; once there are weights, only those that weights do not depend on."""
 
     def text_encoder_fingerprint(self) -> str | None:
         """SHA-256 (hex) of the file of weights that the text encoder began with; ``None`` without one."""
@@ -171,19 +171,19 @@ class Learner(ABC):
 
     def _repr_html_(self) -> str:
         """The constructor's call, what was trained, and the parameters of each part."""
-        told = html.code(self)
+        shown = html.code(self)
         if hasattr(self, "history_"):
             chosen = self.history_.best_epoch or "the last"
-            told += html.paragraph(f"Epochs trained: {self.history_.epochs}; weights of epoch: {chosen}")
+            shown += html.paragraph(f"Epochs trained: {self.history_.epochs}; weights of epoch: {chosen}")
         if not self.built:
-            return told + html.paragraph("No weights yet: the widths are read off the first batch.")
-        return told + self.summary()._repr_html_()
+            return shown + html.paragraph("No weights yet: the widths are read off the first batch.")
+        return shown + self.summary()._repr_html_()
 
     # Copies: pickle, deepcopy, joblib
 
     def __getstate__(self) -> dict[str, Any]:
-        """Arguments, weights and ``history_``; what a run keeps beside them (pseudo-labels) stays behind."""
-        # As arrays: torch hands tensors to another process by file descriptors, too many of them.
+        """Arguments, weights and ``history_``, without the state of a run (pseudo-labels)."""
+        # As arrays: torch would pass each tensor to another process by a file descriptor, which are few.
         weights = {n: t.cpu().numpy() for n, t in self.state_dict().items()} if self.built else None
         locks = ("_training", "_building")
         return {n: v for n, v in vars(self).items() if n not in locks} | {"_core": weights}
@@ -214,8 +214,8 @@ class Learner(ABC):
             return self._core
         widths = self._widths()
         if unknown := [f"{name}_dim" for name in MODALITIES if name not in widths]:
-            told = ", ".join(unknown)
-            raise StateError(f"the model has no weights yet: give {told}, or let it see a batch")
+            missing = ", ".join(unknown)
+            raise StateError(f"the model has no weights yet: give {missing}, or let it see a batch")
         return self._build(widths)
 
     def _widths(self) -> dict[str, int]:
@@ -268,12 +268,12 @@ class Learner(ABC):
 
     @property
     def pseudo_labels(self) -> dict[str, npt.NDArray[np.float32]]:
-        """Labels that the last run made of the true ones, by modality and dataset index ``(N,)``.
+        """The pseudo-labels of the last run, by modality and dataset index ``(N,)``.
 
         NaN for utterances never seen.
 
         Raises:
-            StateError: No run has made any.
+            StateError: There are none: no run has made any.
         """
         labels = self.core.pseudo_labels() if self.built else None
         if labels is None:

@@ -1,4 +1,4 @@
-"""Loaders: any iterable of batches, and what training must know of it."""
+"""Loaders: any iterable of batches, checked for training and for reading."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def for_training(data: Loader, train: Mapping[str, Any]) -> Iterable[Any]:
     """An iterable that can be read once an epoch; a :class:`Split` is shuffled as the config ``train`` says.
 
     Raises:
-        BatchError: It is no iterable of batches, or can be read only once.
+        BatchError: It is not an iterable of batches, or can be read only once.
     """
     if isinstance(data, Split):
         how = {"seed": train["seed"], "order": train.get("order", "faithful"), "window": train["accumulate"]}
@@ -38,7 +38,7 @@ def for_reading(data: Loader, batch_size: int) -> Iterable[Any]:
     """An iterable in dataset order; one batch alone is an iterable of one.
 
     Raises:
-        BatchError: It is no iterable of batches.
+        BatchError: It is not an iterable of batches.
     """
     if isinstance(data, Split):
         return data.loader(batch_size)
@@ -69,10 +69,10 @@ def each(loader: Iterable[Any]) -> Iterator[Any]:
 
 
 def training_size(loader: Iterable[Any]) -> int:
-    """How many training utterances a loader's indices count: the size of its dataset.
+    """The size of the training set that a loader's indices refer to.
 
     Raises:
-        StateError: It can't be known.
+        StateError: The size can't be known.
     """
     dataset = getattr(loader, "dataset", None)
     while isinstance(dataset, Subset):  # a subset's items keep the indices of the whole

@@ -50,7 +50,7 @@ class TrainingRun:
 
     def __post_init__(self) -> None:
         self.best = Monitor(BEST_BY)
-        # On a card no step waits for its numbers; what is to be skipped must be known before the next.
+        # Steps on a card are not waited for; to skip one, its outcome must be known before the next.
         self.look_every = 1 if self.nonfinite == "skip" else LOOK_EVERY
         self._recent: deque[Any] = deque(maxlen=self.look_every)
         self.history = History()
@@ -60,12 +60,12 @@ class TrainingRun:
         self.batch = 0  # how many of its micro-batches are done
         self.losses: list[Tensor] = []  # of those that were not skipped; on the device
         self.sizes: list[int] = []
-        self._raw: deque[Any] = deque()  # batches that are packed and not done
+        self._raw: deque[Any] = deque()  # packed batches that are not trained on yet
         self.seconds = 0.0
-        self._source: Iterator[Any] | None = None  # of the first epoch, begun
+        self._source: Iterator[Any] | None = None  # iterator of the first epoch, already begun
 
     def train(self, resume: Resume) -> History:
-        """All of the run, or what is left of it."""
+        """Trains all epochs, or the rest of them after a resume."""
         with self.checkpoints or nullcontext():
             self.begin(resume)
             try:
@@ -80,7 +80,7 @@ class TrainingRun:
         return self.history
 
     def begin(self, resume: Resume) -> None:
-        """Starts the run in the core, or goes on where the last checkpoint is."""
+        """Starts the run in the core, or resumes it from the last checkpoint."""
         kept = self._kept(resume)
         self._note_streams()
         # Widths may have to be read off the first batch.
@@ -103,11 +103,11 @@ class TrainingRun:
 
     @property
     def over(self) -> bool:
-        """Whether no epoch is left, or a callback wants none."""
+        """Whether no epoch is left, or a callback has stopped the run."""
         return self.stopped or self.epoch > self.epochs
 
     def train_epoch(self) -> None:
-        """One pass, from where the run is in it, and validation."""
+        """Trains on the rest of the current epoch, then validates."""
         started = time.perf_counter() - self.seconds
         epoch, model, history = self.epoch, self.model, self.history
         self.hooks.call("on_epoch_begin", model, epoch)
@@ -140,7 +140,7 @@ class TrainingRun:
             self._save()
 
     def _steps(self) -> Iterator[None]:
-        """Steps through what is left of the epoch."""
+        """Trains on the rest of the epoch; yields after each step."""
         for packed in self.model.packed_ahead(map(self._note, self._batches())):
             raw = self._raw.popleft()
             self._train_batch(packed, raw)
@@ -151,7 +151,7 @@ class TrainingRun:
             yield
 
     def _end_window(self) -> None:
-        """Steps on what the last window of the epoch has gathered."""
+        """Makes the optimiser's step for the gradients of an unfinished window at the epoch's end."""
         self.model.core.end_epoch()
 
     def _evaluate(self, part: loaders.Loader) -> Metrics:
@@ -162,7 +162,7 @@ class TrainingRun:
         return batch
 
     def _train_batch(self, packed: Any, batch: Any) -> None:
-        """One step; on the CPU, whether it was finite."""
+        """Makes one step; on the CPU, refuses it if it is not finite."""
         self.batch += 1
         self._recent.append(batch)
         try:
@@ -174,7 +174,7 @@ class TrainingRun:
         self.sizes.append(len(packed))
 
     def _look(self) -> None:
-        """On a card: whether the steps since the last look were finite, and so applied."""
+        """On a card, refuses steps since the last look that were not finite, and so not applied."""
         if undone := self.model.core.undone_steps():
             del self.losses[-undone:], self.sizes[-undone:]
             self._refuse(
@@ -182,7 +182,7 @@ class TrainingRun:
             )
 
     def _refuse(self, what: str, undone: int) -> None:
-        """Says which batch could not be trained on, the first of the last ``undone``."""
+        """Reports the batch that could not be trained on, the first of the last ``undone``."""
         number = self.batch - undone + 1
         where = self.model.where_not_finite(self._recent[-undone])
         self._tell(f"epoch {self.epoch}, micro-batch {number}: {what} {where}")
@@ -197,7 +197,7 @@ class TrainingRun:
         self.model.core.restore_best()
 
     def _batches(self) -> Any:
-        """What is left of the epoch under way."""
+        """The batches that are left of the current epoch."""
         if self._source is not None:
             source, self._source = self._source, None
         else:
@@ -217,7 +217,7 @@ class TrainingRun:
         """The mean of each loss over the utterances of the epoch."""
         if not losses:
             raise NonFiniteError(f"every micro-batch of epoch {self.epoch} was skipped")
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused in a sentence
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below with a message
             means = np.average(np.array(losses), axis=0, weights=sizes)
         if not np.isfinite(means).all():
             raise NonFiniteError(f"the training loss of epoch {self.epoch} is not finite: {means.tolist()}")
@@ -231,7 +231,7 @@ class TrainingRun:
         return self.checkpoints is not None and (self.checkpoints.due or (epoch_over and self.over))
 
     def _note_streams(self) -> None:
-        """Remembers the random streams as the coming epoch finds them."""
+        """Remembers the random states at the start of the next epoch."""
         if self.checkpoints is not None:
             self._streams = Streams.now(self.loader)
 
@@ -275,7 +275,7 @@ class TrainingRun:
             )
 
     def _go_on(self, tensors: dict[str, Tensor], position: Position) -> None:
-        """Puts core, measures and random streams where a checkpoint was taken."""
+        """Restores core, measures and random states from a checkpoint."""
         random = {name: tensors.pop(name) for name in list(tensors) if name.startswith("random.")}
         self.model.core.load_training_state(tensors, position.counters)
         self._streams = Streams(random, position.random)

@@ -1,4 +1,4 @@
-"""Where a batch's values stop being finite: for the person who has to mend it."""
+"""Finds where a batch's values stop being finite, for messages that help to mend it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOWN = 8
 def where_not_finite(core: Core, packed: Batch, batch: Mapping[str, Any]) -> str:
     """The utterances of a batch, the first layer whose values are not finite, and what goes into it.
 
-    Runs the batch again without dropout: with the weights and pseudo-labels as they are, nothing is changed.
+    Runs the batch again without dropout, with the present weights and pseudo-labels; changes nothing.
     """
     try:
         return f"Utterances: {utterances(batch)}. {_first_bad(core, packed, batch)}"
@@ -50,8 +50,8 @@ def _first_bad(core: Core, packed: Batch, batch: Mapping[str, Any]) -> str:
         losses = core.losses(packed)
         if bad := [name for name, value in losses.items() if not _finite(value)]:
             scores = {n: value for n, value in values.items() if n.startswith("y_")}
-            told = ", ".join(f"{n} in {ranges(value)}" for n, value in scores.items())
-            return f"Every layer's values are finite, the loss {bad[0]} is not: {told}"
+            spans = ", ".join(f"{n} in {ranges(value)}" for n, value in scores.items())
+            return f"Every layer's values are finite, the loss {bad[0]} is not: {spans}"
         gradients = core.gradients(packed)
         if bad := [name for name, value in gradients.items() if not _finite(value)]:
             more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
@@ -118,7 +118,7 @@ def _largest(value: Any) -> float:
 
 
 def ranges(value: Any) -> str:
-    """The least and the largest number of some tensors, and how many are none."""
+    """The least and the largest finite value of some tensors, and how many values are not finite."""
     flat = torch.cat([part.cpu() for part in _tensors(value)])
     bad = int((~flat.isfinite()).sum())
     good = flat[flat.isfinite()]

@@ -1,13 +1,13 @@
-"""Data parallel training: what :mod:`mmiln.training.loop` does, by several processes.
+"""Data-parallel training: the loop of :mod:`mmiln.training.loop` in several processes.
 
-The micro-batches of an epoch are dealt out in turn. Those that the processes work on at a time are a round,
+The processes take the micro-batches of an epoch in turn. Those that they work on at a time are a round,
 and a window of ``accumulate`` micro-batches ends in one step of the optimiser, on the gradients of all
-processes added up. So the result is that of one process, whatever their number, but for the rounding of sums.
-Weights, moments and pseudo-labels are the same in every process: after a round each moves the labels by the
-features of all of its micro-batches, in their order.
+processes added up. So the result is that of one process, except for the rounding of sums.
+Weights, moments and pseudo-labels are the same in every process: after a round each updates the labels with
+the features of all of its micro-batches, in their order.
 
-With ``gather_losses`` the losses of similarity and difference are of the round as one batch, and so are the
-moves of labels: the result is that of one process with batches as large as a round, dropout aside.
+With ``gather_losses`` the losses of similarity and difference, and the updates of labels, read a round as
+one batch: the result is that of one process with batches as large as a round, except for dropout.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ParallelRun(TrainingRun):
     """A run, in one of the processes that share it.
 
     Raises:
-        ConfigError: The model can't be trained so, or ``accumulate`` is no multiple of the processes.
+        ConfigError: The model trains in one process only, or ``accumulate`` is no multiple of their number.
         DistributedError: Another process has ended, or reads other batches.
     """
 
@@ -57,27 +57,27 @@ class ParallelRun(TrainingRun):
                 f"processes: set it to a multiple of {ranks.size}; a step sees accumulate times "
                 f"batch_size={size} utterances"
             )
-        self.hooks = _OfTheFirst(self.hooks, ranks)
+        self.hooks = _FirstCallbacks(self.hooks, ranks)
         self._keeps = self.checkpoints is not None
         self.checkpoints = self.checkpoints if ranks.first else None
         super().__post_init__()
         self.gathers: bool = train["gather_losses"]
-        #: What ends a window: micro-batches, or rounds where each counts as one batch.
+        #: Length of a window: in micro-batches, or in rounds where each counts as one batch.
         self.window = accumulate // ranks.size if self.gathers else accumulate
-        self._due = False  # says the first process
+        self._due = False  # whether a checkpoint is due, as the first process decides
         self._window_begins = True
-        # What a checkpoint in mid-epoch knows of its epoch: losses and sizes, for all processes.
+        # From a checkpoint in mid-epoch: the epoch, and its losses and sizes so far in all processes.
         self._earlier: tuple[int, list[list[float]], list[int]] = (0, [], [])
 
     @property
     def core(self) -> Core:
-        """The weights and what trains them."""
+        """The Rust core, which holds and trains the weights."""
         core = self.model.core
         assert isinstance(core, Core)
         return core
 
     def begin(self, resume: Resume) -> None:
-        """All begin with the weights of the first."""
+        """Begins in every process with the weights of the first."""
         super().begin(resume)
         self.ranks.fill_from_first(self.core.flat()[0])
         self.core.weights_changed()
@@ -94,7 +94,7 @@ class ParallelRun(TrainingRun):
             yield
 
     def _train_round(self, round_: list[Any]) -> None:
-        """One micro-batch in each process, in the last round of an epoch perhaps not in all."""
+        """Trains on one micro-batch in each process; the last round of an epoch may be too short for all."""
         core, place = self.core, self.ranks.rank
         own = round_[place] if place < len(round_) else None
         sizes = [len(_labels(batch)) for batch in round_] + [0] * (self.ranks.size - len(round_))
@@ -121,7 +121,7 @@ class ParallelRun(TrainingRun):
             self._end_window()
 
     def _descend(self, own: Any, sizes: list[int]) -> tuple[Tensor | None, Tensor | None]:
-        """Losses of this process's micro-batch, and its labels and features, where it has one."""
+        """Losses of this process's micro-batch, and its labels and features; ``None`` without one."""
         core, place = self.core, self.ranks.rank
         controls = None if own is None else core.round_forward(self.model.pack(own), place)
         gathered = None
@@ -130,22 +130,22 @@ class ParallelRun(TrainingRun):
         return (None, None) if own is None else core.round_backward(gathered, sum(sizes[:place]))
 
     def _all_went_well(self, fault: str, checksum: int) -> bool:
-        """Whether all gradients of the round are finite; otherwise says so, as the user wants it.
+        """Whether all gradients of the round are finite; otherwise raises or warns, as ``nonfinite`` says.
 
         Raises:
-            NonFiniteError: They are not, and the run is not to skip any.
+            NonFiniteError: They are not, and ``nonfinite`` is ``"raise"``.
             DistributedError: Processes read different batches.
         """
         due = self.checkpoints is not None and self.checkpoints.due
-        told = self.ranks.numbers_of_all(int(not fault), checksum, int(due))
-        self._due = bool(told[0][2])
-        if len({checksum for _, checksum, _ in told}) > 1:
+        reports = self.ranks.numbers_of_all(int(not fault), checksum, int(due))
+        self._due = bool(reports[0][2])
+        if len({checksum for _, checksum, _ in reports}) > 1:
             raise DistributedError(
                 f"epoch {self.epoch}, about micro-batch {self.batch}: the processes read different batches. "
                 "The loader must give the same in each, in the same order: draw the order from a generator "
-                "that is seeded, and leave dealing them out (DistributedSampler) to fit()"
+                "that is seeded, and leave their distribution (DistributedSampler) to fit()"
             )
-        if all(well for well, _, _ in told):
+        if all(well for well, _, _ in reports):
             return True
         for text in filter(None, self.ranks.of_all(fault)):
             if self.nonfinite == "raise" or self.ranks.first:
@@ -153,7 +153,7 @@ class ParallelRun(TrainingRun):
         return False
 
     def _relabel(self, round_: list[Any], rows: Tensor | None, sizes: list[int]) -> None:
-        """Moves the labels of all utterances of the round."""
+        """Updates the pseudo-labels of all utterances of the round."""
         indices = [batches.whole_numbers("index", batch["index"]) for batch in round_]
         parts = self.ranks.rows_of_all(rows, sizes, self.core.flat()[0])[: len(round_)]
         if self.gathers:
@@ -169,7 +169,7 @@ class ParallelRun(TrainingRun):
             self._window_begins = True
 
     def _measured(self) -> tuple[list[list[float]], list[int]]:
-        """Of all processes, in the order of the micro-batches."""
+        """Losses and sizes of all processes, in the order of the micro-batches."""
         of_all = self.ranks.of_all(super()._measured())
         rounds = range(max(len(sizes) for _, sizes in of_all))
         at = [(i, rank) for i in rounds for rank, (_, sizes) in enumerate(of_all) if i < len(sizes)]
@@ -182,17 +182,17 @@ class ParallelRun(TrainingRun):
         return measured(predict(self.model, part, self.ranks))
 
     def _look(self) -> None:
-        """Each round has been looked at."""
+        """Nothing is left to look at: each round has been checked."""
 
     # Checkpoints: the first process writes and reads them
 
     def _note_streams(self) -> None:
-        """All draw the order of the coming epoch from the random streams of the first."""
+        """Gives all the random states of the first, from which the next epoch's order is drawn."""
         self._streams = self.ranks.of_first(Streams.now(self.loader))
         self._streams.put_back(self.loader)
 
     def _is_due(self, *, epoch_over: bool = False) -> bool:
-        """Between two windows: then no process holds gradients of its own."""
+        """Only between two windows, where no process holds gradients of its own."""
         if epoch_over:
             return self._keeps and self.ranks.of_first(super()._is_due(epoch_over=True))
         return self._due and self._window_begins
@@ -215,8 +215,8 @@ class ParallelRun(TrainingRun):
         self.losses, self.sizes = [], []
 
 
-class _OfTheFirst(Callbacks):
-    """Callbacks of the first process alone; what they decide holds for all."""
+class _FirstCallbacks(Callbacks):
+    """Callbacks that run in the first process alone; their decisions hold for all."""
 
     def __init__(self, callbacks: Callbacks, ranks: Ranks) -> None:
         self._callbacks = callbacks._callbacks if ranks.first else []
@@ -234,6 +234,6 @@ def _labels(batch: Any) -> Tensor:
 
 
 def _checksum(round_: list[Any]) -> int:
-    """Of the utterances of a round."""
+    """A checksum of the utterances of a round."""
     known = [batch["index"] if batch.get("index") is not None else _labels(batch) for batch in round_]
     return zlib.crc32(b"".join(batches.tensor("index", part).numpy().tobytes() for part in known))

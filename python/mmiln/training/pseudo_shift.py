@@ -19,7 +19,7 @@ class PseudoShift:
         self._labels: list[npt.NDArray[np.float32]] = []
 
     def note(self, batch: Mapping[str, Any]) -> None:
-        """Takes note of a batch that was trained on."""
+        """Adds a batch that was trained on."""
         labels = batches.labels_of(batch)
         # Copies: a loader may fill the same arrays again.
         self._index.append(batches.whole_numbers("index", batch["index"]).numpy().copy())
@@ -28,7 +28,7 @@ class PseudoShift:
     def measure(self, pseudo_labels: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, float]:
         """``pseudo_shift_<modality>``: mean |y_s - y_m| over the utterances noted, in sentiment points."""
         index, true = np.concatenate(self._index), np.concatenate(self._labels).astype(np.float64)
-        # NaN: seen in batches alone that were skipped.
+        # NaN: an utterance whose batches were all skipped.
         return {
             f"pseudo_shift_{name}": float(np.nanmean(np.abs(labels[index] - true)))
             for name, labels in pseudo_labels.items()

@@ -1,6 +1,6 @@
-"""The processes that train one model together, as torchrun starts them, and what goes between them.
+"""The processes that torchrun starts to train one model together, and their communication.
 
-Each process is known by its rank, from 0, the first; only the first writes files and shows anything.
+Each process has a rank, counted from 0; only the first one, of rank 0, writes files and shows anything.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def restarted() -> bool:
 
 
 def own_card(device: str) -> str:
-    """The device of this process: each that torchrun starts on a machine has a card of its own for "cuda".
+    """The device of this process: for "cuda", each one of torchrun's on a machine has its own card.
 
     >>> own_card("cpu")
     'cpu'
@@ -57,7 +57,7 @@ def own_card(device: str) -> str:
 class Ranks:
     """This process among ``size``.
 
-    Every method but :meth:`here` is called by all of them at the same place.
+    Every method but :meth:`here` is collective: all processes must call it at the same place.
 
     Raises:
         DistributedError: Another process has ended or can't be reached.
@@ -79,7 +79,7 @@ class Ranks:
         if not dist.is_initialized():
             if not launched() or os.environ.get("WORLD_SIZE") == "1":
                 return None
-            with _told("joining the others"):
+            with _as_distributed_error("joining the others"):
                 _join(device)
         size = dist.get_world_size()
         return cls(dist.get_rank(), size, device) if size > 1 else None
@@ -90,16 +90,16 @@ class Ranks:
         return self.rank == 0
 
     def of_first(self, thing: T | None) -> T:
-        """What the first process gives, a picklable object; what others give is not looked at."""
+        """The picklable object of the first process; those of the others are ignored."""
         things: list[Any] = [thing]
-        with _told("waiting for the first"):
+        with _as_distributed_error("waiting for the first"):
             dist.broadcast_object_list(things, src=0)
         return things[0]  # type: ignore[no-any-return]
 
     def of_all(self, thing: T) -> list[T]:
-        """What each process gives, by rank."""
+        """The picklable objects of all processes, by rank."""
         things: list[Any] = [None] * self.size
-        with _told("hearing of the others"):
+        with _as_distributed_error("exchanging values"):
             dist.all_gather_object(things, thing)
         return things
 
@@ -107,37 +107,37 @@ class Ranks:
         """A few whole numbers of each process, by rank."""
         own = torch.tensor(numbers, dtype=torch.int64)
         all_ = [torch.empty_like(own) for _ in range(self.size)]
-        with _told("hearing of the others"):
+        with _as_distributed_error("exchanging values"):
             dist.all_gather(all_, own)
         return [numbers.tolist() for numbers in all_]
 
     def rows_of_all(self, rows: Tensor | None, sizes: list[int], like: Tensor) -> list[Tensor]:
         """Rows (n, w) of each process, by rank, where ``sizes`` holds every n; ``None`` where n is 0.
 
-        ``like`` is a tensor of the kind and on the device of theirs; all rows are equally wide.
+        ``like`` is a tensor of their dtype and on their device; all rows are equally wide.
         """
         (width,) = {numbers[0] for numbers in self.numbers_of_all(0 if rows is None else rows.shape[1])} - {0}
         padded = like.new_zeros(max(sizes), width)
         if rows is not None:
             padded[: len(rows)] = rows
         all_ = [torch.empty_like(padded) for _ in range(self.size)]
-        with _told("gathering features"):
+        with _as_distributed_error("gathering features"):
             dist.all_gather(all_, padded)
         return [rows[:size] for rows, size in zip(all_, sizes, strict=True)]
 
     def add_up(self, x: Tensor) -> None:
-        """Puts the sum over all processes, the same bits in each, in place of ``x``."""
-        with _told("adding up gradients"):
+        """Replaces ``x`` by its sum over all processes, the same bits in each."""
+        with _as_distributed_error("adding up gradients"):
             dist.all_reduce(x)
 
     def fill_from_first(self, *tensors: Tensor) -> None:
         """Overwrites tensors with those of the first process."""
-        with _told("waiting for the first"):
+        with _as_distributed_error("waiting for the first"):
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
     def tensors_of_first(self, tensors: dict[str, Tensor] | None) -> dict[str, Tensor]:
-        """Tensors by name of the first process, on the CPU; what others give is not looked at."""
+        """Tensors by name of the first process, on the CPU; those of the others are ignored."""
         like = None if tensors is None else {n: (list(t.shape), t.dtype) for n, t in tensors.items()}
         like = self.of_first(like)
         if not self.first or tensors is None:
@@ -146,14 +146,14 @@ class Ranks:
         return tensors
 
     def wait(self) -> None:
-        """Until all are here."""
-        with _told("waiting for the others"):
+        """Waits until all processes are here."""
+        with _as_distributed_error("waiting for the others"):
             dist.barrier()
 
 
 @contextmanager
-def _told(doing: str) -> Iterator[None]:
-    """An error of the exchange as one of ours."""
+def _as_distributed_error(doing: str) -> Iterator[None]:
+    """Raises errors of torch's communication as a :class:`DistributedError`."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
@@ -168,7 +168,7 @@ def _told(doing: str) -> Iterator[None]:
 def _join(device: str) -> None:
     if device != "cpu":
         torch.cuda.set_device(device)
-    # torchrun's store outlives a restart; processes that read there where the last ones were wait for ever.
+    # torchrun's store outlives a restart: with the keys of the last ones, new processes would wait for ever.
     store, rank, size = next(rendezvous("env://"))
     store = PrefixStore(f"mmiln-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
     backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"

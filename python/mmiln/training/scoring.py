@@ -1,4 +1,4 @@
-"""From batches to predictions and measures of all utterances."""
+"""Predictions and measures of all utterances of a loader."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Scored(NamedTuple):
 
 
 def predict(model: Learner, loader: loaders.Loader, ranks: Ranks | None = None) -> Predictions:
-    """Scores of all utterances, in dataset order where batches carry ``index``; of several processes each
+    """Scores of all utterances, in dataset order where batches carry ``index``; with ``ranks``, each process
     scores some of the batches.
     """
     supply = loaders.each(loaders.for_reading(loader, model.config.train["batch_size"]))
@@ -35,7 +35,7 @@ def predict(model: Learner, loader: loaders.Loader, ranks: Ranks | None = None) 
         return joined(_scored(model, batch) for batch in supply)
     own = [_scored(model, batch) for batch in islice(supply, ranks.rank, None, ranks.size)]
     of_all: list[list[Scored]] = ranks.of_all(own)
-    # The first process has as many as any, and is served first.
+    # No process has more batches than the first, which gets the first one.
     in_turn = (part[i] for i in range(len(of_all[0])) for part in of_all if i < len(part))
     return joined(in_turn)
 
@@ -66,10 +66,10 @@ def joined(parts: Iterable[Scored]) -> Predictions:
 
 
 def measured(predictions: Predictions) -> Metrics:
-    """Measures of predictions that know their labels.
+    """Measures of predictions that have labels.
 
     Raises:
-        BatchError: They don't.
+        BatchError: They have none.
     """
     if predictions.label is None:
         raise BatchError("evaluation needs labels in every batch")

@@ -1,4 +1,4 @@
-"""From a data set of any format to a directory that opens in a moment, see `converted.py`."""
+"""Converts a data set of any format to a directory that opens in a moment, see `converted.py`."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def convert(
     """Write a data set as a directory that :func:`load` opens in a moment, without a copy.
 
     It holds the true frames alone, as float32, in ``.npy`` files with checksums. Large pickles are streamed.
-    What was written is read again and compared with the source. The directory appears when it is whole; a
-    conversion that was interrupted, or killed, goes on when it is called again for the same source.
+    All written data are read again and compared with the source. The directory appears once it is complete;
+    another call for the same source resumes an interrupted or killed conversion.
 
     Args:
         source: whatever :func:`load` reads.
@@ -124,7 +124,7 @@ def _source_files(source: Path) -> dict[str, File]:
 
 
 def _write_splits(dataset: Dataset, stage: Staging, bar: Any) -> None:
-    """Writes what isn't whole yet."""
+    """Writes the files that are not complete yet."""
     todo = {
         f"{part}/{name}": (split, name)
         for part, split in dataset.splits.items()
@@ -141,7 +141,7 @@ def _write_splits(dataset: Dataset, stage: Staging, bar: Any) -> None:
 
 
 def _size(split: Split, name: str) -> int:
-    """Bytes of a file of sequences, beside which all others are small."""
+    """Bytes of a file of sequences; the other files are small."""
     field = name.removesuffix(".npy")
     if field not in split.fields:
         return 0
@@ -176,10 +176,10 @@ def _write(split: Split, name: str, path: Path) -> None:
 
 
 def _compared(dataset: Dataset, stage: Staging, bar: Any) -> Dataset:
-    """The data set as it was written, every utterance compared with the source.
+    """The data set as written, with every utterance compared with the source.
 
     Raises:
-        DataError: One differs; it is written anew by the next call.
+        DataError: One differs; the next call writes its file anew.
     """
     splits = {name: open_split(stage.folder / name, dataset.train.fields) for name in dataset.splits}
     todo = [(part, name) for part, split in splits.items() for name in ("id", "labels", *split.fields)]
@@ -204,7 +204,7 @@ def _parts(dataset: Dataset, scaler: Standardizer) -> dict[Any, Part]:
         standardized: dict[str, Any] = _fingerprints(
             Dataset(scaled["train"], scaled.get("valid"), scaled.get("test"), name=dataset.name)
         )
-    except DataError:  # a value is too far from the others: said to who asks for them
+    except DataError:  # an outlier is too large: the error is raised when standardizing is asked for
         standardized = dict.fromkeys(plain, (None, None))
     return {
         name: Part(
@@ -217,6 +217,6 @@ def _parts(dataset: Dataset, scaler: Standardizer) -> dict[Any, Part]:
 
 
 def _fingerprints(dataset: Dataset) -> dict[str, tuple[str, str]]:
-    """Of each split, and of the data set that ends with it."""
+    """Fingerprints of each split, and of the data set up to it."""
     up_to = dataset.fingerprints_up_to()
     return {name: (split.fingerprint(), up_to[name]) for name, split in dataset.splits.items()}

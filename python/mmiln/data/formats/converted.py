@@ -45,12 +45,12 @@ class File(Plain):
 
     @classmethod
     def of(cls, path: Path) -> File:
-        """Reads it through."""
+        """Size and checksum of a file, which is read completely."""
         return cls(size=path.stat().st_size, sha256=sha256(path))
 
 
 class Fingerprints(Plain):
-    """Of a split, or of a data set up to it; None where it can't be standardized."""
+    """Fingerprints of a split, or of the data set up to it; None where it can't be standardized."""
 
     plain: str
     standardized: str | None
@@ -65,7 +65,7 @@ class Part(Plain):
 
 
 class Manifest(Plain):
-    """``manifest.json``: what was converted, how, and what came of it."""
+    """``manifest.json``: the source, the options and the results of a conversion."""
 
     format: Literal[1] = FORMAT
     mmiln: str
@@ -81,7 +81,7 @@ class Manifest(Plain):
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """That of a converted data set, whose files are there and as large as it says.
+        """The manifest of a converted data set; checks that its files exist in the recorded sizes.
 
         Raises:
             MissingFileError: A file is not there.
@@ -126,10 +126,10 @@ def layout(fields: list[Any]) -> list[str]:
 
 
 def is_converted(path: Path) -> bool:
-    """Whether there is a converted data set."""
+    """Whether ``path`` is a converted data set."""
     try:
         return (path / MANIFEST).is_file()
-    except OSError:  # a name that is too long
+    except OSError:  # such as a name that is too long
         return False
 
 
@@ -138,7 +138,7 @@ def verify(path: str | Path) -> None:
 
     Raises:
         MissingFileError: There is no converted data set, or a file of it is not there.
-        DataError: Files are not as they were written.
+        DataError: Files have changed since they were written.
     """
     folder = Path(path)
     if not is_converted(folder):

@@ -81,7 +81,7 @@ def split_by_video(split: Split, seed: int) -> dict[str, Split]:
     random.Random(seed).shuffle(order)
     chosen: dict[str, list[int]] = {name: [] for name in SHARES}
     for video in order:
-        # The split that is filled least; an empty one comes first, so none stays empty.
+        # The split with the least of its share; an empty one comes first, so none stays empty.
         least = min(chosen, key=lambda name: len(chosen[name]) / SHARES[name])
         chosen[least] += videos[video]
     return {name: split.subset(sorted(positions)) for name, positions in chosen.items()}
@@ -97,7 +97,7 @@ class _Sample(NamedTuple):
 
 
 def _parse(sample: Any) -> _Sample:
-    """Take one sample apart. Raises TypeError, ValueError or OverflowError where it is of another form."""
+    """Parses a sample. Raises TypeError, ValueError or OverflowError where it has another form."""
     features, label, name = sample
     if type(features) not in (tuple, list) or len(features) not in (4, 6):
         raise ValueError

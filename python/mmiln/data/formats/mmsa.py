@@ -27,8 +27,8 @@ def read_mmsa(content: Mapping[str, Any], *, name: str) -> Dataset:
     Args:
         content: ``{split: {field: values}}`` with splits train, valid (or dev) and test, and fields
             id, regression_labels, any of raw_text, text (N, T, w), text_bert (N, 3, T),
-            audio (N, T, w), vision (N, T, w), and their lengths where known. Arrays are taken out
-            of it; the data set holds them as :class:`Padded` sequences.
+            audio (N, T, w), vision (N, T, w), and their lengths where known. Arrays are removed
+            from it; the data set holds them as :class:`Padded` sequences.
         name: name of the data set.
 
     Raises:
@@ -56,7 +56,7 @@ def read_mmsa(content: Mapping[str, Any], *, name: str) -> Dataset:
 
 
 class _Reader:
-    """Reads one split; methods in the order of use."""
+    """Reads one split; methods are in the order of use."""
 
     def __init__(self, name: str, fields: Fields, report: Findings) -> None:
         self._name = name
@@ -111,7 +111,7 @@ class _Reader:
         values = self._need(key)
         if not isinstance(values, list | tuple) and np.ndim(values) == 0:
             raise self._error(f"expected {key!r} to be a list, got {type(values).__name__}")
-        # Entries may be str, bytes, or arrays of one of them.
+        # An entry may be a str, bytes, or an array that holds one of either.
         entries = (np.asarray(e, object).reshape(-1) for e in values)
         flat = [e[0] if len(e) == 1 else None for e in entries]
         decoded = [e.decode("latin1") if isinstance(e, bytes) else e for e in flat]
@@ -136,7 +136,7 @@ class _Reader:
         return array
 
     def _tokens(self) -> tuple[list[Ints], tuple[Ints, Ints, int]]:
-        """True tokens, and where they were: starts, lengths, width."""
+        """The true tokens, and their place in the padding: starts, lengths, width."""
         tokens = self._array("text_bert", "(N, 3, T)")
         values = tokens.astype(np.float64)
         whole = (values == np.rint(values)) & (np.abs(values) < 2**31)

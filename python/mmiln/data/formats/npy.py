@@ -1,6 +1,6 @@
 """Numpy's ``.npy`` files, written row by row and opened as maps.
 
-Headers are read by a pattern, as numpy's own reader evaluates them as Python.
+A pattern reads their headers, because numpy's own reader evaluates them as Python.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LONGEST: Final = 256  # bytes of a header
 
 
 def write_rows(path: Path, rows: int, width: int, dtype: str, arrays: Iterable[npt.NDArray[Any]]) -> None:
-    """Writes an array (rows, width) out of its pieces, never more of it in memory than one of them."""
+    """Writes an array (rows, width) piece by piece, with one piece in memory at a time."""
     with path.open("wb") as file:
         header = {"descr": dtype, "fortran_order": False, "shape": (rows, width)}
         np.lib.format.write_array_header_1_0(file, header)
@@ -34,7 +34,7 @@ def write_rows(path: Path, rows: int, width: int, dtype: str, arrays: Iterable[n
 
 
 def open_rows(path: Path) -> npt.NDArray[Any]:
-    """An array (rows,) or (rows, width) of float32 or int64, mapped from its file and not to be written to.
+    """An array (rows,) or (rows, width) of float32 or int64, mapped from its file read-only.
 
     Raises:
         DataError: The file is something else.
@@ -48,5 +48,5 @@ def open_rows(path: Path) -> npt.NDArray[Any]:
     dtype = np.dtype(header[1].decode())
     if 0 in shape or header.end() + math.prod(shape) * dtype.itemsize != size:
         raise DataError(f"{path} claims the shape {shape} of {dtype}, which is not what {size} bytes hold")
-    # A plain array makes views quicker than numpy's memmap.
+    # Slicing a plain array is quicker than slicing numpy's memmap.
     return np.asarray(np.memmap(path, dtype, "r", header.end(), shape))

@@ -25,7 +25,7 @@ def unsafe(what: str) -> UnsafePickleError:
 
 
 def _children(node: Any) -> Iterable[Any]:
-    """What a container holds; nothing for a leaf; refused for anything else."""
+    """The members of a container, none for a leaf; refuses anything else."""
     kind = type(node)
     if kind in (list, tuple, set, frozenset):
         return list(node)
@@ -40,7 +40,7 @@ def _children(node: Any) -> Iterable[Any]:
 
 
 def check_plain(root: Any) -> None:
-    """Refuse foreign values, cycles, deep nesting and structures that explode when walked."""
+    """Refuse foreign values, cycles, deep nesting, and shared containers that expand without bound."""
     sizes: dict[int, tuple[int, int]] = {}  # id -> (values below, depth)
     entered: set[int] = set()
     todo = [(root, False)]

@@ -15,7 +15,7 @@ from mmiln.errors import DataError, MissingFileError
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS: Final = ("text", "raw_text", "sentence")  # where sentences are looked for
+COLUMNS: Final = ("text", "raw_text", "sentence")  # default columns of sentences
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -23,7 +23,7 @@ class Sentences:
     """A table, one of whose columns holds sentences.
 
     Attributes:
-        frame: Every cell as the text that it was read as.
+        frame: All cells, as text.
         column: Name of the column with the sentences.
         fingerprint: SHA-256 (hex) of what was read.
     """
@@ -62,9 +62,9 @@ class Sentences:
         data = path.read_bytes()
         try:
             frame = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        except ValueError as error:  # pandas' own errors and those of the encoding are all of this kind
+        except ValueError as error:  # the base class of pandas' own errors and of decoding errors
             raise DataError(f"{path} can't be read as CSV in UTF-8 with a header: {error}") from error
-        if not isinstance(frame.index, pd.RangeIndex):  # pandas makes an index of what is too much
+        if not isinstance(frame.index, pd.RangeIndex):  # pandas turns surplus cells into an index
             raise DataError(
                 f"{path} has rows with more cells than the header has names: a sentence with a comma in it "
                 "must stand in double quotes"
@@ -77,7 +77,7 @@ class Sentences:
         """One sentence a line, in UTF-8; the column is ``text``.
 
         Raises:
-            DataError: It is no UTF-8, or a line is blank.
+            DataError: It is not UTF-8, or a line is blank.
         """
         import pandas as pd
 

@@ -1,4 +1,4 @@
-"""A directory in the making: it can be gone on with after any interruption, and appears when it is whole."""
+"""A directory that is written under a hidden name: resumable at any point, visible only once complete."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOCK: Final = ".lock"
 
 
 class _Journal(Plain):
-    """Of what a directory is being made, and its files that are whole."""
+    """The source that a directory is made from, and its files that are complete."""
 
     made_of: dict[str, Any]
     files: dict[str, File] = pydantic.Field(default_factory=dict)
@@ -28,10 +28,10 @@ class _Journal(Plain):
 
 @contextmanager
 def staging(target: Path, made_of: dict[str, Any]) -> Iterator[Staging]:
-    """A hidden directory beside ``target``, with what an interrupted call for the same ``made_of`` left.
+    """A hidden directory beside ``target``, with the files of an interrupted call for the same ``made_of``.
 
     Raises:
-        DataError: Another process is at it.
+        DataError: Another process is writing it.
     """
     folder = target.with_name(f".{target.name}.part")
     folder.mkdir(exist_ok=True)
@@ -43,8 +43,8 @@ class Staging:
     """The directory while it is made.
 
     Attributes:
-        folder: where it is.
-        files: those that are whole, by name.
+        folder: its path.
+        files: the complete files by name.
     """
 
     def __init__(self, folder: Path, target: Path, made_of: dict[str, Any]) -> None:
@@ -53,7 +53,7 @@ class Staging:
         self.files = self._taken_up()
 
     def _taken_up(self) -> dict[str, File]:
-        """The files of an earlier call that are still as they were; all else is deleted."""
+        """The unchanged files of an earlier call; deletes all else."""
         try:
             journal = _Journal.model_validate_json((self.folder / JOURNAL).read_bytes())
         except (OSError, pydantic.ValidationError):
@@ -73,7 +73,7 @@ class Staging:
         }
 
     def write(self, name: str, fill: Callable[[Path], object]) -> None:
-        """Lets ``fill`` write a file, brings it to the disk and notes it down."""
+        """Lets ``fill`` write a file, syncs it to the disk and records it in the journal."""
         path = self.folder / name
         path.parent.mkdir(exist_ok=True)
         fill(path)
@@ -83,7 +83,7 @@ class Staging:
         self._note()
 
     def strike(self, name: str) -> None:
-        """Forgets a file: the next call writes it anew."""
+        """Removes a file from the journal, so that the next call writes it anew."""
         del self.files[name]
         self._note()
 
@@ -92,7 +92,7 @@ class Staging:
         files.write_text(self.folder / JOURNAL, text)
 
     def finish(self, name: str, content: object) -> None:
-        """Writes the last file, which tells of all others, and gives the directory its name."""
+        """Writes the last file, which describes all others, and renames the directory to its target."""
         files.write_json(self.folder / name, content)
         for name in (JOURNAL, LOCK):
             (self.folder / name).unlink(missing_ok=True)

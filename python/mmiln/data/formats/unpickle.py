@@ -1,10 +1,10 @@
 """Opens pickles of arrays and plain containers, and nothing else.
 
-A pickle is a program. This one runs on a machine without dangerous instructions: the opcodes that
-could call, import or persist something are refused, REDUCE and BUILD reach only the builders below
-(none of which is a function of the outside), and what a file claims is checked against what it
-holds before memory is asked for. Large contents of arrays aren't read at all but mapped: a file of
-many gigabytes costs the memory of the parts of it that are looked at.
+A pickle is a program. This unpickler runs it without dangerous instructions: it refuses the opcodes that
+could call, import or persist something, REDUCE and BUILD reach only the builders below (none of which is
+an outside function), and sizes that a file claims are checked against its contents before memory is
+allocated. Large array contents are mapped rather than read: a file of many gigabytes costs only the memory
+of the parts that are accessed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from reprlib import repr as show  # bounded: what is shown comes from the file
+from reprlib import repr as show  # a bounded repr, as the shown values come from the file
 from typing import Any, BinaryIO, Final, Literal, NoReturn
 
 import numpy as np
@@ -31,7 +31,7 @@ MAX_OBJECTS: Final = 5_000_000  # containers and memo entries; MISA's CMU-MOSEI 
 MAX_GROWTH: Final = 8  # bytes that builders may produce for each byte of the file
 
 _SMALL_READ: Final = 1 << 16
-_MAPPED: Final = 1 << 20  # bytes from which on they are mapped and not read
+_MAPPED: Final = 1 << 20  # contents of at least this many bytes are mapped, not read
 _BYTES: Final = (bytes, memoryview)
 _DTYPES: Final = re.compile(r"b1|[iu][1248]|f[248]|c8|c16|O8|[SU][1-9]\d{0,8}")
 
@@ -55,9 +55,9 @@ def load_pickle(path: str | Path) -> Any:
 
     Admitted are dict, OrderedDict, defaultdict (of list, dict, int, float or str), list, tuple,
     set, frozenset, str, bytes, numbers, None, numpy arrays and scalars; arrays of objects may hold
-    only these. Files written by Python 2 are read with latin1 strings. Arrays may be read-only.
-    Large ones are views of the file, which must stay as it is while they are in use; bytes of a
-    mebibyte and more that are no array's come as such a view too, a memoryview.
+    only these. Strings in files of Python 2 are decoded as latin1. Arrays may be read-only.
+    Large ones are views of the file, which must not change while they are in use; other bytes objects
+    of a mebibyte and more are such views too, as a memoryview.
 
     Raises:
         MissingFileError: there is no such file.
@@ -84,7 +84,7 @@ def load_pickle(path: str | Path) -> Any:
 
 @dataclass(frozen=True)
 class _Builder:
-    """Stands for a global that a pickle may name; calling it runs ``build``."""
+    """Replaces a global that a pickle may name; calling it runs ``build``."""
 
     name: str
     build: Callable[..., Any]
@@ -128,7 +128,7 @@ class _CheckedFile:
 
 
 class _PlainUnpickler(pickle._Unpickler):
-    """The pure-Python unpickler, each of whose opcodes can be replaced; the C one's can not."""
+    """The pure-Python unpickler, as its opcodes can be replaced and the C one's can't."""
 
     stack: list[Any]
     read: Callable[[int], bytes]
@@ -358,11 +358,11 @@ class _PlainUnpickler(pickle._Unpickler):
         self.append(self._content(struct.unpack("<Q", self.read(8))[0]))
 
     def load_bytearray8(self) -> None:
-        # As bytes: the stock opcode allocates what the file claims before it reads.
+        # As bytes, since the standard opcode allocates the claimed size before it reads.
         self.load_binbytes8()
 
     def _content(self, n: int) -> bytes | memoryview:
-        frame = self._unframer.current_frame  # large bytes lie outside of frames
+        frame = self._unframer.current_frame  # large bytes are outside of frames
         framed = frame is not None and frame.tell() < frame.getbuffer().nbytes
         return self.read(n) if framed or n < _MAPPED else self._file.map(n)
 
@@ -386,7 +386,7 @@ def _counted(opcode: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 def _dispatch() -> dict[int, Callable[[Any], None]]:
-    """The stock instruction table with budgets, checks and refusals put in."""
+    """The standard opcode table with budgets, checks and refusals added."""
     counted = (
         "MARK EMPTY_LIST EMPTY_DICT EMPTY_SET LIST TUPLE TUPLE1 TUPLE2 TUPLE3 MEMOIZE PUT BINPUT LONG_BINPUT"
     )
