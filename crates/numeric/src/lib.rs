@@ -1,7 +1,7 @@
 //! The numeric base of the CPU's kernels: numbers of two widths, vectors of three instruction sets, matrix products,
 //! working memory and threads. It depends neither on Python nor on libtorch.
 //!
-//! Each file uses only those above it:
+//! Each file uses only those above it, which `tests/test_rooms.py` holds:
 //!
 //! | file | what is in it |
 //! |---|---|
@@ -12,10 +12,11 @@
 //! | [`norm`] | sums, layer normalisation |
 //! | [`pool`] | large blocks of memory that training steps reuse |
 //! | [`buffer`] | working memory, slices that several threads fill |
-//! | [`matrix`], [`product`] | strided matrices, and their products on one thread |
+//! | [`matrix`] | matrices with any strides |
+//! | [`product`] | products of them within a kernel |
 //! | [`parallel`] | the threads |
-//! | [`gemm`] | large products, on several threads |
-//! | [`mind_forks`] | makes forking safe while threads use these locks |
+//! | [`gemm`] | products outside kernels, large ones on several threads |
+//! | `fork` | [`mind_forks`]: makes forking safe while threads use these locks |
 
 pub mod buffer;
 mod fork;
@@ -34,8 +35,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use buffer::{Scratch, Shared};
 pub use fork::mind_forks;
+pub use gemm::{multiply, multiply_at};
 pub use lanes::{Lanes, Window, windows};
-pub use matrix::{LaidOut, Matrix, Start, multiply, multiply_at};
+pub use matrix::{LaidOut, Matrix, Start};
 pub use norm::add;
 pub use number::Number;
 pub use product::{product, product_at};

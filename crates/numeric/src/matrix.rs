@@ -1,7 +1,6 @@
-//! Matrices with any strides, and their products outside kernels.
+//! Matrices with any strides.
 
 use super::buffer::Scratch;
-use super::product::product_alone;
 use super::real::Real;
 
 /// The most columns of a right-hand side that products read in place, without packing it.
@@ -114,60 +113,4 @@ pub enum Start<'a, T> {
     Itself,
     /// The same row for every row of the result: a bias.
     Row(&'a [T]),
-}
-
-/// C = A B on top of `start`, on the calling thread alone; `c` holds rows of `stride` elements.
-pub fn multiply<T: Real>(a: Matrix<T>, b: Matrix<T>, c: &mut [T], stride: usize, start: Start<T>) {
-    let (m, n) = (a.rows, b.columns);
-    assert!(n <= stride || m == 1, "rows of the result do not overlap");
-    assert!(m == 0 || n == 0 || c.len() >= (m - 1) * stride + n, "the result holds the product");
-    // SAFETY: as asserted.
-    unsafe { multiply_at(a, b, c.as_mut_ptr(), stride, start) }
-}
-
-/// [`multiply`] with a pointer to the result.
-///
-/// # Safety
-/// `c` is good for `a.rows` rows of `b.columns` elements, `stride` apart, that nothing else uses meanwhile.
-pub unsafe fn multiply_at<T: Real>(a: Matrix<T>, b: Matrix<T>, c: *mut T, stride: usize, start: Start<T>) {
-    let (m, n, k) = (a.rows, b.columns, a.columns);
-    assert_eq!(k, b.rows, "inner sizes agree");
-    if m == 0 || n == 0 {
-        return;
-    }
-    if b.is_narrow() && b.column_stride == 1 {
-        // SAFETY: as the caller's.
-        return unsafe { product_alone(a, b, c, stride, start) };
-    }
-    a.check();
-    b.check();
-    // SAFETY: the checks cover the factors, the caller the result.
-    unsafe {
-        if let Start::Row(row) = start {
-            for r in 0..m {
-                std::ptr::copy_nonoverlapping(row[..n].as_ptr(), c.add(r * stride), n);
-            }
-        }
-        gemm::gemm(
-            m,
-            n,
-            k,
-            c,
-            1,
-            stride as isize,
-            !matches!(start, Start::Zero),
-            a.data.as_ptr(),
-            a.column_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.column_stride as isize,
-            b.row_stride as isize,
-            T::ONE,
-            T::ONE,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
 }
