@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import mmiln
-
 from . import pretrained
 from .files import read_json
+from .model import Model
+from .training.estimator import Estimator
 
 
-def load_pretrained(directory: str | Path, *, device: str = "cpu") -> mmiln.Estimator:
+def load_pretrained(directory: str | Path, *, device: str = "cpu") -> Estimator:
     """A :class:`mmiln.Model` or a baseline, whichever was saved.
 
     Raises:
@@ -21,6 +21,8 @@ def load_pretrained(directory: str | Path, *, device: str = "cpu") -> mmiln.Esti
     directory = Path(directory)
     pretrained.check_there(directory)
     config = read_json(directory / "config.json")
-    is_baseline = isinstance(config, dict) and config.get("model_type") == "mmiln-baseline"
-    kind: type[mmiln.Estimator] = mmiln.baselines.Baseline if is_baseline else mmiln.Model
-    return kind.from_pretrained(directory, device=device)
+    if isinstance(config, dict) and config.get("model_type") == "mmiln-baseline":
+        from .baselines import Baseline
+
+        return Baseline.from_pretrained(directory, device=device)
+    return Model.from_pretrained(directory, device=device)
