@@ -21,7 +21,7 @@ from support.waiting import until
 
 def stop_within_the_second_epoch(model: mmiln.Model, out: Path) -> None:
     """Before one of its batches this process writes the file "stopped", and waits for the file "go on"."""
-    pack, batches = model._pack, itertools.count(1)
+    pack, batches = model.pack, itertools.count(1)
 
     def stopping(batch: Any) -> Any:
         if next(batches) == 13:  # eight an epoch, and two for validation where this is the first process
@@ -29,7 +29,7 @@ def stop_within_the_second_epoch(model: mmiln.Model, out: Path) -> None:
             until((out / "go on").exists, "this process may go on")
         return pack(batch)
 
-    model._pack = stopping
+    model.pack = stopping
 
 
 def main(out: Path, rank: str | None = None) -> None:
