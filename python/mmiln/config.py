@@ -55,12 +55,6 @@ class Config:
                 f"a model of these sizes has {count:.0e} weights or more; the limit is {MAX_WEIGHTS:.0e}"
             )
 
-    def with_widths(self, widths: dict[str, int]) -> Config:
-        """A copy with ``text_dim``, ``audio_dim``, ``vision_dim`` set."""
-        config = Config(self.model | widths, self.train)
-        config.check()
-        return config
-
     def to_dict(self) -> dict[str, Any]:
         """Every field by name."""
         return self.model | self.train
