@@ -1,4 +1,4 @@
-"""Every exception that mmiln raises on purpose, as one tree.
+"""Every exception and warning that mmiln raises on purpose, the exceptions as one tree.
 
 Each one is an :class:`MmilnError` and also the built-in exception that Python users would expect, so
 ``except ValueError`` keeps working. The Rust core raises the same classes.
@@ -13,6 +13,10 @@ class MmilnError(Exception):
 
 class ConfigError(MmilnError, ValueError):
     """A configuration field is unknown, of the wrong type or out of range."""
+
+
+class DataWarning(UserWarning):
+    """Part of a dataset was guessed, left out, cut or clamped; the message says what and how to change it."""
 
 
 class BatchError(MmilnError, ValueError):

@@ -12,6 +12,8 @@ class Findings:
 
     Attributes:
         notes: one sentence for each thing found, in the order found.
+        warnings: those of the notes that say what was guessed, left out, cut or clamped; loading a data set
+            warns of them (:class:`mmiln.errors.DataWarning`).
         counts: numbers by ``split.modality.what``, such as ``train.audio.nonfinite``.
 
     >>> report = Findings()
@@ -22,8 +24,14 @@ class Findings:
 
     notes: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def add(self, note: str, counts: Mapping[str, int] | None = None) -> None:
         """Append one sentence and the counts behind it."""
         self.notes.append(note)
         self.counts.update(counts or {})
+
+    def warn(self, note: str, counts: Mapping[str, int] | None = None) -> None:
+        """Append one sentence that users must not miss, and the counts behind it."""
+        self.add(note, counts)
+        self.warnings.append(note)
