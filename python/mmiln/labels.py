@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from .errors import ConfigError
 
 MODEL_BOUND: Final = 3.0  # of labels that are mapped onto a model's scale
-Values = TypeVar("Values", bound=Any)  # numbers, arrays or tensors
+Values = Any  # a number, an array or a tensor; the result is of the same kind
 
 
 class LabelRange(NamedTuple):
