@@ -105,6 +105,7 @@ def convert(
                 widths=written.dims,
                 parts=_parts(written, scaler),
                 notes=dataset.report.notes,
+                warnings=dataset.report.warnings,
                 counts=dataset.report.counts,
                 files=dict(sorted(stage.files.items())),
             )

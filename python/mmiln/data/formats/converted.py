@@ -76,6 +76,7 @@ class Manifest(Plain):
     widths: dict[str, _Count]
     parts: dict[Literal["train", "valid", "test"], Part]
     notes: list[str]
+    warnings: Annotated[list[str], pydantic.Field(default_factory=list)]
     counts: dict[str, int]
     files: dict[str, File]
 
@@ -170,7 +171,7 @@ def open_converted(folder: Path, *, nonfinite: Nonfinite | None, test: bool) -> 
     dataset = Dataset(splits["train"], splits.get("valid"), splits.get("test"), name=manifest.name)
     if dataset.dims != manifest.widths or any(len(splits[n]) != part.utterances for n, part in parts.items()):
         raise DataError(f"{folder / MANIFEST} is damaged: its widths and sizes are not those of the files")
-    dataset.report = Findings(manifest.notes.copy(), manifest.counts.copy())
+    dataset.report = Findings(manifest.notes.copy(), manifest.counts.copy(), manifest.warnings.copy())
     for name, split in dataset.splits.items():
         known = parts[name].split  # type: ignore[index]
         split.known = Known(split.contents(), known.plain, known.standardized)
