@@ -24,10 +24,8 @@ from mmiln.data.videos import split_by_video
 from mmiln.errors import DataError, DataWarning, MissingFileError
 from mmiln.labels import LabelRange
 
-_FORMATS: Final = (
-    "a dictionary {train: {audio: ..., ...}, ...} as of MMSA, or a list of samples as of MISA, MMIM, BBFN "
-    "and MAG-BERT"
-)
+MMSA: Final = "a dictionary of splits, as of MMSA"
+MISA: Final = "lists of samples, as of MISA, MMIM, BBFN and MAG-BERT"
 
 
 def load(
@@ -167,11 +165,17 @@ def read(path: Path, *, test: bool, target: Target) -> Dataset:
         folder = path.is_dir()
     except OSError as error:  # such as a name that is too long
         raise MissingFileError(f"expected a data set, but there is none: {error}") from None
-    if folder and files_of(path):
+    if not folder:
+        return _file(path, test, target)
+    if files_of(path):
         return read_csd(path, chosen={}, align=False, folds=None, target=target, test=test)
-    if folder:
-        return read_misa(_folder(path, test), name=path.name, target=target)
-    return _file(path, test, target)
+    return _said(MISA, read_misa(_folder(path, test), name=path.name, target=target))
+
+
+def _said(form: str, dataset: Dataset) -> Dataset:
+    """The data set, whose report begins with the format that it was read from."""
+    dataset.report.notes.insert(0, f"Read from {form}.")
+    return dataset
 
 
 def _folder(path: Path, test: bool) -> dict[str, Sequence[Any]]:
@@ -199,16 +203,16 @@ def _file(path: Path, test: bool, target: Target) -> Dataset:
     if not path.exists():
         raise MissingFileError(f"expected a data set, but there is none at {str(path)!r}")
     if path.suffix.lower() in TABLES:
-        return read_table(path, target=target, test=test)
+        return _said("a table", read_table(path, target=target, test=test))
     content = load_pickle(path)
     if isinstance(content, list):
-        return read_misa({part_of(path.stem): content}, name=path.stem, target=target)
+        return _said(MISA, read_misa({part_of(path.stem): content}, name=path.stem, target=target))
     if not isinstance(content, dict):
-        raise DataError(f"{path.name}: expected {_FORMATS}; got a {type(content).__name__}")
+        raise DataError(f"{path.name}: expected {MMSA}, or {MISA}; got a {type(content).__name__}")
     parts = {part: key for key in content if (part := SPLITS.get(str(key).strip().lower()))}
     if not test and len(parts) > 1:
         content.pop(parts.pop("test", None), None)
     if parts and all(isinstance(content[key], list) for key in parts.values()):
         lists = {part: content[key] for part, key in parts.items()}
-        return read_misa(lists, name=path.stem, target=target)
-    return read_mmsa(content, name=path.stem, target=target)
+        return _said(MISA, read_misa(lists, name=path.stem, target=target))
+    return _said(MMSA, read_mmsa(content, name=path.stem, target=target))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mmiln.data.arrays import Floats
 from mmiln.data.findings import Findings
-from mmiln.data.split import lengths_of
+from mmiln.data.sequences import Ragged
 
 FAR: Final = 1e4  # spreads from the median
 LEAST: Final = 100.0  # from the median: where columns vary less, such values harm no training
@@ -34,7 +34,8 @@ class Bounds(NamedTuple):
         The spread of a column is its interquartile range, or, where that is 0, the 99th percentile of the
         distances from the median: neither depends on a few extreme values.
         """
-        every = max(1, int(lengths_of(frames, axis=0).sum()) // SAMPLE)
+        total = int(frames.lengths.sum()) if isinstance(frames, Ragged) else sum(map(len, frames))
+        every = max(1, total // SAMPLE)
         rows = np.concatenate([frames[at] for at in range(0, len(frames), every)]).astype(np.float64)
         rows[~np.isfinite(rows)] = 0
         first, median, third = np.percentile(rows, [25, 50, 75], axis=0)
