@@ -63,6 +63,16 @@ def test_the_table_of_ch_sims(tmp_path: Path) -> None:
     assert "Columns left unread: annotation." in data.report.notes
 
 
+def test_labels_of_one_modality_that_some_parts_lack(tmp_path: Path) -> None:
+    path = _csv(tmp_path, SIMS.replace("0.0,0.0,0.0,0.0,", "0.0,0.0,,0.0,"))
+    with pytest.warns(DataWarning, match="label_a were left out: not every part"):
+        data = load(path)
+    assert all(sorted(split.unimodal_labels) == ["text", "vision"] for split in data.splits.values())
+    with pytest.warns(DataWarning, match="label_t, label_a, label_v were left out"):
+        data = load(_csv(tmp_path, SIMS.replace("label,", "other,")))
+    assert data.train[0].keys() == {"raw_text", "id", "index"}
+
+
 @pytest.mark.parametrize(("stem", "part"), [("train", "train"), ("dev", "valid"), ("mine", "test")])
 def test_a_table_without_parts_is_the_part_of_its_name(stem: str, part: str, tmp_path: Path) -> None:
     data = load(_csv(tmp_path, "text,label\ngood,2\nbad,-2\n", f"{stem}.csv"), test=False)

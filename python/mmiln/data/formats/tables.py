@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -117,6 +118,14 @@ class _Table:
                 self._numbers(label, rows) if label else None,
                 {modality: values for modality, values in human.items() if values is not None},
             )
+        lacking = [
+            name for name, modality in unimodal.items()
+            if any(read.labels is None or modality not in read.unimodal for read in parts.values())
+        ]  # fmt: skip
+        if lacking:
+            self._report.warn(f"{', '.join(lacking)} were left out: not every part has these and labels.")
+        for name, read in product(lacking, parts.values()):
+            read.unimodal.pop(unimodal[name], None)
         if not parts:
             raise self._error("expected at least one row of train, valid or test")
         if unread := [name for name in self._columns if name not in self._read]:
