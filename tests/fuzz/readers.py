@@ -78,9 +78,10 @@ def _datasets() -> list[Files]:
 def _read_dataset(folder: Path, option: int) -> object:
     how = ("zero", "mean", "raise", "zero")[option % 4]
     with warnings.catch_warnings(action="ignore", category=DataWarning):
-        dataset = mmiln.data.load(
-            folder / "data.pkl", nonfinite=how, standardize=option >= 4, test=option != 3, clamp=option == 2
-        )
+        options = {"test": option != 3, "clamp": option == 2}
+        if option >= 4:
+            options |= {"standardize": True, "seed": 0}  # a part alone has no train part otherwise
+        dataset = mmiln.data.load(folder / "data.pkl", nonfinite=how, **options)
     return dataset.fingerprint(), [split[0] for split in dataset.splits.values()], dataset.report.notes
 
 
@@ -130,7 +131,7 @@ def _read_converted(folder: Path, option: int) -> object:
     with warnings.catch_warnings(action="ignore", category=DataWarning):
         dataset = mmiln.data.load(folder, nonfinite=how, standardize=option >= 4, test=option != 3)
         items = [item for split in dataset.splits.values() for item in split]
-    return items, dataset.fingerprint(), dataset.report.notes, mmiln.data.Standardizer.fit(dataset.train)
+        return items, dataset.fingerprint(), dataset.report.notes, mmiln.data.Standardizer.fit(dataset.train)
 
 
 def _with_sizes(files: Files) -> Files:
