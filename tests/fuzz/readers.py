@@ -8,6 +8,7 @@ import pickle
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +21,7 @@ import pandas as pd
 import mmiln
 from mmiln.data import Split, Standardizer
 from mmiln.data.formats.sentences import Sentences
+from mmiln.errors import DataWarning
 from mmiln.experiments import Experiment, Report, Search
 from mmiln.text_encoder import TextEncoder
 from support import sequences
@@ -78,12 +80,12 @@ def _datasets() -> list[Files]:
 
 def _read_dataset(folder: Path, option: int) -> object:
     how = ("zero", "mean", "raise", "zero")[option % 4]
-    scaled = option >= 4  # which takes a train part
-    dataset = mmiln.data.load(
-        folder / "data.pkl", nonfinite=how, standardize=scaled, seed=0 if scaled else None, test=option != 3
-    )
-    first = next(iter(dataset.splits.values()))
-    return dataset.fingerprint(), first[0], str(dataset.describe())
+    with warnings.catch_warnings(action="ignore", category=DataWarning):
+        options = {"test": option != 3, "clamp": option == 2}
+        if option >= 4:
+            options |= {"standardize": True, "seed": 0}  # a part alone has no train part otherwise
+        dataset = mmiln.data.load(folder / "data.pkl", nonfinite=how, **options)
+    return dataset.fingerprint(), [split[0] for split in dataset.splits.values()], str(dataset.describe())
 
 
 def _contents() -> list[Files]:
@@ -129,9 +131,10 @@ def _read_converted(folder: Path, option: int) -> object:
     if option == 2:
         mmiln.data.verify(folder)
     how = (None, "mean")[option % 2]
-    dataset = mmiln.data.load(folder, nonfinite=how, standardize=option >= 4, test=option != 3)
-    items = [item for split in dataset.splits.values() for item in split]
-    return items, dataset.fingerprint(), dataset.report.notes, mmiln.data.Standardizer.fit(dataset.train)
+    with warnings.catch_warnings(action="ignore", category=DataWarning):
+        dataset = mmiln.data.load(folder, nonfinite=how, standardize=option >= 4, test=option != 3)
+        items = [item for split in dataset.splits.values() for item in split]
+        return items, dataset.fingerprint(), dataset.report.notes, mmiln.data.Standardizer.fit(dataset.train)
 
 
 def _with_sizes(files: Files) -> Files:
