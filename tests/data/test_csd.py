@@ -117,6 +117,16 @@ def test_frames_in_any_order_and_without_duration(tmp_path: Path) -> None:
     assert [frames.ravel().tolist() for frames in data.valid.audio] == [[1, 2], [6, 7, 8, 9]]
 
 
+def test_times_that_differ_by_rounding_are_the_same(tmp_path: Path) -> None:
+    content = sequences.mosi()
+    expected = load(sequences.write_all(tmp_path / "x", content))
+    for name in (AUDIO, VISION, WORDS, VECTORS):
+        for times in (times for _, times in content[name][1].values()):
+            times[::2] += 1e-7
+            times[1::2] -= 1e-7
+    assert load(sequences.write_all(tmp_path / "x", content)).fingerprint() == expected.fingerprint()
+
+
 def test_emotions_are_chosen_by_name_or_number(tmp_path: Path) -> None:
     folder, content = _mosi(tmp_path, columns=7)
     data = load(folder)

@@ -82,6 +82,17 @@ def test_a_foreign_file_is_named(content: bytes, kind: str, what_to_do: str, tmp
         load(tmp_path / "mosi.pkl")
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("content", "kind"), [(FILES[n][0], FILES[n][1]) for n in (1, 2, 3, 4, 9, 11, 15, 17)]
+)
+def test_a_table_that_is_none_is_named(content: bytes, kind: str, ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"mosi.{ending}"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"mosi\.{ending} is not a .*, but {kind}"):
+        load(path)
+
+
 def test_so_it_is_in_a_folder_of_parts(tmp_path: Path) -> None:
     (tmp_path / "train.pkl").write_bytes(gzip.compress(PICKLE))
     with pytest.raises(DataError, match=r"^train\.pkl is not .* but compressed"):

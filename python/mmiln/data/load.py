@@ -39,8 +39,9 @@ def load(
     clamp: bool = False,
     target: int | str | None = None,
 ) -> Dataset:
-    """Read a data set: a pickle of MMSA's or MISA's format, a folder of MISA's parts, or what
-    :func:`convert` made of one of them.
+    """Read a data set: a pickle of MMSA's, MISA's or MAG-BERT's format, a folder of MISA's parts, a table in
+    CSV or Parquet, a folder of computational sequences (see :func:`load_csd`), or what :func:`convert` made of
+    one of them.
 
     No code of a pickle is run (see ``mmiln.data.formats.unpickle.load_pickle``). True frames are read
     into memory; those of a converted data set stay in its files, and are read at each access. What was
@@ -48,8 +49,8 @@ def load(
     :class:`mmiln.errors.DataWarning` warns of it.
 
     Args:
-        path: a file, or a folder: with ``train.pkl``, ``dev.pkl`` (or ``valid.pkl``), ``test.pkl``, or a
-            converted one.
+        path: a file, or a folder: with ``train.pkl``, ``dev.pkl`` (or ``valid.pkl``), ``test.pkl``, with
+            ``.csd`` files, or a converted one.
         standardize: scale audio and vision columns to mean 0 and variance 1, learned from train.
         nonfinite: replaces NaN and infinities in true frames by ``"zero"`` or ``"mean"`` (of the column in
             train), or refuses them (``"raise"``); None for zero, or for the conversion's own choice.
@@ -69,7 +70,6 @@ def load(
         DataError: the content is not as the format demands, or non-finite values were replaced or labels
             read in another way when it was converted.
         ConfigError: ``nonfinite`` or ``labels`` is not as described.
-
     """
     if nonfinite is not None:
         check(nonfinite)
@@ -194,7 +194,8 @@ def _folder(path: Path, test: bool) -> dict[str, Sequence[Any]]:
     if not parts:
         found = sorted(entry.name for entry in path.iterdir())[:10]
         raise MissingFileError(
-            f"expected train.pkl, dev.pkl (or valid.pkl) or test.pkl in {str(path)!r}, got {found}"
+            f"expected train.pkl, dev.pkl (or valid.pkl) or test.pkl, or {CSD} files, in {str(path)!r}, "
+            f"got {found}"
         )
     return parts
 

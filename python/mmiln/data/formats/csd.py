@@ -49,6 +49,7 @@ ROLES: Final = {
     "vision": "facet|openface|visual|vision|video",
 }
 _STANDARD: Final = Path(__file__).with_name("folds")
+_SAME: Final = 1e-5  # seconds; nearer times are taken for the same, as in the SDK
 _INFLATED: Final = 1100  # bytes of content for each stored one; gzip packs at most 1032 into one
 _DAMAGED: Final = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 
@@ -105,7 +106,7 @@ class _Entry(NamedTuple):
     def within(self, start: float, end: float) -> _Entry:
         """The frames that overlap with an interval; one without duration is where it starts."""
         starts, ends = self.intervals.T
-        inside = (starts < end) & (np.maximum(ends, np.nextafter(starts, np.inf)) > start)
+        inside = (starts < end - _SAME) & (np.maximum(ends, starts + 2 * _SAME) > start + _SAME)
         return _Entry(self.features[inside], self.intervals[inside])
 
     def at(self, intervals: Numbers) -> Floats:
@@ -118,7 +119,7 @@ class _Entry(NamedTuple):
         with np.errstate(invalid="ignore", over="ignore"):  # infinities stay infinite or become NaN
             for row, (start, end) in zip(rows, intervals, strict=True):
                 overlaps = np.minimum(ends, end) - np.maximum(starts, start)
-                some = np.flatnonzero(overlaps > 0)
+                some = np.flatnonzero(overlaps > _SAME)
                 if not len(some):
                     row[:] = self.features[np.abs(starts + ends - start - end).argmin()]
                 else:

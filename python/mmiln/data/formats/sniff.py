@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Final
 
+PARQUET: Final = "a table in Parquet"
+TEXT: Final = "text"
 HEAD: Final = 4096  # bytes that are looked at
 
 _AS_ARRAYS: Final = "pickle a dictionary of its NumPy arrays"
@@ -27,22 +29,22 @@ _KINDS: Final = (
     (rb"\x89HDF\r\n\x1a\n", "HDF5",
      "if it is a .csd file of the CMU-MultimodalSDK, name the folder that holds it and the others; else "
      f"{_AS_ARRAYS}"),
-    (rb"PAR1", "a table in Parquet", "give it the ending .parquet"),
+    (rb"PAR1", PARQUET, "give it the ending .parquet"),
     (rb"\s*[{\[]\s*[\"\[{\d\]}-]", "JSON", f"save sentences as CSV; of features, {_AS_ARRAYS}"),
 )  # fmt: skip
 _TEXT: Final = re.compile(rb"[^\x00-\x08\x0e-\x1f\x7f]+")  # in UTF-8 or another encoding
 
 
-def foreign(path: Path) -> str | None:
-    """Says what a file is that is no pickle, and what to do with it; None where it may be a pickle."""
+def foreign(path: Path, expected: str = "a pickle") -> str | None:
+    """Says what a file is, and what to do with it; None where it may be what is expected."""
     with path.open("rb") as file:
         head = file.read(HEAD)
         file.seek(max(0, path.stat().st_size - 1))
         last = file.read(1)
     for pattern, kind, what_to_do in _KINDS:
         if re.match(pattern, head, re.DOTALL):
-            return f"{kind}: {what_to_do}"
+            return None if kind == expected else f"{kind}: {what_to_do}"
     # The first pickles were text too; all of them end in a full stop.
-    if last != b"." and _TEXT.fullmatch(head):
+    if expected != TEXT and last != b"." and _TEXT.fullmatch(head):
         return "text: if it is a table with a header, give it the ending .csv"
     return None

@@ -13,8 +13,10 @@ import numpy.typing as npt
 from mmiln.data.arrays import Floats, single
 from mmiln.data.dataset import Dataset
 from mmiln.data.findings import Findings
+from mmiln.data.formats import sniff
 from mmiln.data.formats.npy import open_rows
 from mmiln.data.formats.parts import Read, dataset_of
+from mmiln.data.formats.sniff import foreign
 from mmiln.data.names import PARTS, SPLITS, part_of
 from mmiln.data.target import Target
 from mmiln.errors import DataError, MissingFileError
@@ -217,6 +219,8 @@ def read_csv(path: Path, data: bytes) -> pd.DataFrame:
     """
     import pandas as pd
 
+    if data and (other := foreign(path, sniff.TEXT)):
+        raise DataError(f"{path} is not a CSV file, but {other}")
     try:
         frame = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except ValueError as error:  # the base class of pandas' own errors and of decoding errors
@@ -240,6 +244,8 @@ def read_parquet(path: Path) -> pd.DataFrame:
         from pyarrow import parquet
     except ImportError:
         raise DataError(f"{path.name} needs pyarrow to be read: pip install 'mmiln[parquet]'") from None
+    if other := foreign(path, sniff.PARQUET):
+        raise DataError(f"{path.name} is not a table in Parquet, but {other}")
     size = path.stat().st_size
     try:
         file = parquet.ParquetFile(path)
