@@ -40,8 +40,8 @@ def load(
     target: int | str | None = None,
 ) -> Dataset:
     """Read a data set: a pickle of MMSA's, MISA's or MAG-BERT's format, a folder of MISA's parts, a table in
-    CSV or Parquet, a folder of computational sequences (see :func:`load_csd`), or what :func:`convert` made of
-    one of them.
+    CSV or Parquet, a folder of computational sequences (see :func:`load_csd`), or what :func:`convert` made
+    of one of them.
 
     No code of a pickle is run (see ``mmiln.data.formats.unpickle.load_pickle``). True frames are read
     into memory; those of a converted data set stay in its files, and are read at each access. What was
