@@ -231,6 +231,9 @@ def test_which_file_is_what_can_be_said(tmp_path: Path) -> None:
         assert load_csd(folder, audio="OpenSMILE").fingerprint() == one.fingerprint()
     with pytest.raises(ConfigError, match=r"expected audio= to be one of the files .*, got 'loud'"):
         load_csd(folder, audio="loud")
+    for options, said in (({"audio": WORDS}, "has words"), ({"words": AUDIO}, "has numbers")):
+        with pytest.raises(ConfigError, match=said):
+            load_csd(folder, **options)
     with pytest.raises(MissingFileError, match=r"folder with \.csd files"):
         load_csd(tmp_path)
 
@@ -290,6 +293,7 @@ def _replaced(name: str, values: Any) -> Any:
         (_replaced("features", np.ones(1000)), r"expected features \(n, w\) and intervals \(n, 2\) for '03b"),
         (_replaced("intervals", np.ones((999, 2))), r"expected features \(n, w\)"),
         (_replaced("intervals", np.full((1000, 2), np.nan)), r"expected features \(n, w\)"),
+        (_replaced("features", np.ones((1000, 3))), "expected 3 columns of numbers for"),
         (_replaced("features", np.ones((1000, 4), complex)), "expected features of numbers or text"),
         (lambda path: path.write_bytes(b"no HDF5"), "COVAREP.csd is no computational sequence"),
         (lambda path: path.write_bytes(path.read_bytes()[:3000]), "COVAREP.csd is no computational sequence"),

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from rich.cells import cell_len
 
 import mmiln
 from mmiln.data import Split, Standardizer
@@ -31,6 +32,7 @@ from .formats import BYTES, CONTENT, NPY, PICKLE, SAFETENSORS, Format, text
 from .mutate import Files
 
 CORPUS = make_corpus.CORPUS
+cell_len("文")  # rich imports the widths of characters when it first meets one beyond ASCII
 _CONFIG = text(
     "model_type mmiln bert preset mosi-mmsa dtype float64 model train text_encoder text_dim vision_dim "
     "d_model num_layers freeze_text embeddings variant no_mfm no_gate_fusion hidden_size vocab_size "

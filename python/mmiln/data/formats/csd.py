@@ -31,15 +31,8 @@ if TYPE_CHECKING:
 
 ENDING: Final = ".csd"
 FOLDS: Final = "folds.json"
-EMOTIONS: Final = (
-    "sentiment",
-    "happy",
-    "sad",
-    "anger",
-    "surprise",
-    "disgust",
-    "fear",
-)  # of CMU-MOSEI's labels
+# The columns of CMU-MOSEI's labels.
+EMOTIONS: Final = ("sentiment", "happy", "sad", "anger", "surprise", "disgust", "fear")
 PAUSE: Final = "sp"
 # What a sequence of numbers is by its name; the first that fits.
 ROLES: Final = {
@@ -143,10 +136,11 @@ class _Sequence:
             self.name: str = next(iter(self._file))
             self._data = _member(_member(self._file, self.name, h5py.Group), "data", h5py.Group)
             self.entries = {str(name) for name in self._data}
-            first = self.entry(min(self.entries))
+            a_video = min(self.entries)
         except _DAMAGED as error:
             raise self._damaged(error) from None
-        self.holds_text = first.features.dtype.kind in "SO"
+        first = self.entry(a_video)
+        self.holds_text = _holds_text(first)
         self.width: int = first.features.shape[1]
 
     def __enter__(self) -> _Sequence:
@@ -178,14 +172,32 @@ class _Sequence:
             )
         return _Entry(features, intervals)
 
+    def same(self, name: str) -> _Entry:
+        """The frames of a video, in the order of the file.
+
+        Raises DataError where they are not like those of others.
+        """
+        entry = self.entry(name)
+        if entry.features.shape[1] != self.width or _holds_text(entry) != self.holds_text:
+            kind = "text" if self.holds_text else "numbers"
+            raise DataError(
+                f"{self.path.name}: expected {self.width} columns of {kind} for {name!r}, got "
+                f"{entry.features.shape} {entry.features.dtype}"
+            )
+        return entry
+
     def of(self, name: str) -> _Entry | None:
         """The frames that belong to an entry of the labels, in order of time; None where there are none."""
         for known in (name, _video(name)):
             if known in self.entries:
-                features, intervals = self.entry(known)
+                features, intervals = self.same(known)
                 order = np.argsort(intervals[:, 0], kind="stable")
                 return _Entry(features[order], intervals[order]) if len(order) else None
         return None
+
+
+def _holds_text(entry: _Entry) -> bool:
+    return entry.features.dtype.kind in "SO"
 
 
 def _member(group: Any, name: str, kind: type) -> Any:
@@ -225,6 +237,8 @@ def _roles(
                 there = ", ".join(s.path.name for s in sequences)
                 raise ConfigError(f"expected {role}= to be one of the files {there}, got {name!r}")
             roles[role] = named[0]
+            if named[0].holds_text != (role == "words"):
+                raise ConfigError(f"{role}={name!r} has {'words' if named[0].holds_text else 'numbers'}")
     guessed: dict[str, list[_Sequence]] = defaultdict(list)
     for sequence in sequences:
         name = f"{sequence.path.stem} {sequence.name}".lower()
@@ -341,7 +355,7 @@ class _Reader:
 
     def _utterances(self, entry: str) -> list[_Utterance]:
         """The segments of an entry of the labels, but those that lack something."""
-        scores, segments = self._roles["labels"].entry(entry)
+        scores, segments = self._roles["labels"].same(entry)
         found = {role: sequence.of(entry) for role, sequence in self._roles.items() if role != "labels"}
         if lacking := [role for role, frames in found.items() if frames is None]:
             self._left[f"their video has no {' and no '.join(lacking)}"] += len(segments)
