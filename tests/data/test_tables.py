@@ -73,6 +73,14 @@ def test_labels_of_one_modality_that_some_parts_lack(tmp_path: Path) -> None:
     assert data.train[0].keys() == {"raw_text", "id", "index"}
 
 
+def test_videos_stay_together_without_clips(tmp_path: Path) -> None:
+    rows = "".join(f"so,{i % 5 - 2},v{i // 4}\n" for i in range(40))
+    with pytest.warns(DataWarning, match="split by video"):
+        data = load(_csv(tmp_path, f"text,label,video_id\n{rows}"), seed=0)
+    videos = [{name.partition("$_$")[0] for name in split.id} for split in data.splits.values()]
+    assert sum(map(len, videos)) == 10
+
+
 @pytest.mark.parametrize(("stem", "part"), [("train", "train"), ("dev", "valid"), ("mine", "test")])
 def test_a_table_without_parts_is_the_part_of_its_name(stem: str, part: str, tmp_path: Path) -> None:
     data = load(_csv(tmp_path, "text,label\ngood,2\nbad,-2\n", f"{stem}.csv"), test=False)

@@ -204,7 +204,7 @@ def _file(path: Path, test: bool, target: Target) -> Dataset:
     if not path.exists():
         raise MissingFileError(f"expected a data set, but there is none at {str(path)!r}")
     if path.suffix.lower() in TABLES:
-        return _said("a table", read_table(path, target=target, test=test))
+        return read_table(path, target=target, test=test)
     content = load_pickle(path)
     if isinstance(content, list):
         return _said(MISA, read_misa({part_of(path.stem): content}, name=path.stem, target=target))

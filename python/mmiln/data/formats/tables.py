@@ -28,7 +28,6 @@ ENDINGS: Final = (".csv", ".parquet")
 TEXT: Final = ("text", "raw_text", "sentence")  # names of the columns, in any case
 LABEL: Final = ("label", "labels", "sentiment", "score")
 PART: Final = ("split", "part", "mode")
-CLIP: Final = ("video_id", "clip_id")  # of CMU-MOSI, CMU-MOSEI and CH-SIMS
 UNIMODAL: Final = {"label_t": "text", "label_a": "audio", "label_v": "vision"}  # of CH-SIMS
 FEATURES: Final = ("audio", "vision")
 
@@ -130,6 +129,7 @@ class _Table:
             read.unimodal.pop(unimodal[name], None)
         if not parts:
             raise self._error("expected at least one row of train, valid or test")
+        self._report.notes.insert(0, f"Read from a table by its columns {', '.join(sorted(self._read))}.")
         if unread := [name for name in self._columns if name not in self._read]:
             self._report.add(f"Columns left unread: {', '.join(unread)}.")
         return dataset_of(parts, self._path.stem, self._target, self._report)
@@ -170,10 +170,11 @@ class _Table:
     def _ids(self) -> list[str]:
         if column := self._column("id"):
             return self._cells(column)
-        if all(name in self._columns for name in CLIP):
-            self._read |= {*CLIP}
-            return ["$_$".join(pair) for pair in zip(*map(self._cells, CLIP), strict=True)]
-        return [str(row + 1) for row in range(len(self._frame))]
+        rows = [str(row + 1) for row in range(len(self._frame))]
+        if video := self._column("video_id"):
+            clips = self._cells(clip) if (clip := self._column("clip_id")) else rows
+            return ["$_$".join(pair) for pair in zip(self._cells(video), clips, strict=True)]
+        return rows
 
     def _numbers(self, column: str, rows: list[int]) -> npt.NDArray[np.float64] | None:
         """A column's numbers, or None where all of its cells are empty."""
