@@ -17,7 +17,7 @@ from .data.names import MODALITIES
 from .errors import BatchError, ConfigError, StateError, WeightsError
 from .explain import Explanation, explain
 from .files import read_safetensors
-from .labels import LabelRange
+from .labels import MODEL_BOUND, LabelRange
 from .results.summary import Summary
 from .text_encoder import least_encoder_weights
 from .training import batches, nonfinite
@@ -146,7 +146,7 @@ class Model(Estimator):
         return Config.resolve(self.preset, {**self.fields, **named, "seed": self.seed})
 
     def _usual_range(self) -> LabelRange:
-        bound = self._config.model["label_bound"]
+        bound = min(self._config.model["label_bound"], MODEL_BOUND)
         return LabelRange(-bound, bound)
 
     @property
@@ -315,8 +315,7 @@ class Model(Estimator):
         own = {"device": device, "dtype": saved["dtype"], "precision": precision}
         model = cls(saved["preset"], text_encoder=encoder, **own, **fields)
         weights = read_safetensors(directory / "model.safetensors")
-        bound = model.config.model["label_bound"]
-        model._followed = LabelRange.checked(saved.get("label_range", (-bound, bound)))
+        model._followed = LabelRange.checked(saved.get("label_range", model._usual_range()))
         model._build({name: saved["model"][f"{name}_dim"] for name in MODALITIES}, weights=weights)
         return model
 
