@@ -124,6 +124,15 @@ pub enum BatchOrder {
     Buckets,
 }
 
+/// What the unimodal heads are trained on: pseudo-labels, or the labels that people gave to each modality.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnimodalLabels {
+    #[default]
+    Generated,
+    Human,
+}
+
 /// Adam with decay coupled into the gradient, or `AdamW` with decoupled decay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -144,6 +153,8 @@ pub struct TrainConfig {
     /// With several processes: whether similarity and difference losses are over the micro-batches of all.
     #[serde(default)]
     pub gather_losses: bool,
+    #[serde(default)]
+    pub unimodal_labels: UnimodalLabels,
     pub lr_text: f64,
     pub lr_audio: f64,
     pub lr_vision: f64,
@@ -289,10 +300,10 @@ fn require(ok: bool, name: &str, expected: &str, got: impl std::fmt::Display) ->
 }
 
 /// Names that [`preset`] knows.
-pub const PRESETS: [&str; 4] = ["mosi", "mosi-mmsa", "mosei", "mosei-mmsa"];
+pub const PRESETS: [&str; 6] = ["mosi", "mosi-mmsa", "mosei", "mosei-mmsa", "sims", "simsv2"];
 
-/// The published hyper-parameters by name: those of Self-MM's own repository (`mosi`, `mosei`) and MMSA's
-/// set (`mosi-mmsa`, `mosei-mmsa`). Widths are those of MMSA's feature files.
+/// The published hyper-parameters by name: those of Self-MM's own repository (`mosi`, `mosei`), MMSA's set
+/// (`mosi-mmsa`, `mosei-mmsa`, `simsv2`) and what both agree on (`sims`). Widths are those of MMSA's feature files.
 ///
 /// # Errors
 /// [`Error::Config`] that lists the names, where `name` is none of them.
@@ -332,6 +343,7 @@ pub fn preset(name: &str) -> Result<(ModelConfig, TrainConfig)> {
         accumulate: 4,
         accumulate_mode: AccumulateMode::Sum,
         gather_losses: false,
+        unimodal_labels: UnimodalLabels::Generated,
         order: BatchOrder::Faithful,
         lr_text: 5e-5,
         lr_audio: 1e-3,
@@ -367,6 +379,15 @@ pub fn preset(name: &str) -> Result<(ModelConfig, TrainConfig)> {
         decay_other: 1e-2,
         ..mosi_train.clone()
     };
+    let sims_model = ModelConfig {
+        audio_dim: 33,
+        vision_dim: 709,
+        audio_hidden: 16,
+        multimodal_dropout: 0.0,
+        vision_dropout: 0.0,
+        label_bound: 1.0,
+        ..mosi_model.clone()
+    };
     match name {
         "mosi" => Ok((mosi_model, mosi_train)),
         "mosi-mmsa" => Ok((
@@ -392,6 +413,21 @@ pub fn preset(name: &str) -> Result<(ModelConfig, TrainConfig)> {
                 ..mosei_model
             },
             mosei_train,
+        )),
+        "sims" => Ok((
+            sims_model,
+            TrainConfig { lr_audio: 5e-3, lr_vision: 5e-3, decay_vision: 1e-2, ..mosi_train },
+        )),
+        "simsv2" => Ok((
+            ModelConfig { audio_dim: 25, vision_dim: 177, audio_features: 32, ..sims_model },
+            TrainConfig {
+                batch_size: 16,
+                lr_vision: 1e-3,
+                decay_text: 1e-2,
+                decay_audio: 0.0,
+                decay_vision: 0.0,
+                ..mosi_train
+            },
         )),
         _ => Err(Error::Config(format!("unknown preset {name:?}: expected one of {}", PRESETS.join(", ")))),
     }

@@ -19,7 +19,7 @@ import mmiln
 
 from ..errors import MmilnError
 from ..pages import html
-from ..results.measures import MEASURES
+from ..results.measures import Family
 from . import experiment
 from .convert import convert
 from .options import Data, Json, Saved, load_data, out, overrides, prepared
@@ -62,7 +62,8 @@ def demo(
         print(json.dumps(result.to_dict()))
         return
     title = f"Test part, {result.metrics['full'].n} utterances; epoch chosen on validation"
-    out.print(_measures(title, {name: _cells(metrics) for name, metrics in result.metrics.items()}))
+    columns = {name: _cells(metrics) for name, metrics in result.metrics.items()}
+    out.print(_measures(title, result.metrics["full"].family, columns))
     out.print(
         "No predictor that reads text alone can have a lower MAE on this part than about "
         f"{result.ceiling['text'].mae:.4f}; one that reads all three, {result.ceiling['full'].mae:.4f}."
@@ -83,7 +84,7 @@ def train(
     text_encoder: Annotated[
         str | None, typer.Option(help="A Hugging Face BERT: directory or hub name. Default: text features.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="mosi, mosi-mmsa, mosei or mosei-mmsa.")] = "mosi",
+    preset: Annotated[str, typer.Option(help="mosi, mosi-mmsa, mosei, mosei-mmsa, sims or simsv2.")] = "mosi",
     seed: Annotated[list[int] | None, typer.Option(help="Seed of a run; repeatable; default 1111.")] = None,
     epochs: Annotated[int, typer.Option(help="The largest number of epochs.")] = 50,
     standardize: Annotated[bool, typer.Option(help="Scale audio and vision by the train part.")] = False,
@@ -119,8 +120,11 @@ def train(
         if not json_:
             for part, metrics in run.metrics.items():
                 out.print(f"seed {one} {part:>5}: {metrics}", highlight=False)
+    family = next(iter(finished[0].metrics.values())).family
     summary = {
-        part: {name: _spread([getattr(run.metrics[part], name) for run in finished]) for name in MEASURES}
+        part: {
+            name: _spread([getattr(run.metrics[part], name) for run in finished]) for name in family.measures
+        }
         for part in finished[0].metrics
     }
     if json_:
@@ -130,13 +134,13 @@ def train(
     if len(finished) > 1:
         title = f"{len(finished)} seeds, mean ± standard deviation; epoch chosen on validation"
         columns = {
-            part: [f"{measures[m]['mean']:.4f} ± {measures[m]['std']:.4f}" for m in MEASURES]
+            part: [f"{measures[m]['mean']:.4f} ± {measures[m]['std']:.4f}" for m in family.measures]
             for part, measures in summary.items()
         }
     else:
         title = "One seed; epoch chosen on validation"
         columns = {part: _cells(metrics) for part, metrics in finished[0].metrics.items()}
-    out.print(_measures(title, columns))
+    out.print(_measures(title, family, columns))
     out.print(f"models, curves and predictions: {output}", highlight=False)
 
 
@@ -195,16 +199,16 @@ def _described(dataset: mmiln.data.Dataset) -> dict[str, Any]:
     }
 
 
-def _measures(title: str, columns: dict[str, list[str]]) -> Table:
+def _measures(title: str, family: Family, columns: dict[str, list[str]]) -> Table:
     """One row a measure."""
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for name in columns:
         table.add_column(name, justify="right")
-    for row in zip((m.label for m in MEASURES.values()), *columns.values(), strict=True):
+    for row in zip((m.label for m in family.measures.values()), *columns.values(), strict=True):
         table.add_row(*row)
     return table
 
 
 def _cells(metrics: mmiln.Metrics) -> list[str]:
-    return [html.number(getattr(metrics, name)) for name in MEASURES]
+    return [html.number(getattr(metrics, name)) for name in metrics.family.measures]

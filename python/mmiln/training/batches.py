@@ -76,8 +76,10 @@ def pack(
     uses: Sequence[str],
     device: str,
     dtype: str,
+    unimodal_labels: bool = False,
 ) -> _core.Batch:
-    """Packs the parts of a batch (``text``, ``audio``, ``vision``) that a model ``uses``.
+    """Packs the parts of a batch (``text``, ``audio``, ``vision``) that a model ``uses``; with
+    ``unimodal_labels`` also the labels that people gave to audio and vision, where there are any.
 
     Raises:
         BatchError: A part is missing or malformed.
@@ -112,6 +114,9 @@ def pack(
         parts[name] = frames
     if (labels := labels_of(batch)) is not None:
         parts["labels"] = tensor("labels", labels)
+    if unimodal_labels:
+        for name, own in unimodal_labels_of(batch).items():
+            parts[f"labels_{name}"] = tensor(f"labels of {name}", own)
     if batch.get("index") is not None:
         parts["index"] = whole_numbers("index", batch["index"])
     packed = _core.Batch(device=device, dtype=dtype, **parts)
@@ -131,6 +136,13 @@ def labels_of(batch: Mapping[str, Any]) -> Any:
     if "M" not in labels:
         raise BatchError(f"labels must hold 'M', the multimodal label; got {sorted(labels)}")
     return labels["M"]
+
+
+def unimodal_labels_of(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The labels that people gave to audio and vision, those of the two that a batch has."""
+    labels = batch.get("labels")
+    known = labels if isinstance(labels, Mapping) else {}
+    return {name: known[key] for name, key in (("audio", "A"), ("vision", "V")) if key in known}
 
 
 def names(batch: Mapping[str, Any], size: int) -> list[str] | None:

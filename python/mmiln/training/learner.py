@@ -140,6 +140,11 @@ class Learner(ABC):
         return Config(self._config.model.copy(), self._config.train.copy())
 
     @property
+    def human_labels(self) -> bool:
+        """Whether unimodal heads are trained on labels that people gave, in place of pseudo-labels."""
+        return bool(self._config.train.get("unimodal_labels") == "human")
+
+    @property
     @abstractmethod
     def kind(self) -> str:
         """The model's name in tables: a variant of MMILN such as ``full``, or the network of a baseline."""
@@ -231,7 +236,14 @@ class Learner(ABC):
         """A batch without its padding; a model without weights gets its widths from it."""
         widths = self._final_widths or self._widths_with(batch)
         uses = [name for name in MODALITIES if widths[name]]
-        packed = batches.pack(batch, encoder=self.encoder, uses=uses, device=device, dtype=self.dtype)
+        packed = batches.pack(
+            batch,
+            encoder=self.encoder,
+            uses=uses,
+            device=device,
+            dtype=self.dtype,
+            unimodal_labels=self.human_labels,
+        )
         if self._core is None:
             self._build(widths)
         return packed
