@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmiln.data import load
-from mmiln.data.formats.misa import video_of
+from mmiln.data.videos import video_of
 
 DATA = Path(os.environ.get("MMILN_DATA", Path(__file__).parents[3] / "shared" / "data"))
 

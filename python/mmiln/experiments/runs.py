@@ -213,7 +213,7 @@ def train(
     predictions = {name: scoring.predict(model, part, ranks) for name, part in measured.items()}
     label_range = next(iter(predictions.values())).label_range
     metrics = {
-        name: Metrics.of(part.labels, predictions[name].score, label_range) for name, part in measured.items()
+        name: Metrics.of(part.truth, predictions[name].score, label_range) for name, part in measured.items()
     }
     seconds = sum(history["seconds"]) + time.perf_counter() - began
 
@@ -275,7 +275,7 @@ def shuffle_labels(dataset: Dataset, seed: int) -> None:
     rng = np.random.default_rng(seed)
     for name in ("train", "valid"):
         if (split := dataset.splits.get(name)) is not None:
-            split.labels = rng.permutation(split.labels)
+            split.labels = rng.permutation(split.truth)
 
 
 def _frame(parts: dict[str, pd.DataFrame]) -> pd.DataFrame:
