@@ -54,8 +54,10 @@ def predicted_against_true(predictions: Predictions, ax: Axes | None = None) -> 
         bars(edges[:-1], room * counts / counts.max(), np.diff(edges), floor, align="edge", color=GREY)
     limits = (floor, high + 0.2 * room)
     ax.set(xlim=limits, ylim=limits, aspect="equal")
+    wide = high - low >= 4
+    locator = MaxNLocator(8, integer=True) if wide else MaxNLocator(4, steps=(1, 2, 5, 10))
     for axis in (ax.xaxis, ax.yaxis):
-        ticks = MaxNLocator(8, integer=high - low >= 4).tick_values(low, high)
+        ticks = locator.tick_values(low, high)
         axis.set_ticks([tick for tick in ticks if low <= tick <= high])
     ax.tick_params(labelsize="small")
     ax.set_xlabel(f"true score ({POINTS})")

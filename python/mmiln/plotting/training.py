@@ -47,6 +47,10 @@ STYLES: Final = {
 }
 VALIDATION: Final = {f"valid_{name}": (MEASURES[name].label, *style) for name, style in STYLES.items()}
 SHIFTS: Final = {f"pseudo_shift_{name}": (name, MODALITY_COLOURS[name], "-") for name in ("audio", "vision")}
+HUMAN: Final = {
+    name: (title, MODALITY_COLOURS[name.rpartition("_")[2]], "-" if title.startswith("MAE") else "--")
+    for name, title in AGAINST_HUMAN.items()
+}
 
 
 class Curves(Protocol):
@@ -132,26 +136,16 @@ def pseudo_label_shift(history: Curves, ax: Axes | None = None) -> Axes:
 def pseudo_labels_against_human(history: Curves, ax: Axes | None = None) -> Axes:
     """How near ULGM's labels of audio and vision are to those that people gave, by the end of each epoch.
 
-    On the left the mean absolute error over the training utterances, in sentiment points; on the right,
-    dashed, the Pearson correlation.
+    Drawn are the mean absolute error over the training utterances, in sentiment points, and the Pearson
+    correlation.
 
     Raises:
         StateError: The history holds no epoch, or is of data without labels of audio and vision by people.
     """
-    _values(history, list(AGAINST_HUMAN), "pseudo_mae_*: the data have no labels of single modalities")
+    _values(history, list(HUMAN), "pseudo_mae_*: the data have no labels of single modalities")
     ax = axes_or_new(ax)
-    right = ax.twinx()
-    epochs = range(1, history.epochs + 1)
-    for modality in ("audio", "vision"):
-        colour, mae, corr = MODALITY_COLOURS[modality], f"pseudo_mae_{modality}", f"pseudo_corr_{modality}"
-        if mae in history:
-            ax.plot(epochs, history[mae], color=colour, marker="o", markersize=3, label=modality)
-            right.plot(epochs, history[corr], color=colour, linestyle="--", label=modality, **HOLLOW)
-    ax.set_ylim(bottom=0)
-    ax.set_ylabel(f"MAE to human labels ({POINTS}, solid)")
-    right.set_ylabel("correlation with them (dashed)")
-    ax.legend(frameon=False, fontsize="small", ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    _number_epochs(ax, history)
+    _draw(ax, history, HUMAN)
+    ax.set_ylabel(f"$y_s$ to human labels ({POINTS} or r)")
     return ax
 
 

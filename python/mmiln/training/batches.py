@@ -73,7 +73,7 @@ def pack(
     unimodal_labels: bool = False,
 ) -> _core.Batch:
     """Packs the parts of a batch (``text``, ``audio``, ``vision``) that a model ``uses``, with labels on the
-    model's scale; with ``unimodal_labels`` also those that people gave to audio and vision, where there are any.
+    model's scale; with ``unimodal_labels`` also those that people gave to audio and vision.
 
     Raises:
         BatchError: A part is missing or malformed.
