@@ -8,6 +8,7 @@ import pickle
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +19,7 @@ import numpy as np
 import mmiln
 from mmiln.data import Split, Standardizer
 from mmiln.data.formats.sentences import Sentences
+from mmiln.errors import DataWarning
 from mmiln.experiments import Experiment, Report, Search
 from mmiln.text_encoder import TextEncoder
 
@@ -75,8 +77,12 @@ def _datasets() -> list[Files]:
 
 def _read_dataset(folder: Path, option: int) -> object:
     how = ("zero", "mean", "raise", "zero")[option % 4]
-    dataset = mmiln.data.load(folder / "data.pkl", nonfinite=how, standardize=option >= 4, test=option != 3)
-    return dataset.fingerprint(), dataset.train[0], dataset.report.notes
+    with warnings.catch_warnings(action="ignore", category=DataWarning):
+        options = {"test": option != 3, "clamp": option == 2}
+        if option >= 4:
+            options |= {"standardize": True, "seed": 0}  # a part alone has no train part otherwise
+        dataset = mmiln.data.load(folder / "data.pkl", nonfinite=how, **options)
+    return dataset.fingerprint(), [split[0] for split in dataset.splits.values()], dataset.report.notes
 
 
 def _contents() -> list[Files]:
@@ -122,9 +128,10 @@ def _read_converted(folder: Path, option: int) -> object:
     if option == 2:
         mmiln.data.verify(folder)
     how = (None, "mean")[option % 2]
-    dataset = mmiln.data.load(folder, nonfinite=how, standardize=option >= 4, test=option != 3)
-    items = [item for split in dataset.splits.values() for item in split]
-    return items, dataset.fingerprint(), dataset.report.notes, mmiln.data.Standardizer.fit(dataset.train)
+    with warnings.catch_warnings(action="ignore", category=DataWarning):
+        dataset = mmiln.data.load(folder, nonfinite=how, standardize=option >= 4, test=option != 3)
+        items = [item for split in dataset.splits.values() for item in split]
+        return items, dataset.fingerprint(), dataset.report.notes, mmiln.data.Standardizer.fit(dataset.train)
 
 
 def _with_sizes(files: Files) -> Files:

@@ -26,15 +26,18 @@ if TYPE_CHECKING:
 SCORE = "score"
 
 
-def of_dataset(model: Path, data: str, split: str) -> tuple[pd.DataFrame, PredictionReport]:
+def of_dataset(
+    model: Path, data: str, split: str | None, labels: str | None, clamp: bool, target: str | None
+) -> tuple[pd.DataFrame, PredictionReport]:
     """The scores of a part of a dataset, and a page about them."""
-    loaded, part = prepared(model, data, split)
+    loaded, part = prepared(model, data, split, labels, clamp, target)
+    where = f", {split}" if split else ""
     predictions = loaded.predict(part)
     lengths, unit = _lengths(part)
     report = PredictionReport(
         predictions,
-        f"Predictions for {Path(data).name}, {split}",
-        _facts(loaded, model, f"{data}, {split}", part.fingerprint()),
+        f"Predictions for {Path(data).name}{where}",
+        _facts(loaded, model, f"{data}{where}", part.fingerprint()),
         texts=part.raw_text,
         lengths=lengths,
         unit=unit,

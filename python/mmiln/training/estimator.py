@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..callbacks import Callback, EarlyStopping, Plan, ProgressBar
@@ -97,7 +97,7 @@ class Estimator(Learner):
             if nonfinite not in ("raise", "skip"):
                 raise ConfigError(f'nonfinite must be "raise" or "skip", got {nonfinite!r}')
             callbacks = checked(callbacks)
-            plan = Plan(epochs, len(source) if isinstance(source, Sized) else None)
+            plan = Plan(epochs, loaders.batches_of(source))
             hooks = Callbacks([*_own(valid, patience, callbacks, progress), *callbacks], plan)
             arguments = (self, source, valid, epochs, hooks, checkpoints, nonfinite)
             ranks = Ranks.here(self.device)
