@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -18,7 +18,6 @@ import mmiln
 
 from ..errors import MmilnError
 from ..pages import html
-from ..results.measures import Family
 from . import experiment
 from .convert import convert
 from .options import (
@@ -37,6 +36,9 @@ from .options import (
     print_json,
 )
 from .predict import predict
+
+if TYPE_CHECKING:
+    from ..results.measures import Family
 
 app = typer.Typer(
     help="MMILN: multimodal sentiment analysis of text, audio and vision.",
