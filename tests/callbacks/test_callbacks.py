@@ -184,6 +184,8 @@ def test_measures_of_ch_sims_should_rise(name):
     history = mmiln.History({f"valid_{name}": [0.4, 0.6, 0.5], "valid_mae": [0.3, 0.4, 0.5]})
     assert Monitor(f"valid_{name}").best_epoch(history) == 2
     assert Monitor("valid_mae").best_epoch(history) == 1
+    assert Monitor("pseudo_corr_audio").mode == "max"
+    assert Monitor("pseudo_mae_audio").mode == "min"
 
 
 def test_the_weights_are_those_of_the_lowest_mae_all_the_same(data):

@@ -9,6 +9,7 @@ import torch
 import mmiln
 from mmiln import plotting
 from mmiln.errors import BatchError, StateError
+from mmiln.experiments.runs import shuffle_labels
 from reference import configs
 from support.training_checks import Batch, small, some_batches, with_human_labels
 
@@ -139,3 +140,14 @@ def test_a_split_with_such_labels_is_compared_in_its_own_unit() -> None:
     assert history["pseudo_mae_vision"] == pytest.approx([0], abs=1e-5)
     assert history["pseudo_corr_vision"] == pytest.approx([1])
     assert np.isnan(history["pseudo_corr_audio"]).all()  # everyone said the same
+
+
+def test_a_control_on_permuted_labels_has_no_other_label_in_its_place() -> None:
+    data = mmiln.data.synthetic(24, 8, 8)
+    truth = data.train.truth.copy()
+    data.train.unimodal_labels = {"audio": -truth, "vision": truth / 2}
+    shuffle_labels(data, seed=1)
+    assert (data.train.truth != truth).any()
+    assert sorted(data.train.truth) == sorted(truth)
+    np.testing.assert_array_equal(data.train.unimodal_labels["audio"], -data.train.truth)
+    np.testing.assert_array_equal(data.train.unimodal_labels["vision"], data.train.truth / 2)

@@ -275,7 +275,9 @@ def shuffle_labels(dataset: Dataset, seed: int) -> None:
     rng = np.random.default_rng(seed)
     for name in ("train", "valid"):
         if (split := dataset.splits.get(name)) is not None:
-            split.labels = rng.permutation(split.truth)
+            order = rng.permutation(len(split))
+            split.labels = split.truth[order]
+            split.unimodal_labels = {m: labels[order] for m, labels in split.unimodal_labels.items()}
 
 
 def _frame(parts: dict[str, pd.DataFrame]) -> pd.DataFrame:
