@@ -32,8 +32,8 @@ class Model(Estimator):
     """MMILN (Xue et al., CCL 2023): text, audio and vision of an utterance in, a score out.
 
     Args:
-        preset: ``"mosi"`` or ``"mosei"`` (Self-MM's repository), ``"mosi-mmsa"`` or ``"mosei-mmsa"``
-            (MMSA's set).
+        preset: ``"mosi"`` or ``"mosei"`` (Self-MM's repository), ``"mosi-mmsa"``, ``"mosei-mmsa"`` or
+            ``"simsv2"`` (MMSA's set), ``"sims"`` (both, for CH-SIMS).
         text_encoder: ``None`` to read text features; or a Hugging Face BERT, by directory or hub name, to
             read ``text_bert`` or ``raw_text`` and be fine-tuned, all of it or, with ``freeze_text``, in part.
         text_dim: Width of text features; 0 for the control of one other modality alone. The default is
@@ -55,6 +55,8 @@ class Model(Estimator):
             ``order``: ``"faithful"``, or ``"window"`` or ``"buckets"`` for batches of utterances of about
             the same length (:class:`mmiln.data.order.LengthAware`). ``gather_losses``: with several
             processes, whether similarity and difference losses read the batches of all of them as one.
+            ``unimodal_labels``: ``"generated"`` trains the heads of audio and vision on pseudo-labels;
+            ``"human"`` on the labels that the data have for each (``A`` and ``V`` in a batch's labels).
 
     Attributes:
         history_: What the last :meth:`fit` measured.

@@ -284,7 +284,10 @@ WRONG_TYPES = [
     ("alpha", math.nan), ("beta", math.inf), ("lr_other", [0.1]), ("decay_text", {}), ("preset", 3),
 ]  # fmt: skip
 FIELDS: list[tuple[dict[str, Any], str]] = [
-    ({"preset": "mosy"}, 'unknown preset "mosy": expected one of mosi, mosi-mmsa, mosei, mosei-mmsa'),
+    (
+        {"preset": "mosy"},
+        'unknown preset "mosy": expected one of mosi, mosi-mmsa, mosei, mosei-mmsa, sims, simsv2',
+    ),
     ({"num_layer": 3}, "unknown field 'num_layer'; did you mean 'num_layers'?"),
     ({"hidden": 3}, "Known fields: text_dim, audio_dim"),
     *[({name: 0}, f"{name} must be at least 1, got 0") for name in AT_LEAST_1.split()],
