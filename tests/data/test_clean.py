@@ -148,8 +148,7 @@ def test_saving_that_fails_leaves_the_standardizer_before(
 
 def test_foreign_widths_and_overflow_are_refused() -> None:
     scaler = Standardizer.fit(_split("a", 10, 0))
-    with pytest.raises(DataError, match="expected vision 3 wide, as fitted, got 0"):
-        scaler.transform(_split("b", 5, 0, vision=None))
+    assert scaler.transform(_split("b", 5, 0, vision=None)).vision is None
     tiny = Split(["a", "b"], np.zeros(2), audio=[np.full((1, 1), 1e-30), np.full((1, 1), 2e-30)])
     huge = Split(["c"], np.zeros(1), audio=[np.full((1, 1), 1e30)])
     scaler = Standardizer.fit(tiny)

@@ -168,3 +168,25 @@ def test_an_utterance_of_a_batch_without_frames(data, padded):
         batch["audio"] = [np.zeros((0, data.dims["audio"]), np.float32), batch["audio"][1]]
     with pytest.warns(DataWarning, match="1 utterances of a batch have no frame of audio"):
         np.testing.assert_array_equal(model.predict(batch).score, model.predict(zeros).score)
+
+
+@pytest.mark.parametrize("make", [build, lambda: Baseline("lf_lstm", seed=1)])
+def test_a_modality_missing_at_prediction_is_zeros_on_demand(make, data):
+    model = make()
+    model.predict(data.test)
+    without = replace(data.test, vision=None)
+    with pytest.raises(BatchError, match="no 'vision', which this model was built with"):
+        model.predict(without)
+    zeros = replace(data.test, vision=[np.zeros((1, data.dims["vision"]))] * len(data.test))
+    expected = model.predict(zeros).score
+    np.testing.assert_array_equal(model.predict(without, missing="zeros").score, expected)
+    assert model.evaluate(without, missing="zeros") == model.evaluate(zeros)
+    with pytest.raises(ConfigError, match=r"missing must be one of .* got 'mean'"):
+        model.predict(without, missing="mean")
+
+
+def test_labels_of_another_range_in_scikit_learn(data):
+    stars = _in(STARS, data.train)
+    regressor = mmiln.sklearn.Regressor(build(), epochs=1, validation_fraction=0).fit(stars)
+    assert regressor.model_.label_range_ == STARS
+    assert (regressor.predict(stars) > 1).all()

@@ -38,6 +38,9 @@ def predict(
     labels: Labels = None,
     clamp: Clamp = False,
     target: Target = None,
+    missing: Annotated[
+        str, typer.Option(help="If the data lack audio or vision that the model reads: raise, or zeros.")
+    ] = "raise",
     json_: Json = False,
 ) -> None:
     """Score utterances: a part of a dataset, or sentences. A CSV file keeps its columns and gets a score."""
@@ -51,7 +54,7 @@ def predict(
     if are_sentences:
         frame, report = scoring.of_sentences(model, data, column)
     else:
-        frame, report = scoring.of_dataset(model, data, split, labels, clamp, target)
+        frame, report = scoring.of_dataset(model, data, split, labels, clamp, target, missing)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         files.write(output, lambda path: frame.to_csv(path, index=False))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +27,18 @@ SCORE = "score"
 
 
 def of_dataset(
-    model: Path, data: str, split: str | None, labels: str | None, clamp: bool, target: str | None
+    model: Path,
+    data: str,
+    split: str | None,
+    labels: str | None,
+    clamp: bool,
+    target: str | None,
+    missing: Any,
 ) -> tuple[pd.DataFrame, PredictionReport]:
     """The scores of a part of a dataset, and a page about them."""
     loaded, part = prepared(model, data, split, labels, clamp, target)
     where = f", {split}" if split else ""
-    predictions = loaded.predict(part)
+    predictions = loaded.predict(part, missing=missing)
     lengths, unit = _lengths(part)
     report = PredictionReport(
         predictions,

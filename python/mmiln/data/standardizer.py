@@ -88,8 +88,8 @@ class Standardizer:
     def transform(self, split: Split | Mapping[str, Any]) -> Split | dict[str, Any]:
         """A new split, or batch, with standardized audio and vision.
 
-        Frames of a converted data set are scaled at each access. A batch is a dictionary with arrays (..., w)
-        or lists of arrays (T, w).
+        Frames of a converted data set are scaled at each access; a modality that is absent stays so. A batch
+        is a dictionary with arrays (..., w) or lists of arrays (T, w).
 
         Raises DataError where widths differ from the fitted ones or a value is NaN.
         """
@@ -108,9 +108,9 @@ class Standardizer:
         fields: dict[str, Any] = {}
         notes = []
         for name in _SCALED:
-            self._check_width(name, split.dims[name])
             if not split.dims[name]:
                 continue
+            self._check_width(name, split.dims[name])
             frames = getattr(split, name)
             if isinstance(frames, Ragged):
                 fields[name] = Mapped(frames, partial(self._at_access, name, split.id))

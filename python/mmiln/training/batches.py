@@ -212,6 +212,19 @@ def _warn_of_empty(name: str, count: int) -> None:
     )
 
 
+def with_zeros(batch: object, model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The batch with one frame of zeros an utterance in place of audio or vision that it lacks."""
+    batch = check_keys(batch)
+    there = [batch[name] for name in ("text", "text_bert", "raw_text", "audio", "vision") if name in batch]
+    count = len(there[0]) if there else 0
+    zeros = {
+        name: [torch.zeros(1, model[f"{name}_dim"])] * count
+        for name in ("audio", "vision")
+        if model[f"{name}_dim"] and batch.get(name) is None
+    }
+    return {**batch, **zeros}
+
+
 def of_one(utterance: Mapping[str, Any]) -> Mapping[str, Any]:
     """A batch of one utterance whose arrays have no axis of utterances; any other batch as it is."""
     arrays = [utterance[n] for n in ("text", "text_bert", "audio", "vision") if utterance.get(n) is not None]
