@@ -142,6 +142,8 @@ class Model(Estimator):
         return config
 
     def _resolved(self, widths: dict[str, int]) -> Config:
+        if widths.get("text") == 0 and widths.get("audio") != 0 and widths.get("vision") != 0:
+            raise ConfigError(_needs_text())
         named: dict[str, Any] = {f"{name}_dim": width for name, width in widths.items()}
         if (known := self.label_range or self._followed) is not None:
             named["label_bound"] = self.fields.get("label_bound", known.bound)
@@ -355,10 +357,7 @@ class Model(Estimator):
     def _widths_with(self, batch: object) -> dict[str, int]:
         widths = super()._widths_with(batch)
         if widths["text"] == 0 and self.text_dim is None:
-            raise BatchError(
-                "the batch has no text features, and text is the centre of the model: give text_encoder= to "
-                "read text_bert or raw_text, or text_dim=0 for the control of one other modality alone"
-            )
+            raise BatchError(f"the batch has no text features, and {_needs_text()}")
         return widths
 
     def _made(self, config: Config, widths: dict[str, int], weights: Mapping[str, Tensor] | None) -> Core:
@@ -385,3 +384,14 @@ class Model(Estimator):
         if weights is not None:
             core.load_state_dict(dict(weights), "" if whole else "text.bert.")
         return core
+
+
+def _needs_text() -> str:
+    from .baselines import NETWORKS  # these import what this module is imported by
+
+    others = ", ".join(name for name, network in NETWORKS.items() if "text" not in network.NEEDS)
+    return (
+        "MMILN needs text: give text_encoder= to read text_bert or raw_text; the control without text, "
+        "text_dim=0, needs exactly one of audio_dim and vision_dim above 0; of mmiln.baselines, "
+        f"{others} do without text"
+    )
