@@ -124,6 +124,15 @@ pub enum BatchOrder {
     Buckets,
 }
 
+/// What the unimodal heads are trained on: pseudo-labels, or the labels that people gave to each modality.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnimodalLabels {
+    #[default]
+    Generated,
+    Human,
+}
+
 /// Adam with decay coupled into the gradient, or `AdamW` with decoupled decay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -144,6 +153,8 @@ pub struct TrainConfig {
     /// With several processes: whether similarity and difference losses are over the micro-batches of all.
     #[serde(default)]
     pub gather_losses: bool,
+    #[serde(default)]
+    pub unimodal_labels: UnimodalLabels,
     pub lr_text: f64,
     pub lr_audio: f64,
     pub lr_vision: f64,
@@ -289,15 +300,94 @@ fn require(ok: bool, name: &str, expected: &str, got: impl std::fmt::Display) ->
 }
 
 /// Names that [`preset`] knows.
-pub const PRESETS: [&str; 4] = ["mosi", "mosi-mmsa", "mosei", "mosei-mmsa"];
+pub const PRESETS: [&str; 6] = ["mosi", "mosi-mmsa", "mosei", "mosei-mmsa", "sims", "simsv2"];
 
-/// The published hyper-parameters by name: those of Self-MM's own repository (`mosi`, `mosei`) and MMSA's
-/// set (`mosi-mmsa`, `mosei-mmsa`). Widths are those of MMSA's feature files.
+/// The published hyper-parameters by name: those of Self-MM's own repository (`mosi`, `mosei`), MMSA's set
+/// (`mosi-mmsa`, `mosei-mmsa`, `simsv2`) and what both agree on (`sims`). Widths are those of MMSA's feature files.
 ///
 /// # Errors
 /// [`Error::Config`] that lists the names, where `name` is none of them.
 pub fn preset(name: &str) -> Result<(ModelConfig, TrainConfig)> {
-    let mosi_model = ModelConfig {
+    let (mosi_model, mosi_train) = mosi();
+    let mosei_model = ModelConfig {
+        audio_dim: 74,
+        vision_dim: 35,
+        vision_kernel: 1,
+        audio_hidden: 32,
+        vision_hidden: 32,
+        vision_features: 16,
+        multimodal_dropout: 0.0,
+        audio_dropout: 0.0,
+        vision_dropout: 0.1,
+        alpha: 0.8,
+        beta: 0.3,
+        ..mosi_model.clone()
+    };
+    let mosei_train = TrainConfig {
+        lr_audio: 5e-3,
+        lr_vision: 1e-4,
+        decay_audio: 0.0,
+        decay_vision: 0.0,
+        decay_other: 1e-2,
+        ..mosi_train.clone()
+    };
+    let sims_model = ModelConfig {
+        audio_dim: 33,
+        vision_dim: 709,
+        audio_hidden: 16,
+        multimodal_dropout: 0.0,
+        vision_dropout: 0.0,
+        label_bound: 1.0,
+        ..mosi_model.clone()
+    };
+    match name {
+        "mosi" => Ok((mosi_model, mosi_train)),
+        "mosi-mmsa" => Ok((
+            ModelConfig {
+                audio_hidden: 16,
+                vision_hidden: 32,
+                multimodal_dropout: 0.0,
+                audio_dropout: 0.1,
+                vision_dropout: 0.0,
+                ..mosi_model
+            },
+            TrainConfig { batch_size: 16, lr_audio: 5e-3, lr_vision: 5e-3, decay_audio: 1e-3, ..mosi_train },
+        )),
+        "mosei" => Ok((mosei_model, mosei_train)),
+        "mosei-mmsa" => Ok((
+            ModelConfig {
+                audio_hidden: 16,
+                vision_hidden: 32,
+                vision_features: 32,
+                multimodal_dropout: 0.1,
+                audio_dropout: 0.0,
+                vision_dropout: 0.0,
+                ..mosei_model
+            },
+            mosei_train,
+        )),
+        "sims" => Ok((
+            sims_model,
+            TrainConfig { lr_audio: 5e-3, lr_vision: 5e-3, decay_vision: 1e-2, ..mosi_train },
+        )),
+        "simsv2" => Ok((
+            ModelConfig { audio_dim: 25, vision_dim: 177, audio_features: 32, ..sims_model },
+            TrainConfig {
+                batch_size: 16,
+                lr_vision: 1e-3,
+                decay_text: 1e-2,
+                decay_audio: 0.0,
+                decay_vision: 0.0,
+                ..mosi_train
+            },
+        )),
+        _ => Err(Error::Config(format!("unknown preset {name:?}: expected one of {}", PRESETS.join(", ")))),
+    }
+}
+
+/// The preset `mosi`, from which the others differ.
+fn mosi() -> (ModelConfig, TrainConfig) {
+    let model = ModelConfig {
         text_dim: 768,
         audio_dim: 5,
         vision_dim: 20,
@@ -327,11 +417,12 @@ pub fn preset(name: &str) -> Result<(ModelConfig, TrainConfig)> {
         exclude_zero: true,
         freeze_text: FreezeText::default(),
     };
-    let mosi_train = TrainConfig {
+    let train = TrainConfig {
         batch_size: 32,
         accumulate: 4,
         accumulate_mode: AccumulateMode::Sum,
         gather_losses: false,
+        unimodal_labels: UnimodalLabels::Generated,
         order: BatchOrder::Faithful,
         lr_text: 5e-5,
         lr_audio: 1e-3,
@@ -345,54 +436,5 @@ pub fn preset(name: &str) -> Result<(ModelConfig, TrainConfig)> {
         patience: 8,
         seed: 1111,
     };
-    let mosei_model = ModelConfig {
-        audio_dim: 74,
-        vision_dim: 35,
-        vision_kernel: 1,
-        audio_hidden: 32,
-        vision_hidden: 32,
-        vision_features: 16,
-        multimodal_dropout: 0.0,
-        audio_dropout: 0.0,
-        vision_dropout: 0.1,
-        alpha: 0.8,
-        beta: 0.3,
-        ..mosi_model.clone()
-    };
-    let mosei_train = TrainConfig {
-        lr_audio: 5e-3,
-        lr_vision: 1e-4,
-        decay_audio: 0.0,
-        decay_vision: 0.0,
-        decay_other: 1e-2,
-        ..mosi_train.clone()
-    };
-    match name {
-        "mosi" => Ok((mosi_model, mosi_train)),
-        "mosi-mmsa" => Ok((
-            ModelConfig {
-                audio_hidden: 16,
-                vision_hidden: 32,
-                multimodal_dropout: 0.0,
-                audio_dropout: 0.1,
-                vision_dropout: 0.0,
-                ..mosi_model
-            },
-            TrainConfig { batch_size: 16, lr_audio: 5e-3, lr_vision: 5e-3, decay_audio: 1e-3, ..mosi_train },
-        )),
-        "mosei" => Ok((mosei_model, mosei_train)),
-        "mosei-mmsa" => Ok((
-            ModelConfig {
-                audio_hidden: 16,
-                vision_hidden: 32,
-                vision_features: 32,
-                multimodal_dropout: 0.1,
-                audio_dropout: 0.0,
-                vision_dropout: 0.0,
-                ..mosei_model
-            },
-            mosei_train,
-        )),
-        _ => Err(Error::Config(format!("unknown preset {name:?}: expected one of {}", PRESETS.join(", ")))),
-    }
+    (model, train)
 }

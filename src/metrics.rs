@@ -1,42 +1,54 @@
-//! The field's measures for CMU-MOSI and CMU-MOSEI, in float64.
+//! The field's measures, in float64: those of CMU-MOSI and CMU-MOSEI, and those of CH-SIMS.
+//!
+//! Both take slices of equal length, at least one element, and return measures by name; accuracies and F1 are
+//! shares in [0, 1]. NaN stands where a measure has no value: `corr` of a constant side, `non0_*` where every truth is
+//! zero.
 
-use serde::Serialize;
-
-/// All measures of one set of predictions. Accuracies and F1 are shares in [0, 1].
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Metrics {
-    pub has0_acc2: f64,
-    pub has0_f1: f64,
-    pub non0_acc2: f64,
-    pub non0_f1: f64,
-    pub acc7: f64,
-    pub acc5: f64,
-    pub mae: f64,
-    pub corr: f64,
-}
-
-/// Measures `prediction` against `truth`, slices of equal length, at least one element. NaN stands
-/// where a measure has no value: `corr` of a constant side, `non0_*` where every truth is zero.
-pub fn compute(truth: &[f64], prediction: &[f64]) -> Metrics {
+/// Measures of scores in [-3, 3].
+pub fn mosi(truth: &[f64], prediction: &[f64]) -> Vec<(&'static str, f64)> {
     let pairs = || truth.iter().copied().zip(prediction.iter().copied());
     let has0: Vec<_> = pairs().map(|(t, p)| (t >= 0.0, p >= 0.0)).collect();
     let non0: Vec<_> = pairs().filter(|(t, _)| *t != 0.0).map(|(t, p)| (t > 0.0, p > 0.0)).collect();
-    Metrics {
-        has0_acc2: share(has0.iter().map(|(t, p)| t == p)),
-        has0_f1: weighted_f1(&has0),
-        non0_acc2: share(non0.iter().map(|(t, p)| t == p)),
-        non0_f1: weighted_f1(&non0),
-        acc7: share(pairs().map(|(t, p)| class(t, 3.0) == class(p, 3.0))),
-        acc5: share(pairs().map(|(t, p)| class(t, 2.0) == class(p, 2.0))),
-        mae: mean(pairs().map(|(t, p)| (t - p).abs())),
-        corr: pearson(truth, prediction),
-    }
+    vec![
+        ("has0_acc2", share(has0.iter().map(|(t, p)| t == p))),
+        ("has0_f1", weighted_f1(&has0)),
+        ("non0_acc2", share(non0.iter().map(|(t, p)| t == p))),
+        ("non0_f1", weighted_f1(&non0)),
+        ("acc7", share(pairs().map(|(t, p)| class(t, 3.0) == class(p, 3.0)))),
+        ("acc5", share(pairs().map(|(t, p)| class(t, 2.0) == class(p, 2.0)))),
+        ("mae", mean(pairs().map(|(t, p)| (t - p).abs()))),
+        ("corr", pearson(truth, prediction)),
+    ]
+}
+
+/// Measures of scores in [-1, 1], to which both sides are clipped first.
+pub fn sims(truth: &[f64], prediction: &[f64]) -> Vec<(&'static str, f64)> {
+    let [truth, prediction] =
+        [truth, prediction].map(|side| side.iter().map(|x| x.clamp(-1.0, 1.0)).collect::<Vec<f64>>());
+    let pairs = || truth.iter().copied().zip(prediction.iter().copied());
+    let same = |cuts: &[f32]| share(pairs().map(|(t, p)| interval(t, cuts) == interval(p, cuts)));
+    let positive: Vec<_> = pairs().map(|(t, p)| (t > 0.0, p > 0.0)).collect();
+    vec![
+        ("acc2", share(positive.iter().map(|(t, p)| t == p))),
+        ("acc3", same(&[-0.1, 0.1])),
+        ("acc5", same(&[-0.7, -0.1, 0.1, 0.7])),
+        ("f1", weighted_f1(&positive)),
+        ("mae", mean(pairs().map(|(t, p)| (t - p).abs()))),
+        ("corr", pearson(&truth, &prediction)),
+    ]
+}
+
+/// The index of the interval, open below and closed above, that a score lies in. In float32, so that a label such as
+/// 0.1 equals the cut 0.1.
+fn interval(score: f64, cuts: &[f32]) -> usize {
+    cuts.iter().filter(|cut| score as f32 > **cut).count()
 }
 
 /// The sentiment class: clipped to the bound, rounded half to even.
 fn class(score: f64, bound: f64) -> i8 {
     score.clamp(-bound, bound).round_ties_even() as i8
 }
+
 fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let (sum, count) = values.fold((0.0, 0usize), |(s, n), v| (s + v, n + 1));
     sum / count as f64

@@ -39,7 +39,7 @@ PRESETS: Final[list[str]]
 def preset_json(name: str) -> tuple[str, str]: ...
 def check_config(model: str, train: str) -> None: ...
 def metrics_of(
-    truth: npt.NDArray[np.float64], prediction: npt.NDArray[np.float64]
+    truth: npt.NDArray[np.float64], prediction: npt.NDArray[np.float64], sims: bool
 ) -> list[tuple[str, float]]: ...
 
 @final
@@ -58,6 +58,8 @@ class Batch:
         vision: Tensor | list[Tensor] | None = None,
         vision_lengths: list[int] | None = None,
         labels: Tensor | None = None,
+        labels_audio: Tensor | None = None,
+        labels_vision: Tensor | None = None,
         index: Tensor | None = None,
     ) -> Batch: ...
     def __len__(self) -> int: ...

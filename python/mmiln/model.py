@@ -17,7 +17,7 @@ from .data.names import MODALITIES
 from .errors import BatchError, ConfigError, StateError, WeightsError
 from .explain import Explanation, explain
 from .files import read_safetensors
-from .labels import LabelRange
+from .labels import MODEL_BOUND, LabelRange
 from .results.summary import Summary
 from .text_encoder import least_encoder_weights
 from .training import batches, nonfinite
@@ -32,8 +32,8 @@ class Model(Estimator):
     """MMILN (Xue et al., CCL 2023): text, audio and vision of an utterance in, a score out.
 
     Args:
-        preset: ``"mosi"`` or ``"mosei"`` (Self-MM's repository), ``"mosi-mmsa"`` or ``"mosei-mmsa"``
-            (MMSA's set).
+        preset: ``"mosi"`` or ``"mosei"`` (Self-MM's repository), ``"mosi-mmsa"``, ``"mosei-mmsa"`` or
+            ``"simsv2"`` (MMSA's set), ``"sims"`` (both, for CH-SIMS).
         text_encoder: ``None`` to read text features; or a Hugging Face BERT, by directory or hub name, to
             read ``text_bert`` or ``raw_text`` and be fine-tuned, all of it or, with ``freeze_text``, in part.
         text_dim: Width of text features; 0 for the control of one other modality alone. The default is
@@ -55,6 +55,8 @@ class Model(Estimator):
             ``order``: ``"faithful"``, or ``"window"`` or ``"buckets"`` for batches of utterances of about
             the same length (:class:`mmiln.data.order.LengthAware`). ``gather_losses``: with several
             processes, whether similarity and difference losses read the batches of all of them as one.
+            ``unimodal_labels``: ``"generated"`` trains the heads of audio and vision on pseudo-labels;
+            ``"human"`` on the labels that the data have for each (``A`` and ``V`` in a batch's labels).
 
     Attributes:
         history_: What the last :meth:`fit` measured.
@@ -140,13 +142,15 @@ class Model(Estimator):
         return config
 
     def _resolved(self, widths: dict[str, int]) -> Config:
+        if widths.get("text") == 0 and widths.get("audio") != 0 and widths.get("vision") != 0:
+            raise ConfigError(_needs_text())
         named: dict[str, Any] = {f"{name}_dim": width for name, width in widths.items()}
         if (known := self.label_range or self._followed) is not None:
             named["label_bound"] = self.fields.get("label_bound", known.bound)
         return Config.resolve(self.preset, {**self.fields, **named, "seed": self.seed})
 
     def _usual_range(self) -> LabelRange:
-        bound = self._config.model["label_bound"]
+        bound = min(self._config.model["label_bound"], MODEL_BOUND)
         return LabelRange(-bound, bound)
 
     @property
@@ -315,8 +319,7 @@ class Model(Estimator):
         own = {"device": device, "dtype": saved["dtype"], "precision": precision}
         model = cls(saved["preset"], text_encoder=encoder, **own, **fields)
         weights = read_safetensors(directory / "model.safetensors")
-        bound = model.config.model["label_bound"]
-        model._followed = LabelRange.checked(saved.get("label_range", (-bound, bound)))
+        model._followed = LabelRange.checked(saved.get("label_range", model._usual_range()))
         model._build({name: saved["model"][f"{name}_dim"] for name in MODALITIES}, weights=weights)
         return model
 
@@ -354,10 +357,7 @@ class Model(Estimator):
     def _widths_with(self, batch: object) -> dict[str, int]:
         widths = super()._widths_with(batch)
         if widths["text"] == 0 and self.text_dim is None:
-            raise BatchError(
-                "the batch has no text features, and text is the centre of the model: give text_encoder= to "
-                "read text_bert or raw_text, or text_dim=0 for the control of one other modality alone"
-            )
+            raise BatchError(f"the batch has no text features, and {_needs_text()}")
         return widths
 
     def _made(self, config: Config, widths: dict[str, int], weights: Mapping[str, Tensor] | None) -> Core:
@@ -384,3 +384,14 @@ class Model(Estimator):
         if weights is not None:
             core.load_state_dict(dict(weights), "" if whole else "text.bert.")
         return core
+
+
+def _needs_text() -> str:
+    from .baselines import NETWORKS  # these import what this module is imported by
+
+    others = ", ".join(name for name, network in NETWORKS.items() if "text" not in network.NEEDS)
+    return (
+        "MMILN needs text: give text_encoder= to read text_bert or raw_text; the control without text, "
+        "text_dim=0, needs exactly one of audio_dim and vision_dim above 0; of mmiln.baselines, "
+        f"{others} do without text"
+    )

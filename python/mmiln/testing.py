@@ -68,7 +68,8 @@ class RunRegression:
         """
         default = {"atol": atol, "rtol": rtol}
         fields = {name: dict(tolerance) for name, tolerance in (tolerances or {}).items()}
-        metrics = Metrics.of([] if predictions.label is None else predictions.label, predictions.score)
+        label, score = predictions.label, predictions.score
+        metrics = Metrics.of([] if label is None else label, score, predictions.label_range)
         tables = {
             "metrics": {name: [float(value)] for name, value in metrics.to_dict().items()},
             "curve": {name: values for name, values in history.items() if name != "seconds"},

@@ -5,7 +5,7 @@
 
 mod device;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tch::kind::Element;
@@ -67,6 +67,8 @@ pub struct Batch {
     pub audio: Option<Ragged>,
     pub vision: Option<Ragged>,
     pub labels: Option<Labels>,
+    /// Labels that people gave to audio or vision alone.
+    pub unimodal_labels: BTreeMap<&'static str, Labels>,
     /// Position of each utterance in the training set.
     pub index: Option<Index>,
     /// On a device: the memory of all tensors.
@@ -94,6 +96,7 @@ pub struct Parts {
     pub audio: Option<Frames>,
     pub vision: Option<Frames>,
     pub labels: Option<Tensor>,
+    pub unimodal_labels: BTreeMap<&'static str, Tensor>,
     pub index: Option<Tensor>,
 }
 
@@ -110,6 +113,8 @@ impl Batch {
             ("audio", parts.audio.as_ref().map(Frames::batch_size)),
             ("vision", parts.vision.as_ref().map(Frames::batch_size)),
             ("labels", parts.labels.as_ref().map(Tensor::numel)),
+            ("labels_audio", parts.unimodal_labels.get("audio").map(Tensor::numel)),
+            ("labels_vision", parts.unimodal_labels.get("vision").map(Tensor::numel)),
             ("index", parts.index.as_ref().map(Tensor::numel)),
         ]
         .into_iter()
@@ -139,7 +144,12 @@ impl Batch {
             text,
             audio: frames("audio", parts.audio)?,
             vision: frames("vision", parts.vision)?,
-            labels: parts.labels.map(|l| check_labels(&l, kind)).transpose()?,
+            labels: parts.labels.map(|l| check_labels("labels", &l, kind)).transpose()?,
+            unimodal_labels: parts
+                .unimodal_labels
+                .into_iter()
+                .map(|(name, l)| Ok((name, check_labels(&format!("labels of {name}"), &l, kind)?)))
+                .collect::<Result<_>>()?,
             index: parts.index.map(|i| check_index(&i)).transpose()?,
             buffer: None,
         };
@@ -156,7 +166,7 @@ impl Batch {
         if let Some(Text::Tokens { tokens, layout, .. }) = &self.text {
             tensors.extend([tokens.on(Device::Cpu), layout.on(Device::Cpu)]);
         }
-        tensors.extend(self.labels.as_ref().map(|labels| &labels.values));
+        tensors.extend(self.labels.iter().chain(self.unimodal_labels.values()).map(|labels| &labels.values));
         tensors.extend(index.as_ref());
         self.with(Buffer::of(&tensors, device))
     }
@@ -184,7 +194,9 @@ impl Batch {
             }),
             _ => None,
         };
-        let labels = self.labels.as_ref().map(|l| Labels { values: next(), largest: l.largest });
+        let mut own = |labels: &Labels| Labels { values: next(), largest: labels.largest };
+        let labels = self.labels.as_ref().map(&mut own);
+        let unimodal_labels = self.unimodal_labels.iter().map(|(name, l)| (*name, own(l))).collect();
         let index = self.index.as_ref().map(|i| Index { values: i.values.clone(), on_device: Some(next()) });
         Self {
             size: self.size,
@@ -192,6 +204,7 @@ impl Batch {
             audio,
             vision,
             labels,
+            unimodal_labels,
             index,
             buffer: Some(buffer),
         }
@@ -232,12 +245,14 @@ impl Batch {
             Some(Text::Features(frames)) => [vec![1], frames.frames.size()].concat(),
             Some(Text::Tokens { layout, .. }) => vec![2, layout.rows() as i64, 1],
         };
-        let given = [self.labels.is_some(), self.index.is_some()].map(i64::from);
+        let unimodal = ["audio", "vision"].map(|name| self.unimodal_labels.contains_key(name));
+        let given = [self.labels.is_some(), self.index.is_some(), unimodal[0], unimodal[1]].map(i64::from);
         [&[self.size as i64], &text[..], &part(self.audio.as_ref()), &part(self.vision.as_ref()), &given]
             .concat()
     }
 
-    /// Copies of the packed tensors by name: frames, tokens `(sum T, 2)` (word, segment), `*_lengths`, `labels`, `index`.
+    /// Copies of the packed tensors by name: frames, tokens `(sum T, 2)` (word, segment), `*_lengths`, `labels`,
+    /// `labels_*`, `index`.
     pub fn parts(&self) -> Vec<(String, Tensor)> {
         let mut parts = Vec::new();
         let mut push = |name: &str, packed: Tensor, layout: &Layout| {
@@ -258,6 +273,8 @@ impl Batch {
             }
         }
         parts.extend(self.labels.iter().map(|labels| ("labels".to_owned(), labels.values.copy())));
+        let unimodal = self.unimodal_labels.iter();
+        parts.extend(unimodal.map(|(name, labels)| (format!("labels_{name}"), labels.values.copy())));
         let index = self.index.iter().map(|index| Tensor::from_slice(&index.values));
         parts.extend(index.map(|index| ("index".to_owned(), index)));
         parts
@@ -442,12 +459,12 @@ fn pack_tokens(utterances: &[Tensor], on_device: bool) -> Result<Text> {
     })
 }
 
-fn check_labels(labels: &Tensor, kind: Kind) -> Result<Labels> {
+fn check_labels(name: &str, labels: &Tensor, kind: Kind) -> Result<Labels> {
     let labels = labels.to_kind(kind).reshape([-1]).copy();
     let broken = labels.isfinite().logical_not().nonzero();
     if broken.numel() > 0 {
         return Err(Error::Batch(format!(
-            "labels: utterance {} of the batch has the label {}, expected a finite score",
+            "{name}: utterance {} of the batch has the label {}, expected a finite score",
             broken.int64_value(&[0, 0]),
             labels.double_value(&[broken.int64_value(&[0, 0])]),
         )));

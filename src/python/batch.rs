@@ -24,7 +24,8 @@ enum Given {
 impl PyBatch {
     #[new]
     #[pyo3(signature = (*, device, dtype, padding_side="right", text=None, text_lengths=None, text_bert=None,
-        audio=None, audio_lengths=None, vision=None, vision_lengths=None, labels=None, index=None))]
+        audio=None, audio_lengths=None, vision=None, vision_lengths=None, labels=None, labels_audio=None, labels_vision=None,
+        index=None))]
     #[allow(clippy::too_many_arguments)] // the keys of a batch
     fn new(
         py: Python<'_>,
@@ -39,6 +40,8 @@ impl PyBatch {
         vision: Option<Given>,
         vision_lengths: Option<Vec<i64>>,
         labels: Option<PyTensor>,
+        labels_audio: Option<PyTensor>,
+        labels_vision: Option<PyTensor>,
         index: Option<PyTensor>,
     ) -> PyResult<Self> {
         entry::run(py, move || {
@@ -60,6 +63,10 @@ impl PyBatch {
                 audio: frames("audio", audio, audio_lengths)?,
                 vision: frames("vision", vision, vision_lengths)?,
                 labels: labels.map(|l| l.0),
+                unimodal_labels: [("audio", labels_audio), ("vision", labels_vision)]
+                    .into_iter()
+                    .filter_map(|(name, labels)| Some((name, labels?.0)))
+                    .collect(),
                 index: index.map(|i| i.0),
             };
             Batch::pack(parts, parse_kind(dtype)?, parse_device(device)?).map(Self)

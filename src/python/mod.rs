@@ -46,21 +46,13 @@ fn check_config(py: Python<'_>, model: &str, train: &str) -> PyResult<()> {
     })
 }
 
-/// The measures of [`metrics`] by name, of two arrays of equal length, not empty.
+/// The measures of CH-SIMS or of CMU-MOSI by name, of two arrays of equal length, not empty.
 #[pyfunction]
 fn metrics_of(
     truth: PyReadonlyArray1<f64>,
     prediction: PyReadonlyArray1<f64>,
+    sims: bool,
 ) -> PyResult<Vec<(&'static str, f64)>> {
-    let m = metrics::compute(truth.as_slice()?, prediction.as_slice()?);
-    Ok(vec![
-        ("has0_acc2", m.has0_acc2),
-        ("has0_f1", m.has0_f1),
-        ("non0_acc2", m.non0_acc2),
-        ("non0_f1", m.non0_f1),
-        ("acc7", m.acc7),
-        ("acc5", m.acc5),
-        ("mae", m.mae),
-        ("corr", m.corr),
-    ])
+    let measure = if sims { metrics::sims } else { metrics::mosi };
+    Ok(measure(truth.as_slice()?, prediction.as_slice()?))
 }

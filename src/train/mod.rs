@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
 use crate::batch::{Batch, Labels};
-use crate::config::{ModelConfig, Precision, TrainConfig};
+use crate::config::{ModelConfig, Precision, TrainConfig, UnimodalLabels};
 use crate::device::runs_on;
 use crate::error::{Error, Result};
 use crate::loss::Losses;
@@ -145,7 +145,7 @@ impl Trainer {
     /// [`Error::Config`] for a field out of range, [`Error::State`] where ULGM needs the number of samples.
     pub fn begin_training(&mut self, samples: Option<i64>, config: TrainConfig) -> Result<()> {
         config.validate()?;
-        let ulgm = if self.keeps_pseudo_labels() {
+        let ulgm = if self.keeps_pseudo_labels() && config.unimodal_labels == UnimodalLabels::Generated {
             let samples = samples.filter(|n| *n > 0).ok_or_else(|| {
                 Error::State("pseudo-labels need the number of training utterances, at least 1".into())
             })?;
@@ -172,7 +172,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// Whether training this model needs dataset indices.
+    /// Whether training this model on generated labels needs dataset indices.
     pub fn keeps_pseudo_labels(&self) -> bool {
         self.model.config.has_text() && self.model.modalities().next().is_some()
     }
@@ -224,9 +224,13 @@ impl Trainer {
         Ok(())
     }
 
-    /// Labels of a batch and its pseudo-labels: those of the run for samples that it has seen, else the labels.
+    /// Labels of a batch and those that its unimodal heads are trained on: of people, or pseudo-labels of the run for
+    /// samples that it has seen, else the labels.
     fn targets(&self, batch: &Batch) -> Result<(Tensor, BTreeMap<Modality, Tensor>)> {
         let y_m = self.check_labels(batch)?.values.shallow_clone();
+        if let Some(human) = self.human_labels(batch)? {
+            return Ok((y_m, human));
+        }
         let ulgm = self.run.as_ref().and_then(|run| run.ulgm.as_ref());
         let pseudo = match (&batch.index, ulgm) {
             (Some(index), Some(ulgm)) => {
@@ -243,6 +247,29 @@ impl Trainer {
         let Some(labels) = &batch.labels else {
             return Err(Error::Batch("the batch has no labels, the losses need them".into()));
         };
+        self.check_bound(labels)
+    }
+
+    /// Labels that people gave to each modality, where the run trains unimodal heads on them.
+    fn human_labels(&self, batch: &Batch) -> Result<Option<BTreeMap<Modality, Tensor>>> {
+        let human = |run: &Run| run.config.unimodal_labels == UnimodalLabels::Human;
+        if !self.model.config.has_text() || !self.run.as_ref().is_some_and(human) {
+            return Ok(None);
+        }
+        let labels = self.model.modalities().map(|modality| {
+            let name = modality.name();
+            let labels = batch.unimodal_labels.get(name).ok_or_else(|| {
+                Error::Batch(format!(
+                    "unimodal_labels=\"human\" needs labels of {name} in every batch, beside the multimodal ones: \
+                     train on data that has them, or with unimodal_labels=\"generated\""
+                ))
+            })?;
+            Ok((modality, self.check_bound(labels)?.values.shallow_clone()))
+        });
+        labels.collect::<Result<_>>().map(Some)
+    }
+
+    fn check_bound<'a>(&self, labels: &'a Labels) -> Result<&'a Labels> {
         let bound = self.model.config.label_bound;
         if labels.largest > bound + LABEL_SLACK {
             return Err(Error::Batch(format!(

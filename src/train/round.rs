@@ -69,7 +69,8 @@ impl Trainer {
         };
         self.check_device()?;
         let _no_grad = tch::no_grad_guard();
-        let rows = self.keeps_pseudo_labels().then(|| {
+        let keeps = self.run.as_ref().is_some_and(|run| run.ulgm.is_some());
+        let rows = keeps.then(|| {
             let features = forward.features().into_values().map(Tensor::detach);
             let columns = std::iter::once(y_m.unsqueeze(1)).chain(features);
             Tensor::cat(&columns.collect::<Vec<_>>(), 1)

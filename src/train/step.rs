@@ -43,6 +43,7 @@ impl Trainer {
     pub fn prepare_step(&mut self, batch: &Batch) -> Result<()> {
         self.model.check(batch)?;
         self.check_labels(batch)?;
+        self.human_labels(batch)?;
         let run = self.run_mut()?;
         if run.epoch < 1 {
             return Err(Error::State("no epoch has begun: call begin_epoch first".into()));

@@ -13,6 +13,8 @@ from mmiln.baselines.network import Network
 
 LENGTHS = {"text": (3, 1, 6, 4), "audio": (9, 2, 1, 5), "vision": (1, 4, 7, 2)}
 WIDTHS = {"text": 7, "audio": 5, "vision": 3}
+# All three, then each two of them, those with text first.
+ALL_OR_TWO = [WIDTHS, *(WIDTHS | {absent: 0} for absent in ("vision", "audio", "text"))]
 
 
 def inputs(

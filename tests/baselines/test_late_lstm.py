@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from baselines.checks import WIDTHS, build, check_gradients, check_oracle, inputs
+from baselines.checks import ALL_OR_TWO, WIDTHS, build, check_gradients, check_oracle, inputs
 from mmiln.baselines.inputs import Sequence
 from mmiln.baselines.late_lstm import LateFusionLSTM
 from reference.baselines import late_lstm as oracle
@@ -14,7 +14,9 @@ SIZES = {"text_hidden": 4, "audio_hidden": 5, "vision_hidden": 2, "post": 7}
 
 
 @pytest.mark.parametrize("size", [4, 1])
-@pytest.mark.parametrize("widths", [WIDTHS, WIDTHS | {"audio": 0}, WIDTHS | {"audio": 0, "vision": 0}])
+@pytest.mark.parametrize(
+    "widths", [*ALL_OR_TWO, WIDTHS | {"audio": 0, "vision": 0}, {"text": 0, "audio": 5, "vision": 0}]
+)
 def test_oracle(size, widths):
     check_oracle(build(LateFusionLSTM, widths, **SIZES), oracle.forward, inputs(widths, size=size))
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from baselines.checks import build, check_gradients, check_oracle, inputs
+from baselines.checks import ALL_OR_TWO, build, check_gradients, check_oracle, inputs
 from mmiln.baselines.blocks import BatchNorm
 from mmiln.baselines.lmf import LMF
 from reference.baselines import lmf as oracle
@@ -12,8 +12,8 @@ from reference.baselines import lmf as oracle
 SIZES = {"rank": 3, "text_hidden": 4, "text_out": 5, "audio_hidden": 6, "vision_hidden": 2}
 
 
-def network(**fields):
-    network = build(LMF, **SIZES | fields)
+def network(widths=None, **fields):
+    network = build(LMF, widths, **SIZES | fields)
     nn.init.constant_(network.bias, 0.3)
     for module in network.modules():
         if isinstance(module, BatchNorm):
@@ -22,14 +22,16 @@ def network(**fields):
     return network
 
 
+@pytest.mark.parametrize("widths", ALL_OR_TWO)
 @pytest.mark.parametrize("size", [4, 1])
 @pytest.mark.parametrize("rank", [3, 1])
-def test_oracle(size, rank):
-    check_oracle(network(rank=rank), oracle.forward, inputs(size=size))
+def test_oracle(size, rank, widths):
+    check_oracle(network(widths, rank=rank), oracle.forward, inputs(widths, size=size))
 
 
-def test_gradients():
-    check_gradients(network(), inputs(size=7))
+@pytest.mark.parametrize("widths", ALL_OR_TWO)
+def test_gradients(widths):
+    check_gradients(network(widths), inputs(widths, size=7))
 
 
 def test_every_parameter_is_trained():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from baselines.checks import build, check_gradients, check_oracle, inputs, padded
+from baselines.checks import ALL_OR_TWO, build, check_gradients, check_oracle, inputs, padded
 from mmiln.baselines.distances import cmd, orthogonality
 from mmiln.baselines.inputs import Inputs, Sequence
 from mmiln.baselines.misa import MISA
@@ -19,8 +19,8 @@ from reference.baselines import misa as oracle
 # By path: the module reference.baselines would hide a package of that name.
 
 
-def small(**fields: Any) -> MISA:
-    return build(MISA, **({"width": 6, "rnn_max": 4} | fields))
+def small(widths: dict[str, int] | None = None, **fields: Any) -> MISA:
+    return build(MISA, widths, **({"width": 6, "rnn_max": 4} | fields))
 
 
 class TinyBert(nn.Module):
@@ -43,19 +43,22 @@ def with_bert() -> tuple[MISA, Inputs]:
     return network, replace(x, tokens=tokens)
 
 
+@pytest.mark.parametrize("widths", ALL_OR_TWO)
 @pytest.mark.parametrize("rnn_max", [4, 300])
 @pytest.mark.parametrize("size", [5, 1])
-def test_against_the_oracle(size, rnn_max):
-    check_oracle(small(rnn_max=rnn_max), oracle.forward, inputs(size=size))
+def test_against_the_oracle(size, rnn_max, widths):
+    check_oracle(small(widths, rnn_max=rnn_max), oracle.forward, inputs(widths, size=size))
 
 
-def test_losses_reach_every_parameter():
-    check_gradients(small(), inputs(size=7))
+@pytest.mark.parametrize("widths", ALL_OR_TWO)
+def test_losses_reach_every_parameter(widths):
+    check_gradients(small(widths), inputs(widths, size=7))
 
 
+@pytest.mark.parametrize("widths", ALL_OR_TWO)
 @pytest.mark.parametrize("size", [5, 2])
-def test_losses_written_out(size):
-    network, x = small(sim=0.7, diff=0.2, recon=1.3), inputs(size=size)
+def test_losses_written_out(size, widths):
+    network, x = small(widths, sim=0.7, diff=0.2, recon=1.3), inputs(widths, size=size)
     outputs = network(x)
     losses = network.losses(outputs, x)
     assert tuple(losses) == ("task", "diff", "sim", "recon", "total")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from baselines.checks import WIDTHS, build, check_gradients, check_oracle, inputs
+from baselines.checks import ALL_OR_TWO, WIDTHS, build, check_gradients, check_oracle, inputs
 from mmiln.baselines.engine import Engine
 from mmiln.baselines.inputs import Inputs, Sequence
 from mmiln.baselines.mmim import MMIM
@@ -26,18 +26,25 @@ SMALL: dict[str, Any] = {
 EPS = 1e-3
 
 
+WITH_TEXT = [widths for widths in ALL_OR_TWO if widths["text"]]
+
+
+@pytest.mark.parametrize("widths", WITH_TEXT)
 @pytest.mark.parametrize("size", [4, 1])
-def test_against_the_oracle(size):
-    check_oracle(build(MMIM, **SMALL), oracle.forward, inputs(size=size))
+def test_against_the_oracle(size, widths):
+    check_oracle(build(MMIM, widths, **SMALL), oracle.forward, inputs(widths, size=size))
 
 
-def test_losses_reach_every_parameter():
-    check_gradients(build(MMIM, **SMALL), inputs(size=7))
+@pytest.mark.parametrize("widths", WITH_TEXT)
+def test_losses_reach_every_parameter(widths):
+    wider = SMALL | {"audio_hidden": 8}  # with 4, each unit behind q's ReLU happens to be 0
+    check_gradients(build(MMIM, widths, **wider), inputs(widths, size=7))
 
 
+@pytest.mark.parametrize("widths", WITH_TEXT)
 @pytest.mark.parametrize("size", [7, 1])
-def test_losses_against_the_oracle(size):
-    network, x = build(MMIM, **SMALL), inputs(size=size)
+def test_losses_against_the_oracle(size, widths):
+    network, x = build(MMIM, widths, **SMALL), inputs(widths, size=size)
     outputs = network(x)
     expected = oracle.losses(dict(network.named_parameters()), network.settings, outputs, x.labels)
     losses = network.losses(outputs, x)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from baselines.checks import build, check_gradients, check_oracle, inputs, padded
+from baselines.checks import ALL_OR_TWO, build, check_gradients, check_oracle, inputs, padded
 from mmiln.baselines.inputs import Inputs, Sequence
 from mmiln.baselines.mult import MulT
 from reference.baselines.mult import forward as oracle
@@ -39,8 +39,14 @@ def test_against_the_oracle(size, kernel):
     check_oracle(network, oracle, inputs(size=size))
 
 
-def test_losses_reach_every_parameter():
-    check_gradients(build(MulT, **SMALL), inputs(size=7))
+@pytest.mark.parametrize("widths", ALL_OR_TWO[1:])
+def test_two_modalities_against_the_oracle(widths):
+    check_oracle(build(MulT, widths, **SMALL), oracle, inputs(widths))
+
+
+@pytest.mark.parametrize("widths", ALL_OR_TWO)
+def test_losses_reach_every_parameter(widths):
+    check_gradients(build(MulT, widths, **SMALL), inputs(widths, size=7))
 
 
 def silence(network: MulT) -> MulT:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from baselines.checks import build, check_gradients, check_oracle, inputs, padded
+from baselines.checks import ALL_OR_TWO, build, check_gradients, check_oracle, inputs, padded
 from mmiln.baselines.inputs import Inputs, Sequence
 from mmiln.baselines.self_mm import SelfMM
 from reference import ulgm
@@ -26,8 +26,8 @@ SIZES = {
 }  # fmt: skip
 
 
-def small(**fields: Any) -> SelfMM:
-    return build(SelfMM, **(SIZES | fields))
+def small(widths: dict[str, int] | None = None, **fields: Any) -> SelfMM:
+    return build(SelfMM, widths, **(SIZES | fields))
 
 
 class TinyBert(nn.Module):
@@ -51,15 +51,18 @@ def with_bert() -> tuple[SelfMM, Inputs]:
     return network, replace(inputs({"text": 0, "audio": 5, "vision": 3}), tokens=tokens)
 
 
+@pytest.mark.parametrize("widths", ALL_OR_TWO)
 @pytest.mark.parametrize("out", [{}, {"audio_out": 2, "vision_out": 5}])
 @pytest.mark.parametrize("size", [5, 1])
-def test_against_the_oracle(size, out):
-    check_oracle(small(**out), oracle.forward, inputs(size=size))
+def test_against_the_oracle(size, out, widths):
+    check_oracle(small(widths, **out), oracle.forward, inputs(widths, size=size))
 
 
+@pytest.mark.parametrize("widths", ALL_OR_TWO)
 @pytest.mark.parametrize("out", [{}, {"audio_out": 2, "vision_out": 5}])
-def test_losses_reach_every_parameter(out):
-    check_gradients(small(**out), inputs(size=7))
+def test_losses_reach_every_parameter(out, widths):
+    wider = {f"post{part}": 12 for part in ("", "_text", "_audio", "_vision")}  # not all behind a ReLU are 0
+    check_gradients(small(widths, **out, **wider), inputs(widths, size=7))
 
 
 def test_text_of_a_bert_is_its_first_token():
@@ -99,10 +102,13 @@ def test_before_training_pseudo_labels_are_the_labels():
     assert all(torch.equal(y, x.labels) for y in network.ulgm.of(replace(x, index=None)).values())
 
 
-def test_losses_written_out():
-    network, x = small(), inputs(size=5)
+@pytest.mark.parametrize("widths", ALL_OR_TWO)
+def test_losses_written_out(widths):
+    network, x = small(widths), inputs(widths, size=5)
     network.begin_training(5)
     pseudo = {"T": x.labels + 1, "A": x.labels.clone(), "V": -x.labels}
+    pseudo = {name: labels for name, labels in pseudo.items() if name in network.heads}
+    assert len(pseudo) == sum(map(bool, widths.values()))
     for name, labels in pseudo.items():
         getattr(network.ulgm, f"labels_{name}")[:] = labels
     outputs = network.train()(x.select(torch.tensor([4, 2])))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from baselines.checks import build, check_gradients, check_oracle, inputs
+from baselines.checks import ALL_OR_TWO, build, check_gradients, check_oracle, inputs
 from mmiln.baselines.blocks import BatchNorm
 from mmiln.baselines.inputs import Sequence
 from mmiln.baselines.tfn import TFN
@@ -14,9 +14,9 @@ from reference.baselines import tfn as oracle
 SIZES = {"text_hidden": 4, "text_out": 3, "audio_hidden": 5, "vision_hidden": 2, "post": 7}
 
 
-def network(**fields):
+def network(widths=None, **fields):
     """A network with statistics as after training, and no inactive unit in the last layer."""
-    network = build(TFN, **SIZES | fields)
+    network = build(TFN, widths, **SIZES | fields)
     for module in network.modules():
         if isinstance(module, BatchNorm):
             torch.nn.init.uniform_(module.running_mean, -0.3, 0.3)
@@ -24,13 +24,15 @@ def network(**fields):
     return network
 
 
+@pytest.mark.parametrize("widths", ALL_OR_TWO)
 @pytest.mark.parametrize("size", [4, 1])
-def test_oracle(size):
-    check_oracle(network(), oracle.forward, inputs(size=size))
+def test_oracle(size, widths):
+    check_oracle(network(widths), oracle.forward, inputs(widths, size=size))
 
 
-def test_gradients():
-    check_gradients(network(), inputs(size=7))
+@pytest.mark.parametrize("widths", ALL_OR_TWO)
+def test_gradients(widths):
+    check_gradients(network(widths), inputs(widths, size=7))
 
 
 def test_means_are_of_true_frames():

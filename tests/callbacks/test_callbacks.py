@@ -20,6 +20,7 @@ from mmiln.callbacks import (
     TensorBoard,
     WandbLogger,
 )
+from mmiln.callbacks.stopping import Monitor
 from mmiln.errors import ConfigError, StateError
 
 TINY = {"num_layers": 1, "d_model": 8, "num_heads": 2, "batch_size": 8, "accumulate": 1}
@@ -168,6 +169,7 @@ class Curve(mmiln.Callback):
         ({"monitor": "train_total", "patience": 1, "min_delta": 0.5}, [3.0, 2.4, 2.0], 3),
         ({"monitor": "train_total", "patience": 2, "min_delta": 0.5}, [3.0, 2.6, 2.4, 2.0], 4),
         ({"monitor": "valid_has0_f1", "patience": 1}, [0.5, 0.5], 2),
+        ({"monitor": "valid_acc5", "patience": 1}, [0.4, 0.5, 0.3, 0.9], 3),
         ({"monitor": "pseudo_shift_audio", "patience": 1, "mode": "max"}, [0.5, 0.6, 0.1], 3),
     ],
 )
@@ -175,6 +177,15 @@ def test_early_stopping_by_any_measure(arguments, values, epochs, data):
     stopping = EarlyStopping(**arguments)
     model = fit(data, Curve(stopping.monitor.name, values), stopping, epochs=len(values))
     assert model.history_.epochs == epochs
+
+
+@pytest.mark.parametrize("name", ["acc2", "acc3", "acc5", "f1", "corr"])
+def test_measures_of_ch_sims_should_rise(name):
+    history = mmiln.History({f"valid_{name}": [0.4, 0.6, 0.5], "valid_mae": [0.3, 0.4, 0.5]})
+    assert Monitor(f"valid_{name}").best_epoch(history) == 2
+    assert Monitor("valid_mae").best_epoch(history) == 1
+    assert Monitor("pseudo_corr_audio").mode == "max"
+    assert Monitor("pseudo_mae_audio").mode == "min"
 
 
 def test_the_weights_are_those_of_the_lowest_mae_all_the_same(data):

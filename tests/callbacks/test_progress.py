@@ -74,6 +74,11 @@ def test_a_terminal_has_bars_of_epochs_and_batches(data, monkeypatch):
     )
 
 
+def test_measures_of_ch_sims_are_shown_by_their_names():
+    logs = {f"valid_{name}": 0.5 for name in ("mae", "corr", "acc2", "acc3", "acc5", "f1")}
+    assert ProgressBar().shown(logs) == {"MAE": "0.5000", "Corr": "0.5000", "Acc-2": "50.00%"}
+
+
 def test_a_run_that_stops_early_or_goes_on_shows_where_it_is(data, monkeypatch, tmp_path):
     class Stop(mmiln.Callback):
         def on_epoch_end(self, model, epoch, logs):

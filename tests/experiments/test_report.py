@@ -1,5 +1,6 @@
 """Reports of runs that were written down by hand: averages, refusals, tables, figures."""
 
+import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -255,6 +256,73 @@ def test_the_figure_shows_mean_and_deviation_over_depth(tmp_path):
     low = [segment[0, 1] for segment in line.lines[2][0].get_segments()]
     assert low == pytest.approx((summary["mean"] - summary["std"]).tolist())
     assert len(right.containers) == 2  # has0 and non0
+
+
+SIMS = {"label_range": (-1, 1)}
+
+
+@pytest.fixture
+def sims(tmp_path, monkeypatch):
+    """Runs on labels in [-1, 1]."""
+    monkeypatch.setattr("experiments.test_report.TRUTH", TRUTH / 3)
+    for seed in (1, 2, 3):
+        for layers in (1, 2):
+            fake(tmp_path, "full", seed, 0.1 * layers, grid={"num_layers": layers}, **SIMS)
+    return tmp_path
+
+
+def test_tables_of_ch_sims_have_its_measures(sims):
+    report = Report.read(sims)
+    scores = ("MAE", "Corr", "Acc-2 (%)", "Acc-3 (%)", "Acc-5 (%)", "F1 (%)")
+    results, ranges, differences, _ = report.tables()
+    assert results.columns == ("model", "seeds", *scores, "parameters", "s an epoch")
+    assert "has0" not in results.caption + differences.caption
+    assert ranges.columns == ("model", *scores)
+    frame = report.to_pandas()
+    measures = ["acc2", "acc3", "acc5", "f1", "mae", "corr"]
+    assert frame.columns.tolist()[-6:] == measures
+    assert frame[measures].notna().all(axis=None)
+    score = pd.read_csv(sims / "data/full,num_layers=1/seed-1-None/predictions.csv")
+    expected = Metrics.of(score["label"], score["score"], (-1, 1)).to_dict()
+    assert frame.iloc[0][measures].to_dict() == pytest.approx({m: expected[m] for m in measures})
+    assert differences.columns == ("model", *scores[:3], "McNemar p")
+    assert "test on acc2, a test a seed" in differences.caption
+    first, second = report.groups["data"]
+    found = report.compare(str(first), str(second))
+    assert list(found.mcnemar) == ["acc2"]
+    assert list(found.differences) == measures
+    left, right = report.figures()["data"].axes
+    assert (left.get_ylabel(), right.get_ylabel()) == ("MAE (sentiment points)", "Acc-2 (%)")
+    assert len(right.containers) == 1
+
+
+def test_runs_on_other_ranges_of_labels_stand_in_no_table(folder):
+    fake(folder, "no_mrm", 1, 0.5, **SIMS)
+    with pytest.raises(ProtocolError, match="range of the labels"):
+        Report.read(folder)
+
+
+def test_how_near_pseudo_labels_came_to_human_ones_has_a_table(folder):
+    for seed in (1, 2):
+        history = {"seconds": [1.0] * 3, "pseudo_mae_audio": [0.9, 0.1 * seed, 0.7]}
+        history["pseudo_corr_audio"] = [None, None, 0.5]
+        fake(folder, "no_mrm", seed, 0.4, history=history)
+    tables = Report.read(folder).tables()
+    assert len(tables) == 5
+    table = tables[-1]
+    assert table.columns == ("model", "MAE, audio", "MAE, vision", "Corr, audio", "Corr, vision")
+    assert table.rows == (("no_mrm", "0.150 ± 0.071", "–", "–", "–"),)  # of epoch 2, which was chosen
+
+
+def test_a_record_of_before_is_of_cmu_mosi(folder):
+    path = folder / "data/full/seed-1-None/run.json"
+    fields = json.loads(path.read_text())
+    del fields["label_range"]
+    path.write_text(json.dumps(fields))
+    assert "acc7" in Report.read(folder).to_pandas()
+    path.write_text(json.dumps(fields | {"label_range": [1, 1]}))
+    with pytest.raises(DataError, match="expected a range of labels"):
+        Report.read(folder)
 
 
 def test_other_machines_and_builds_are_noted(folder):

@@ -113,6 +113,10 @@ def test_metrics_are_a_row():
     assert values["n"] == "4"
     assert values["MAE"] == f"{metrics.mae:.4f}"
     assert values["Acc-2 (%)"] == f"{100 * metrics.has0_acc2:.2f} / {100 * metrics.non0_acc2:.2f}"
+    sims = Metrics.of([-1.0, 0.0, 0.4], [-0.5, 0.5, 0.6], (-1, 1))
+    assert cells(parsed(sims))[0] == [
+        "n", "MAE", "Corr", "Acc-2 (%)", "Acc-3 (%)", "Acc-5 (%)", "F1 (%)",
+    ]  # fmt: skip
     with warnings.catch_warnings(action="ignore"):
         constant = Metrics.of([0.0, 0.0], [1.0, 1.0])
     assert "nan" not in words(parsed(constant))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mmiln import Metrics, Predictions
+from mmiln.labels import SIMS, LabelRange
 from mmiln.pages.prediction_report import WORST, PredictionReport
 from support.page import Page
 
@@ -44,6 +45,24 @@ def test_measures_are_those_of_the_predictions(page, predictions):
     assert float(shown["MAE (sentiment points)"]) == pytest.approx(found.mae, abs=5e-5)
     assert float(shown["Acc-7"]) == pytest.approx(found.acc7, abs=5e-5)
     assert len(shown) == 8
+
+
+def test_measures_of_ch_sims(predictions):
+    own = Predictions(predictions.score / 3, label=predictions.label / 3, label_range=SIMS)
+    html = PredictionReport(own, "x", {}).to_html()
+    shown = dict(Page(html).tables["measures"])
+    assert list(shown) == ["MAE (sentiment points)", "Corr", "Acc-2", "Acc-3", "Acc-5", "F1"]
+    found = Metrics.of(own.label, own.score, SIMS)
+    assert float(shown["Acc-3"]) == pytest.approx(found.acc3, abs=5e-5)
+    assert "Scores are clipped to [-1, 1]" in html
+    assert "has0" not in html
+
+
+def test_the_neutral_score_is_that_of_the_range(predictions):
+    own = Predictions(
+        3 + predictions.score / 2, label=3 + predictions.label / 2, label_range=LabelRange(1, 5)
+    )
+    assert "3 counts as positive" in PredictionReport(own, "x", {}).to_html()
 
 
 def test_tables_hold_every_utterance_and_the_worst(page, predictions, report):

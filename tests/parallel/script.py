@@ -34,6 +34,7 @@ CASES = {
     "no_mrm": {"variant": "no_mrm"},
     "text": {"audio_dim": 0, "vision_dim": 0},
     "audio": {"text_dim": 0, "vision_dim": 0},
+    "human": {"unimodal_labels": "human"},
 }
 
 
@@ -103,6 +104,8 @@ def main(out: Path) -> None:
     """Writes ``<case>.<rank>.json``."""
     torch.set_num_threads(1)
     data = synthetic(31, 11, 5)  # 11 micro-batches of 3, the last of one utterance
+    rng = np.random.default_rng(0)
+    data.train.unimodal_labels = {name: rng.uniform(-3, 3, 31).astype("f4") for name in ("audio", "vision")}
     rank = getattr(Ranks.here("cpu"), "rank", 0)
     for name, settings in ways().items():
         # With 29 utterances the last round has three in one process and two in the other.

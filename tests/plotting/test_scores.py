@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
-from mmiln import Predictions, plotting
+from mmiln import Metrics, Predictions, plotting
 from mmiln.errors import DataError
+from mmiln.labels import SIMS, LabelRange
 from support import plotting_examples as examples
 
 NAN = float("nan")
@@ -62,6 +63,32 @@ def test_confusion_counts_like_scikit_learn():
     for place, text in cells(ax).items():
         assert text == (f"{counts[place]}\n{shares[place]:.0%}" if counts[place] else "")
     assert [label.get_text() for label in ax.get_yticklabels()] == ["−3", "−2", "−1", "0", "+1", "+2", "+3"]
+
+
+def test_confusion_of_ch_sims_has_its_five_classes():
+    rng = np.random.default_rng(0)
+    label, score = rng.integers(-5, 6, 300) / 5, rng.uniform(-1.5, 1.5, 300)
+    label[:4] = 0.1, -0.1, 0.7, -0.7  # cuts belong to the class below
+    predictions = Predictions(np.float32(score), label=np.float32(label), label_range=SIMS)
+    ax = plotting.confusion(predictions)
+    cuts = np.float32([-0.7, -0.1, 0.1, 0.7])
+    five = [(np.float32(x)[:, None] > cuts).sum(axis=1) for x in (label, score)]
+    assert five[0][:4].tolist() == [2, 1, 3, 0]
+    np.testing.assert_allclose(ax.images[0].get_array(), confusion_matrix(*five, normalize="true"))
+    right = sum(int(cells(ax)[i, i].split("\n")[0] or 0) for i in range(5))
+    assert right / 300 == pytest.approx(Metrics.of(label, score, SIMS).acc5)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["≤ −0.7", "≤ −0.1", "≤ 0.1", "≤ 0.7", "> 0.7"]
+
+
+def test_scores_in_a_unit_of_their_own():
+    usual = of([-3, 0, 1], [-2.9, 0.2, 2.2])
+    own = Predictions(3 + usual.score * 2 / 3, label=3 + usual.label * 2 / 3, label_range=LabelRange(1, 5))
+    assert cells(plotting.confusion(own)) == cells(plotting.confusion(usual))
+    ticks = [label.get_text() for label in plotting.confusion(own).get_yticklabels()]
+    assert ticks == ["1", "1.67", "2.33", "3", "3.67", "4.33", "5"]
+    ax = plotting.predicted_against_true(own)
+    assert ax.get_xlim()[0] < 1 < 5 < ax.get_xlim()[1] < 5.5
+    assert ax.get_lines()[0].get_ydata()[0] == 3  # neutral
 
 
 def test_confusion_rounds_half_to_even_and_has_truth_in_rows():

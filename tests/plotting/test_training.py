@@ -93,6 +93,24 @@ def test_pseudo_label_shift_starts_at_nought():
     assert names(plotting.pseudo_label_shift(history)) == ["audio"]
 
 
+def test_pseudo_labels_against_human_ones():
+    history = examples.history()
+    ax = plotting.pseudo_labels_against_human(history)
+    for name in ("audio", "vision"):
+        np.testing.assert_array_equal(curves(ax)[f"MAE, {name}"], history[f"pseudo_mae_{name}"])
+        np.testing.assert_array_equal(curves(ax)[f"Corr, {name}"], history[f"pseudo_corr_{name}"])
+    del history["pseudo_mae_vision"], history["pseudo_corr_vision"]
+    assert names(plotting.pseudo_labels_against_human(history)) == ["Corr, audio", "MAE, audio"]
+    panels = [ax.get_ylabel() for ax in history.plot()]
+    assert panels[-1] == "$y_s$ to human labels (points or r)"
+
+
+def test_measures_of_ch_sims_are_drawn():
+    curve = {f"valid_{name}": [0.1, 0.2] for name in ("mae", "corr", "acc2", "acc3", "acc5", "f1")}
+    ax = plotting.validation_metrics(History(curve))
+    assert set(names(ax)) == {"Corr", "Acc-2", "Acc-3", "Acc-5", "F1"}
+
+
 def test_both_losses_of_mrm_have_an_axis_each():
     history = examples.history()
     ax = plotting.mrm_losses(history)

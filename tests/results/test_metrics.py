@@ -1,6 +1,8 @@
 """Measures against scikit-learn and scipy, and at the edges where those have no answer."""
 
+import copy
 import math
+import pickle
 import warnings
 from typing import Any
 
@@ -12,7 +14,7 @@ from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score, f1_score
 
 import mmiln
-from mmiln.errors import BatchError, DataError
+from mmiln.errors import BatchError, ConfigError, DataError
 from reference import batches, configs
 
 Floats = NDArray[np.float64]
@@ -148,6 +150,72 @@ def test_nothing_is_told_where_all_have_a_value() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         mmiln.Metrics.of([1.0, 0.0, -1.0], [0.0, 1.0, 2.0])
+
+
+SIMS = (-1, 1)
+SIMS_NAMES = ["n", "acc2", "acc3", "acc5", "f1", "mae", "corr"]
+
+
+def test_measures_of_ch_sims_by_hand() -> None:
+    truth = [-1.0, -0.6, 0.0, 0.2, 0.8, 0.0]
+    prediction = [-1.5, -0.75, 0.3, 0.1, 0.6, -0.1]
+    found = mmiln.Metrics.of(truth, prediction, SIMS)
+    assert list(found.to_dict()) == SIMS_NAMES
+    assert found.acc2 == pytest.approx(5 / 6)  # wrong: 0.3 for 0
+    # not positive: precision 1, recall 3/4; positive: precision 2/3, recall 1
+    assert found.f1 == pytest.approx(4 / 6 * 6 / 7 + 2 / 6 * 4 / 5)
+    # -1 -1 0 1 1 0 against -1 -1 1 0 1 -1
+    assert found.acc3 == pytest.approx(3 / 6)
+    # -2 -1 0 1 2 0 against -2 -2 1 0 1 -1
+    assert found.acc5 == pytest.approx(1 / 6)
+    assert found.mae == pytest.approx((0 + 0.15 + 0.3 + 0.1 + 0.2 + 0.1) / 6)  # -1.5 counts as -1
+    assert str(found).endswith("Acc-2 83.33%  Acc-3 50.00%  Acc-5 16.67%  F1 83.81%  (n = 6)")
+
+
+@pytest.mark.parametrize("label_range", [None, (-3, 3), SIMS, (1, 5)])
+def test_only_measures_of_the_own_family_are_there(label_range: Any) -> None:
+    found = mmiln.Metrics.of([1.0, 0.5, 0.0], [1.0, -0.5, 0.25], label_range)
+    own, other = (SIMS_NAMES, NAMES) if label_range == SIMS else (NAMES, SIMS_NAMES)
+    assert list(found.to_dict()) == own
+    assert not any(math.isnan(value) for value in found.to_dict().values())
+    for name in set(other) - set(own):
+        with pytest.raises(AttributeError, match=f"'{name}' is not measured .* which have n, "):
+            getattr(found, name)
+
+
+def test_labels_in_a_unit_of_their_own() -> None:
+    """The classes are those of scores on [-3, 3]; the error is in the user's unit."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(-3, 4, 200).astype(float)
+    score = truth + rng.normal(0, 1, 200)
+    usual = mmiln.Metrics.of(truth, score).to_dict()
+    found = mmiln.Metrics.of(3 + truth * 2 / 3, 3 + score * 2 / 3, (1, 5)).to_dict()
+    assert found.pop("mae") == pytest.approx(usual.pop("mae") * 2 / 3)
+    assert found == pytest.approx(usual)
+    with pytest.warns(UserWarning, match="corr is NaN|every truth is 3") as told:
+        mmiln.Metrics.of([3.0, 3.0], [1.0, 3.0], (1, 5))
+    assert len(told) == 2
+
+
+def test_scores_that_are_constant_once_clipped() -> None:
+    with pytest.warns(UserWarning, match=r"clipped to \[-1, 1\], is constant"):
+        assert math.isnan(mmiln.Metrics.of([0.5, -0.5], [1.5, 2.5], SIMS).corr)
+
+
+def test_metrics_are_values() -> None:
+    found, same = (mmiln.Metrics.of([1.0, -1.0], [0.5, 0.25]) for _ in range(2))
+    other = mmiln.Metrics.of([1.0, -1.0], [0.5, 0.25], SIMS)
+    assert found == same == pickle.loads(pickle.dumps(found)) == copy.deepcopy(found)
+    assert len({found, same, other}) == 2
+    assert repr(other).startswith("Metrics(n=2, acc2=0.5, acc3=0.5, ")
+    with pytest.raises(AttributeError, match="can't be changed: mae"):
+        found.mae = 0.0
+
+
+@pytest.mark.parametrize("label_range", [(1, 1), (3, -3), (0, math.inf), 3, "ab"])
+def test_what_is_no_range(label_range: Any) -> None:
+    with pytest.raises(ConfigError, match="expected a range of labels"):
+        mmiln.Metrics.of([1.0], [1.0], label_range)
 
 
 REFUSED = [

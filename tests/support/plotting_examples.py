@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from mmiln import History, Predictions, plotting
+from mmiln.labels import SIMS
 
 STREAMS = ("audio", "vision", "text_audio", "text_vision")
 SAID = ("the", "movie", "was", "n't", "$", "15", "bad", "antidisestablishmentarianism", "##ing", "[MASK]")
@@ -34,6 +35,10 @@ def history(epochs=12):
         "seconds": np.ones(epochs),
         "pseudo_shift_audio": 0.6 * learnt,
         "pseudo_shift_vision": 0.75 * learnt,
+        "pseudo_mae_audio": 0.7 - 0.2 * learnt,
+        "pseudo_mae_vision": 0.8 - 0.1 * learnt,
+        "pseudo_corr_audio": 0.5 + 0.2 * learnt,
+        "pseudo_corr_vision": 0.4 + 0.1 * learnt,
     }
     made = History({name: values.tolist() for name, values in columns.items()})
     made.best_epoch = int(np.argmin(made["valid_mae"])) + 1
@@ -45,6 +50,11 @@ def predictions(n=200):
     truth = np.clip(np.round(rng.normal(0.2, 1.5, n) * 5) / 5, -3, 3)
     score = 0.75 * truth + rng.normal(0, 0.7, n)
     return Predictions(score.astype(np.float32), label=truth.astype(np.float32))
+
+
+def predictions_of_sims(n=200):
+    made = predictions(n)
+    return Predictions(made.score / 3, label=made.label / 3, label_range=SIMS)
 
 
 def lengths(n=200):
@@ -121,10 +131,13 @@ PICTURES = {
     "loss_parts": lambda ax: plotting.loss_parts(history(), ax),
     "validation_metrics": lambda ax: plotting.validation_metrics(history(), ax),
     "pseudo_label_shift": lambda ax: plotting.pseudo_label_shift(history(), ax),
+    "pseudo_labels_against_human": lambda ax: plotting.pseudo_labels_against_human(history(), ax),
     "mrm_losses": lambda ax: plotting.mrm_losses(history(), ax),
     "pseudo_label_drift": lambda ax: plotting.pseudo_label_drift(*drift(), ax),
     "predicted_against_true": lambda ax: plotting.predicted_against_true(predictions(), ax),
     "confusion": lambda ax: plotting.confusion(predictions(), ax),
+    "predicted_against_true_sims": lambda ax: plotting.predicted_against_true(predictions_of_sims(), ax),
+    "confusion_sims": lambda ax: plotting.confusion(predictions_of_sims(), ax),
     "error_by_length": lambda ax: plotting.error_by_length(predictions(), lengths(), ax),
     "error_by_disagreement": lambda ax: plotting.error_by_disagreement(predictions(), disagreement(), ax),
     "gates": lambda ax: plotting.gates(explanation(), ax),

@@ -48,6 +48,19 @@ def some_batches(config: dict, sizes: tuple[int, ...] = (3, 2, 2), bert: dict | 
     return out
 
 
+def with_human_labels(data: list[Batch]) -> list[Batch]:
+    """The same batches with labels of audio and vision that are not those of the utterance."""
+    rng = np.random.default_rng(3)
+    return [
+        batch
+        | {
+            "labels": {"M": batch["labels"]}
+            | {key: torch.from_numpy(rng.uniform(-3, 3, len(batch["labels"]))).float() for key in "TAV"}
+        }
+        for batch in data
+    ]
+
+
 def same_weights(first: mmiln.Model | dict, second: mmiln.Model | dict) -> bool:
     a, b = (m.state_dict() if isinstance(m, mmiln.Model) else m for m in (first, second))
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
@@ -71,13 +84,20 @@ def oracle_fit(p: dict[str, Tensor], config: dict, train: dict, data: list[Batch
         window: list[dict[str, Tensor]] = []
         for number, batch in enumerate(data, start=1):
             leaves = {name: weight.clone().requires_grad_() for name, weight in p.items()}
-            y_m = batch["labels"].double()
+            given = batch["labels"]
+            human = (
+                {n: given[n[0].upper()].double() for n in model.sources(config)}
+                if isinstance(given, dict)
+                else {}
+            )
+            y_m = (given["M"] if human else given).double()
             out = model.forward(leaves, config, batch, BERT)
-            pseudo = {n: torch.from_numpy(y) for n, y in state.pseudo(batch["index"], y_m).items()}
+            pseudo = human or {n: torch.from_numpy(y) for n, y in state.pseudo(batch["index"], y_m).items()}
             total = losses.losses(out, y_m, pseudo, config)["total"]
             window.append(dict(zip(p, torch.autograd.grad(total, list(leaves.values())), strict=True)))
             features = {f"F_{u[0]}": out[f"F_{u}"].detach() for u in dims}
-            state.step(epoch, batch["index"], y_m, **features)
+            if not human:
+                state.step(epoch, batch["index"], y_m, **features)
             if len(window) == train["accumulate"] or number == len(data):
                 scale = 1 / len(window) if train["accumulate_mode"] == "mean" else 1.0
                 optimizer.step({name: scale * sum(g[name] for g in window) for name in p})
@@ -96,6 +116,8 @@ def check_training(train: dict, present: dict, directory: Path, **arguments: Any
     built.load_state_dict(p)
     start = {name: weight.clone() for name, weight in p.items()}
     data = some_batches(config, bert=BERT)
+    if train.get("unimodal_labels") == "human":
+        data = with_human_labels(data)
     oracle_fit(p, config, train, data, epochs=3)
     built.fit(data, epochs=3, progress=False)
     for name, weight in built.state_dict().items():

@@ -134,11 +134,6 @@ def test_a_loader_without_a_length(data):
 def test_what_a_loader_must_not_yield(data):
     with pytest.raises(BatchError, match="got tuple: let the loader's collate_fn name its parts"):
         build().fit([(1, 2)], None, epochs=1, progress=False)
-    batches = list(data.train.loader(8))
-    for batch in batches:
-        batch["index"] = batch["index"] % 20
-    with pytest.warns(DataWarning, match="4 utterances have an index that another one has too"):
-        build().fit(batches, None, epochs=1, progress=False)
 
 
 def test_one_utterance_without_an_axis_of_utterances(data):

@@ -53,6 +53,15 @@ def test_weights_after_several_epochs(
     check_training(train, present, tmp_path)
 
 
+@pytest.mark.parametrize("present", [{}, {"audio_dim": 0}, {"vision_dim": 0}])
+def test_heads_trained_on_human_labels(present: dict, tmp_path: Path) -> None:
+    check_training(
+        {"optimizer": "adam", "accumulate": 2, "accumulate_mode": "sum", "unimodal_labels": "human"},
+        present,
+        tmp_path,
+    )
+
+
 @pytest.mark.parametrize("where", [*DROPOUTS, "hidden_dropout_prob", "attention_probs_dropout_prob"])
 def test_each_dropout_drops(where: str, tmp_path: Path) -> None:
     """With constant weights, losses of training and evaluation differ with dropout, and only then."""

@@ -66,6 +66,8 @@ def train(folder: Path) -> mmiln.Model:
     metrics = model.evaluate(data.splits["test"])
     assert_type(metrics.mae, float)
     assert_type(metrics.to_dict(), dict[str, float])
+    assert_type(metrics.has0_acc2, float)
+    assert_type(mmiln.Metrics.of([0.2, -0.4], [0.1, -0.6], label_range=(-1, 1)).acc3, float)
     predictions = model.predict(data.train)
     assert_type(predictions.score, npt.NDArray[np.float32])
     assert_type(predictions.id, list[str] | None)

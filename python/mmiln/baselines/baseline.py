@@ -235,7 +235,7 @@ class Baseline(Estimator):
         model = cls(network or saved.network, saved.preset, **given, **(widths | saved.settings))
         model._followed = LabelRange.checked(saved.label_range)
         model._build(
-            {str(name): width for name, width in saved.widths.items()},
+            {name: saved.widths.get(name, 0) for name in MODALITIES},
             weights=read_safetensors(directory / "model.safetensors"),
         )
         return model
@@ -275,9 +275,28 @@ class Baseline(Estimator):
             check_aligned(x, self.network, what)
         return x
 
+    def _widths_with(self, batch: object) -> dict[str, int]:
+        widths = super()._widths_with(batch)
+        given = [
+            name for name in ("text_bert", "raw_text") if batches.check_keys(batch).get(name) is not None
+        ]
+        if self._kind.FEWEST and widths["text"] == 0 and self.text_dim is None and given:
+            without = "" if "text" in self._kind.NEEDS else ", or text_dim=0 to leave text out"
+            raise BatchError(
+                f"the batch has no text features, which {self.network} reads without text_encoder: give one "
+                f"to read {' or '.join(given)}{without}"
+            )
+        return widths
+
     def _made(self, config: Config, widths: dict[str, int], weights: Mapping[str, Tensor] | None) -> Engine:
         if missing := [name for name in self._kind.NEEDS if not widths.get(name)]:
             raise BatchError(f"{self.network} needs {' and '.join(missing)}, which these data have not")
+        there = [name for name in MODALITIES if widths.get(name)]
+        if len(there) < (fewest := self._kind.FEWEST):
+            raise BatchError(
+                f"{self.network} needs at least {fewest} of text, audio and vision, "
+                f"got {' and '.join(there) or 'none'}"
+            )
         dtype = DTYPES[self.dtype]
         network = build(self._kind, self.settings, widths, self.encoder, dtype, weights)
         return Engine(network, self.device, dtype)

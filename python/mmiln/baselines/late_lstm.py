@@ -46,7 +46,8 @@ class LateFusionLSTM(Network):
     """Late fusion: last states of one LSTM a modality, and an MLP. A control."""
 
     Settings = LateFusionSettings
-    NEEDS = ("text",)
+    NEEDS = ()
+    FEWEST = 1
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # No publication gives sizes or rates: all are our choice.
         "mosi": {},
@@ -56,11 +57,10 @@ class LateFusionLSTM(Network):
     def __init__(self, settings: LateFusionSettings, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__(settings, widths, bert)
         s = settings
-        hidden = {"text": s.text_hidden, "audio": s.audio_hidden, "vision": s.vision_hidden}
-        self.hidden = {m: h for m, h in hidden.items() if widths.get(m)}
-        self.lstms = nn.ModuleDict({m: LSTM(widths[m], h) for m, h in self.hidden.items()})
+        hidden = {m: getattr(s, f"{m}_hidden") for m in self.modalities}
+        self.lstms = nn.ModuleDict({m: LSTM(widths[m], h) for m, h in hidden.items()})
         self.dropout = nn.Dropout(s.dropout)
-        self.head = MLP(sum(self.hidden.values()), s.post, 1, dropout=s.dropout)
+        self.head = MLP(sum(hidden.values()), s.post, 1, dropout=s.dropout)
 
     def forward(self, x: Inputs) -> Outputs:
         """``M`` (B,)."""

@@ -25,11 +25,11 @@ from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from .inputs import Inputs
-from .network import Network, Outputs, Settings, Widths
-from .tfn import SubNet, TextNet, with_one
+from .network import Outputs, Settings, Widths
+from .tfn import Subnets
 
 
 class LMFSettings(Settings):
@@ -57,8 +57,11 @@ class LMFSettings(Settings):
     decay: float = Field(0.005, ge=0, allow_inf_nan=False)
 
 
-class LMF(Network):
-    """Low-rank Multimodal Fusion (Liu et al., 2018)."""
+class LMF(Subnets):
+    """Low-rank Multimodal Fusion (Liu et al., 2018).
+
+    With two modalities, y is the sum over i of c_i times the two factors that are there.
+    """
 
     Settings = LMFSettings
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -79,27 +82,17 @@ class LMF(Network):
     def __init__(self, settings: LMFSettings, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__(settings, widths, bert)
         s = settings
-        self.text = TextNet(widths["text"], s.text_hidden, s.text_out, s.text_dropout)
-        self.audio = SubNet(widths["audio"], s.audio_hidden, s.audio_dropout)
-        self.vision = SubNet(widths["vision"], s.vision_hidden, s.vision_dropout)
-        sizes = {"text": s.text_out, "vision": s.vision_hidden, "audio": s.audio_hidden}
         self.factors = nn.ParameterDict(
-            # Xavier's initialisation of a map from w + 1 features to one.
-            {m: nn.Parameter(torch.randn(s.rank, w + 1) * (2 / (w + 2)) ** 0.5) for m, w in sizes.items()}
+            # Xavier's initialisation of a map from w features to one.
+            {m: nn.Parameter(torch.randn(s.rank, w) * (2 / (w + 1)) ** 0.5) for m, w in self.sizes.items()}
         )
         self.weights = nn.Parameter(nn.init.xavier_normal_(torch.empty(1, s.rank))[0])
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Inputs) -> Outputs:
         """``M`` (B,)."""
-        assert x.audio is not None
-        assert x.vision is not None
-        z: dict[str, Tensor] = {
-            "text": self.text(self.read_text(x)),  # (B, l)
-            "vision": self.vision(x.vision),  # (B, v)
-            "audio": self.audio(x.audio),  # (B, a)
-        }
-        maps = [with_one(z[m]) @ factor.T for m, factor in self.factors.items()]  # (B, rank) each
+        z = self.vectors(x)
+        maps = [z[m] @ factor.T for m, factor in self.factors.items()]  # (B, rank) each
         return {"M": torch.stack(maps).prod(0) @ self.weights + self.bias}
 
     def learning_rates(self) -> dict[str, tuple[float, float]]:

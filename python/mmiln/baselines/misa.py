@@ -35,7 +35,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..data.names import MODALITIES
 from .blocks import LSTM
 from .distances import cmd, orthogonality
 from .inputs import Inputs, Sequence
@@ -84,9 +83,14 @@ class StackedLSTM(nn.Module):
 
 
 class MISA(Network):
-    """MISA (Hazarika et al., 2020)."""
+    """MISA (Hazarika et al., 2020).
+
+    With two modalities, sums and means over modalities and pairs are over the two and their one pair.
+    """
 
     Settings = MISASettings
+    NEEDS = ()
+    FEWEST = 2
     LOSSES = ("task", "diff", "sim", "recon", "total")
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # Its own code, config.py as its authors keep it in declare-lab/MSA-Robustness: 128 wide, dropout 0.5,
@@ -100,19 +104,20 @@ class MISA(Network):
 
     def __init__(self, settings: MISASettings, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__(settings, widths, bert)
-        d = settings.width
-        hidden = {m: min(widths[m], settings.rnn_max) for m in MODALITIES if m != "text" or bert is None}
+        d, there = settings.width, self.modalities
+        hidden = {m: min(widths[m], settings.rnn_max) for m in there if m != "text" or bert is None}
         self.rnn = nn.ModuleDict({m: StackedLSTM(widths[m], h) for m, h in hidden.items()})
-        read = {m: 4 * hidden[m] if m in hidden else widths[m] for m in MODALITIES}
+        read = {m: 4 * hidden[m] if m in hidden else widths[m] for m in there}
         self.project = nn.ModuleDict(
             {m: nn.Sequential(nn.Linear(w, d), nn.ReLU(), nn.LayerNorm(d)) for m, w in read.items()}
         )
-        self.private = nn.ModuleDict({m: nn.Sequential(nn.Linear(d, d), nn.Sigmoid()) for m in MODALITIES})
+        self.private = nn.ModuleDict({m: nn.Sequential(nn.Linear(d, d), nn.Sigmoid()) for m in there})
         self.shared = nn.Sequential(nn.Linear(d, d), nn.Sigmoid())
-        self.decode = nn.ModuleDict({m: nn.Linear(d, d) for m in MODALITIES})
+        self.decode = nn.ModuleDict({m: nn.Linear(d, d) for m in there})
         self.fusion = nn.TransformerEncoderLayer(d, 2, 2048, settings.fusion_dropout, batch_first=True)
+        wide = len(there) * d
         self.out = nn.Sequential(
-            nn.Linear(6 * d, 3 * d), nn.Dropout(settings.dropout), nn.ReLU(), nn.Linear(3 * d, 1)
+            nn.Linear(2 * wide, wide), nn.Dropout(settings.dropout), nn.ReLU(), nn.Linear(wide, 1)
         )
 
     def forward(self, x: Inputs) -> Outputs:
@@ -123,8 +128,8 @@ class MISA(Network):
             outputs[f"u_{m}"] = u = self.project[m](vector)  # (B, d)
             outputs[f"private_{m}"], outputs[f"shared_{m}"] = self.private[m](u), self.shared(u)
             outputs[f"decoded_{m}"] = self.decode[m](outputs[f"private_{m}"] + outputs[f"shared_{m}"])
-        six = [outputs[f"{kind}_{m}"] for kind in ("private", "shared") for m in MODALITIES]
-        fused = self.fusion(torch.stack(six, 1))  # (B, 6, d)
+        six = [outputs[f"{kind}_{m}"] for kind in ("private", "shared") for m in self.modalities]
+        fused = self.fusion(torch.stack(six, 1))  # (B, 6, d), or (B, 4, d) with two modalities
         return outputs | {"M": self.out(fused.flatten(1))[:, 0]}
 
     def losses(self, outputs: Outputs, x: Inputs) -> Outputs:
@@ -132,7 +137,8 @@ class MISA(Network):
         assert x.labels is not None
         s = self.settings
         u, private, shared, decoded = (
-            [outputs[f"{kind}_{m}"] for m in MODALITIES] for kind in ("u", "private", "shared", "decoded")
+            [outputs[f"{kind}_{m}"] for m in self.modalities]
+            for kind in ("u", "private", "shared", "decoded")
         )
         alike = [cmd(a, b) for a, b in itertools.combinations(shared, 2)]
         apart = [*zip(private, shared, strict=True), *itertools.combinations(private, 2)]

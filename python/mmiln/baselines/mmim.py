@@ -70,9 +70,14 @@ class MMIMSettings(Settings):
 
 
 class MMIM(Network):
-    """MMIM (Han et al., 2021)."""
+    """MMIM (Han et al., 2021).
+
+    With text and one other modality, all sums over m are over those that are there.
+    """
 
     Settings = MMIMSettings
+    NEEDS = ("text",)
+    FEWEST = 2
     LOSSES = ("task", "cpc", "ba", "estimators", "total")
     STAGES: ClassVar[tuple[str, ...]] = ("estimators", "total")
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -80,25 +85,26 @@ class MMIM(Network):
         "mosi": {},
         "mosei": {},
     }
-    memory_audio: Tensor
-    memory_vision: Tensor
     memory_labels: Tensor
 
     def __init__(self, settings: MMIMSettings, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__(settings, widths, bert)
         s = settings
         self.text = LSTM(widths["text"], s.text_hidden) if bert is None else None
-        self.audio = LSTM(widths["audio"], s.audio_hidden)
-        self.vision = LSTM(widths["vision"], s.vision_hidden)
+        if widths["audio"]:
+            self.audio = LSTM(widths["audio"], s.audio_hidden)
+        if widths["vision"]:
+            self.vision = LSTM(widths["vision"], s.vision_hidden)
         wide = {"text": widths["text"] if bert is not None else s.text_hidden,
                 "audio": s.audio_hidden, "vision": s.vision_hidden}  # fmt: skip
-        self.q = nn.ModuleDict({m: Gaussian(wide["text"], wide[m], s.eps) for m in ("audio", "vision")})
+        wide = {m: wide[m] for m in self.modalities}
+        self.q = nn.ModuleDict({m: Gaussian(wide["text"], wide[m], s.eps) for m in self.modalities[1:]})
         self.cpc = nn.ModuleDict({m: nn.Linear(s.fusion, w) for m, w in wide.items()})
         self.dropout = nn.Dropout(s.dropout)
         self.fuse1 = nn.Linear(sum(wide.values()), s.fusion)
         self.fuse2 = nn.Linear(s.fusion, s.fusion)
         self.score = nn.Linear(s.fusion, 1)
-        for m in ("audio", "vision"):
+        for m in self.q:
             self.register_buffer(f"memory_{m}", torch.zeros(s.memory, wide[m]), persistent=False)
         self.register_buffer("memory_labels", torch.zeros(s.memory), persistent=False)
 
@@ -112,15 +118,13 @@ class MMIM(Network):
         return "estimators" if parameter.startswith("q.") else "total"
 
     def forward(self, x: Inputs) -> Outputs:
-        """``M`` (B,), ``Z`` (B, fusion), and ``h_text``, ``h_audio``, ``h_vision``."""
-        read = self.read_all(x)
-        h = [
-            read["text"].first if self.text is None else self.text(read["text"])[1],
-            self.audio(read["audio"])[1],
-            self.vision(read["vision"])[1],
-        ]
-        z = torch.tanh(self.fuse2(torch.tanh(self.fuse1(self.dropout(torch.cat(h, 1))))))
-        return {"M": self.score(z)[:, 0], "Z": z, "h_text": h[0], "h_audio": h[1], "h_vision": h[2]}
+        """``M`` (B,), ``Z`` (B, fusion), and ``h_text`` and so on of each modality that is there."""
+        h = {
+            f"h_{m}": frames.first if (lstm := getattr(self, m)) is None else lstm(frames)[1]
+            for m, frames in self.read_all(x).items()
+        }
+        z = torch.tanh(self.fuse2(torch.tanh(self.fuse1(self.dropout(torch.cat(list(h.values()), 1))))))
+        return {"M": self.score(z)[:, 0], "Z": z} | h
 
     def losses(self, outputs: Outputs, x: Inputs) -> Outputs:
         """``task``: L1; ``cpc``; ``ba``; ``estimators``: L_lld; ``total``: L."""
@@ -140,16 +144,13 @@ class MMIM(Network):
 
     def begin_training(self, samples: int | None) -> None:
         """Empties the memory."""
-        for memory in (self.memory_audio, self.memory_vision, self.memory_labels):
+        for memory in self.buffers(recurse=False):
             memory.zero_()
 
     @torch.no_grad()
     def after_step(self, outputs: Outputs, x: Inputs) -> None:
         """Remembers this batch, and as many of the earlier utterances as there is room for."""
         assert x.labels is not None
-        for memory, new in (
-            (self.memory_audio, outputs["h_audio"]),
-            (self.memory_vision, outputs["h_vision"]),
-            (self.memory_labels, x.labels),
-        ):
+        for name, new in {"labels": x.labels, **{m: outputs[f"h_{m}"] for m in self.q}}.items():
+            memory = getattr(self, f"memory_{name}")
             memory.copy_(torch.cat([memory, new])[-len(memory) :])

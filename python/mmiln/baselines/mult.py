@@ -33,8 +33,6 @@ from .blocks import Attention, by_length, positions
 from .inputs import Inputs, Sequence
 from .network import Network, Outputs, Settings, Widths
 
-PAIRS = {"text": ("audio", "vision"), "audio": ("text", "vision"), "vision": ("text", "audio")}
-
 
 class MulTSettings(Settings):
     """Hyper-parameters of MulT.
@@ -123,9 +121,14 @@ class Transformer(nn.Module):
 
 
 class MulT(Network):
-    """Multimodal Transformer (Tsai et al., 2019)."""
+    """Multimodal Transformer (Tsai et al., 2019).
+
+    With two modalities a and b, Z_a is the self-attention transformer of Z_(b->a) alone, d wide.
+    """
 
     Settings = MulTSettings
+    NEEDS = ()
+    FEWEST = 2
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "mosi": {},  # the defaults
         # Table 5 of the paper.
@@ -137,25 +140,33 @@ class MulT(Network):
         s, d = settings, settings.width
         kernels = {"text": s.text_kernel, "audio": s.audio_kernel, "vision": s.vision_kernel}
         self.convs = nn.ModuleDict(
-            {m: nn.Conv1d(widths[m], d, k, padding=k // 2, bias=False) for m, k in kernels.items()}
+            {
+                m: nn.Conv1d(widths[m], d, k, padding=k // 2, bias=False)
+                for m, k in kernels.items()
+                if widths[m]
+            }
         )
-        self.cross = nn.ModuleDict({f"{b}_{a}": Transformer(d, s) for a, pair in PAIRS.items() for b in pair})
-        self.memory = nn.ModuleDict({a: Transformer(2 * d, s) for a in PAIRS})
-        self.linear1 = nn.Linear(6 * d, 6 * d)
-        self.linear2 = nn.Linear(6 * d, 6 * d)
-        self.head = nn.Linear(6 * d, 1)
+        self.others = {a: [b for b in self.modalities if b != a] for a in self.modalities}
+        pairs = [f"{b}_{a}" for a, others in self.others.items() for b in others]
+        self.cross = nn.ModuleDict({pair: Transformer(d, s) for pair in pairs})
+        self.memory = nn.ModuleDict({a: Transformer(len(o) * d, s) for a, o in self.others.items()})
+        wide = len(pairs) * d
+        self.linear1 = nn.Linear(wide, wide)
+        self.linear2 = nn.Linear(wide, wide)
+        self.head = nn.Linear(wide, 1)
         self.dropout = nn.Dropout(s.out_dropout)
         self.text_dropout = nn.Dropout(s.text_dropout)
 
     def forward(self, x: Inputs) -> Outputs:
         """``M`` (B,)."""
         read = self.read_all(x)
-        read["text"] = Sequence(self.text_dropout(read["text"].frames), read["text"].lengths)
+        if "text" in read:
+            read["text"] = Sequence(self.text_dropout(read["text"].frames), read["text"].lengths)
         low = {m: s.map(self.convs[m](s.frames.mT).mT) for m, s in read.items()}  # (B, T, d)
         last = []
-        for a, pair in PAIRS.items():
-            streams = [self.cross[f"{b}_{a}"](low[a], low[b]).frames for b in pair]
+        for a, others in self.others.items():
+            streams = [self.cross[f"{b}_{a}"](low[a], low[b]).frames for b in others]
             last.append(self.memory[a](Sequence(torch.cat(streams, 2), low[a].lengths)).last)
-        h = torch.cat(last, 1)  # (B, 6 d)
+        h = torch.cat(last, 1)  # (B, 6 d), or (B, 2 d) with two modalities
         h = h + self.linear2(self.dropout(torch.relu(self.linear1(h))))
         return {"M": self.head(h)[:, 0]}

@@ -9,6 +9,7 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
+from ..data.names import MODALITIES
 from ..plain import Plain
 from .inputs import Inputs, Sequence
 
@@ -73,7 +74,9 @@ class Network(nn.Module):
     #: Hyper-parameters by data set, with their source in a comment.
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"mosi": {}, "mosei": {}}
     #: Modalities that the network needs.
-    NEEDS: ClassVar[tuple[str, ...]] = ("text", "audio", "vision")
+    NEEDS: ClassVar[tuple[str, ...]] = MODALITIES
+    #: The smallest number of modalities that it reads, whichever they are.
+    FEWEST: ClassVar[int] = 0
     #: Whether text, audio and vision must each have one frame a word.
     ALIGNED: ClassVar[bool] = False
     #: Names of what ``losses`` returns, in order; the last one is minimised.
@@ -86,6 +89,7 @@ class Network(nn.Module):
     def __init__(self, settings: Any, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__()
         self.settings = settings
+        self.modalities = [m for m in MODALITIES if widths.get(m)]
         self.bert = bert
         self._frozen = [] if bert is None else _first(bert, settings.freeze_text)
         for module in self._frozen:
@@ -113,7 +117,8 @@ class Network(nn.Module):
 
     def read_all(self, x: Inputs) -> dict[str, Sequence]:
         """The frames of each modality by name; text as from :meth:`read_text`."""
-        read = {"text": self.read_text(x), "audio": x.audio, "vision": x.vision}
+        text = self.read_text(x) if "text" in self.modalities else None
+        read = {"text": text, "audio": x.audio, "vision": x.vision}
         return {name: sequence for name, sequence in read.items() if sequence is not None}
 
     def forward(self, x: Inputs) -> Outputs:

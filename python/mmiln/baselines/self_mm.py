@@ -31,7 +31,7 @@ from .blocks import Encoder, Head
 from .encoder_rates import EncoderRates, RatedEncoders
 from .inputs import Inputs
 from .network import Outputs, Widths
-from .ulgm import ULGM
+from .ulgm import ULGM, UNIMODAL
 
 
 class SelfMMSettings(EncoderRates):
@@ -56,9 +56,14 @@ class SelfMMSettings(EncoderRates):
 
 
 class SelfMM(RatedEncoders):
-    """Self-MM (Yu et al., 2021)."""
+    """Self-MM (Yu et al., 2021).
+
+    With two modalities, F*_m reads the two, and s is each of the two.
+    """
 
     Settings = SelfMMSettings
+    NEEDS = ()
+    FEWEST = 2
     LOSSES = ("task", "total")
     KEEPS_LABELS = True
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -75,17 +80,20 @@ class SelfMM(RatedEncoders):
     def __init__(self, settings: SelfMMSettings, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__(settings, widths, bert)
         s = settings
-        self.text = Encoder(widths["text"], s.text_hidden) if bert is None else None
-        self.audio = Encoder(widths["audio"], s.audio_hidden, s.audio_out)
-        self.vision = Encoder(widths["vision"], s.vision_hidden, s.vision_out)
-        wide = {
-            "T": widths["text"] if self.text is None else self.text.width,
-            "A": self.audio.width,
-            "V": self.vision.width,
-        }
+        wide: dict[str, int] = {}
+        if widths["text"]:
+            self.text = Encoder(widths["text"], s.text_hidden) if bert is None else None
+            wide["T"] = widths["text"] if self.text is None else self.text.width
+        if widths["audio"]:
+            self.audio = Encoder(widths["audio"], s.audio_hidden, s.audio_out)
+            wide["A"] = self.audio.width
+        if widths["vision"]:
+            self.vision = Encoder(widths["vision"], s.vision_hidden, s.vision_out)
+            wide["V"] = self.vision.width
         wide["M"] = sum(wide.values())
         dropout = {"M": s.dropout, "T": s.dropout_text, "A": s.dropout_audio, "V": s.dropout_vision}
         post = {"M": s.post, "T": s.post_text, "A": s.post_audio, "V": s.post_vision}
+        post = {name: p for name, p in post.items() if name in wide}
         self.heads = nn.ModuleDict({name: Head(wide[name], p, dropout[name]) for name, p in post.items()})
         self.ulgm = ULGM(post)
 
@@ -100,12 +108,13 @@ class SelfMM(RatedEncoders):
         return "bert, no decay" if undecayed else group
 
     def forward(self, x: Inputs) -> Outputs:
-        """``M``, ``T``, ``A``, ``V`` (B,) and the features ``F_m``, ``F_t``, ``F_a``, ``F_v`` (B, post)."""
-        given = self.read_all(x)
+        """``M``, ``T``, ``A``, ``V`` (B,) and the features ``F_m``, ``F_t``, ``F_a``, ``F_v`` (B, post).
+
+        T, A and V only where the modality is there.
+        """
         read = {
-            "T": given["text"].first if self.text is None else self.text.last(given["text"]),
-            "A": self.audio.last(given["audio"]),
-            "V": self.vision.last(given["vision"]),
+            UNIMODAL[m]: frames.first if (encoder := getattr(self, m)) is None else encoder.last(frames)
+            for m, frames in self.read_all(x).items()
         }
         read["M"] = torch.cat(list(read.values()), 1)
         outputs = {}
@@ -134,7 +143,7 @@ class SelfMM(RatedEncoders):
         self.ulgm.epoch = epoch
 
     def kept_labels(self) -> Mapping[str, Tensor]:
-        """The pseudo-labels of text, audio and vision."""
+        """The pseudo-labels of each modality."""
         return self.ulgm.kept()
 
     def after_step(self, outputs: Outputs, x: Inputs) -> None:

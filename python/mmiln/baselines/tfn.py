@@ -21,6 +21,8 @@ Errors in MMSA: means include padding; the LSTM reads past the end of an utteran
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -67,6 +69,11 @@ def with_one(z: Tensor) -> Tensor:
     return nn.functional.pad(z, (0, 1), value=1.0)
 
 
+def outer(x: Tensor, y: Tensor) -> Tensor:
+    """The outer products of x (B, w) and y (B, v), (B, w v)."""
+    return (x[:, :, None] * y[:, None]).flatten(1)
+
+
 class TFNSettings(Settings):
     """Hyper-parameters of TFN.
 
@@ -92,8 +99,36 @@ class TFNSettings(Settings):
     decay: float = Field(0.01, ge=0, allow_inf_nan=False)
 
 
-class TFN(Network):
-    """Tensor Fusion Network (Zadeh et al., 2017)."""
+class Subnets(Network):
+    """A network that reads a vector z_m of each modality that is there, as TFN and LMF do."""
+
+    NEEDS = ()
+    FEWEST = 2
+
+    def __init__(self, settings: Any, widths: Widths, bert: nn.Module | None = None) -> None:
+        super().__init__(settings, widths, bert)
+        s = settings
+        if widths["text"]:
+            self.text = TextNet(widths["text"], s.text_hidden, s.text_out, s.text_dropout)
+        if widths["audio"]:
+            self.audio = SubNet(widths["audio"], s.audio_hidden, s.audio_dropout)
+        if widths["vision"]:
+            self.vision = SubNet(widths["vision"], s.vision_hidden, s.vision_dropout)
+        sizes = {"text": s.text_out, "vision": s.vision_hidden, "audio": s.audio_hidden}
+        #: The widths of [z_l; 1], [z_v; 1] and [z_a; 1], as far as they are there.
+        self.sizes = {m: w + 1 for m, w in sizes.items() if widths[m]}
+
+    def vectors(self, x: Inputs) -> dict[str, Tensor]:
+        """[z_l; 1], [z_v; 1] and [z_a; 1], as far as they are there, each (B, w + 1)."""
+        read = self.read_all(x)
+        return {m: with_one(self.get_submodule(m)(read[m])) for m in self.sizes}
+
+
+class TFN(Subnets):
+    """Tensor Fusion Network (Zadeh et al., 2017).
+
+    With two modalities, z is the outer product of the two that are there.
+    """
 
     Settings = TFNSettings
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -107,23 +142,14 @@ class TFN(Network):
     def __init__(self, settings: TFNSettings, widths: Widths, bert: nn.Module | None = None) -> None:
         super().__init__(settings, widths, bert)
         s = settings
-        self.text = TextNet(widths["text"], s.text_hidden, s.text_out, s.text_dropout)
-        self.audio = SubNet(widths["audio"], s.audio_hidden, s.audio_dropout)
-        self.vision = SubNet(widths["vision"], s.vision_hidden, s.vision_dropout)
-        products = (s.text_out + 1) * (s.vision_hidden + 1) * (s.audio_hidden + 1)
         self.dropout = nn.Dropout(s.post_dropout)
-        self.post1 = nn.Linear(products, s.post)
+        self.post1 = nn.Linear(math.prod(self.sizes.values()), s.post)
         self.post2 = nn.Linear(s.post, s.post)
         self.out = nn.Linear(s.post, 1)
 
     def forward(self, x: Inputs) -> Outputs:
         """``M`` (B,) between -3 and 3."""
-        assert x.audio is not None
-        assert x.vision is not None
-        z_l = with_one(self.text(self.read_text(x)))  # (B, l + 1)
-        z_v = with_one(self.vision(x.vision))  # (B, v + 1)
-        z_a = with_one(self.audio(x.audio))  # (B, a + 1)
-        z = torch.einsum("bl,bv,ba->blva", z_l, z_v, z_a).flatten(1)  # (B, (l + 1) (v + 1) (a + 1))
+        z = functools.reduce(outer, self.vectors(x).values())  # (B, (l + 1) (v + 1) (a + 1))
         h = torch.relu(self.post1(self.dropout(z)))  # (B, post)
         h = torch.relu(self.post2(h))
         return {"M": 6 * torch.sigmoid(self.out(h)[:, 0]) - 3}

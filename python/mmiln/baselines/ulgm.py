@@ -31,14 +31,16 @@ EPS = 1e-8
 
 
 class ULGM(nn.Module):
-    """Labels (N,) and features (N, width) of all training utterances, for each of M, T, A and V.
+    """Labels (N,) and features (N, width) of all training utterances, by the names of ``widths``.
 
-    They are buffers, ``labels_M`` (the true ones) and so on, with NaN for an utterance that was not seen.
+    Names are M, and T, A and V or some of them. They are buffers, ``labels_M`` (the true ones) and so on,
+    with NaN for an utterance that was not seen.
     """
 
     def __init__(self, widths: Mapping[str, int]) -> None:
         super().__init__()
         self.widths = widths
+        self.names = {modality: name for modality, name in UNIMODAL.items() if name in widths}
         self.epoch = 0
         self.bound = MOSI.bound
 
@@ -50,7 +52,7 @@ class ULGM(nn.Module):
 
     def kept(self) -> dict[str, Tensor]:
         """Pseudo-labels by modality; none before a run."""
-        names = UNIMODAL if hasattr(self, "labels_M") else {}
+        names = self.names if hasattr(self, "labels_M") else {}
         return {modality: getattr(self, f"labels_{name}") for modality, name in names.items()}
 
     def of(self, x: Inputs) -> dict[str, Tensor]:
@@ -58,8 +60,8 @@ class ULGM(nn.Module):
         assert x.labels is not None
         # Outside training, utterances may be of another split, where an index has another meaning.
         if x.index is None or not self.training or not hasattr(self, "labels_M"):
-            return dict.fromkeys(UNIMODAL.values(), x.labels)
-        now = {UNIMODAL[modality]: labels[x.index] for modality, labels in self.kept().items()}
+            return dict.fromkeys(self.names.values(), x.labels)
+        now = {self.names[modality]: labels[x.index] for modality, labels in self.kept().items()}
         return {name: torch.where(labels.isnan(), x.labels, labels) for name, labels in now.items()}
 
     @torch.no_grad()

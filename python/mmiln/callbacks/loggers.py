@@ -114,7 +114,7 @@ def _grouped(name: str) -> str:
     >>> _grouped("valid_has0_acc2"), _grouped("pseudo_shift_audio"), _grouped("seconds")
     ('valid/has0_acc2', 'pseudo_shift/audio', 'seconds')
     """
-    for group in ("train", "valid", "pseudo_shift"):
+    for group in ("train", "valid", "pseudo_shift", "pseudo_mae", "pseudo_corr"):
         if name.startswith(f"{group}_"):
             return f"{group}/{name.removeprefix(f'{group}_')}"
     return name

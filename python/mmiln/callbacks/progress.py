@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import TqdmWarning
 
-from ..results.measures import PAPER, cells
+from ..results.measures import family_in
 from ..training.learner import Learner
 from .callback import Callback
 
@@ -38,7 +38,8 @@ class ProgressBar(Callback):
         """The measures of the last epoch that the bar of epochs shows."""
         if "valid_mae" not in logs:
             return {"loss": f"{logs['train_total']:.4f}"}
-        return cells(lambda name, measure: measure.text(logs[f"valid_{name}"]), PAPER[:3])
+        family = family_in(logs)
+        return family.cells(lambda name, measure: measure.text(logs[f"valid_{name}"]), family.paper[:3])
 
     def on_train_begin(self, model: Learner) -> None:
         """Shows the bar of epochs."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..errors import ConfigError
 from ..results.history import History
-from ..results.measures import MEASURES
+from ..results.measures import AGAINST_HUMAN, MEASURES
 from ..training.learner import Learner
 from .callback import Callback
 
@@ -34,6 +34,7 @@ class Monitor:
             raise ConfigError(f"min_delta must be 0 or more, got {min_delta!r}")
         if mode is None:
             rises = {f"valid_{measure}" for measure, shown in MEASURES.items() if shown.rises}
+            rises |= {measure for measure in AGAINST_HUMAN if "_corr_" in measure}
             mode = "max" if name in rises else "min"
         self.name = name
         self.mode = mode

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -18,7 +18,6 @@ import mmiln
 
 from ..errors import MmilnError
 from ..pages import html
-from ..results.measures import MEASURES
 from . import experiment
 from .convert import convert
 from .options import (
@@ -37,6 +36,9 @@ from .options import (
     print_json,
 )
 from .predict import predict
+
+if TYPE_CHECKING:
+    from ..results.measures import Family
 
 app = typer.Typer(
     help="MMILN: multimodal sentiment analysis of text, audio and vision.",
@@ -86,7 +88,8 @@ def demo(
         print_json(result.to_dict())
         return
     title = f"Test part, {result.metrics['full'].n} utterances; epoch chosen on validation"
-    out.print(_measures(title, {name: _cells(metrics) for name, metrics in result.metrics.items()}))
+    columns = {name: _cells(metrics) for name, metrics in result.metrics.items()}
+    out.print(_measures(title, result.metrics["full"].family, columns))
     out.print(
         "No predictor that reads text alone can have a lower MAE on this part than about "
         f"{result.ceiling['text'].mae:.4f}; one that reads all three, {result.ceiling['full'].mae:.4f}."
@@ -107,7 +110,7 @@ def train(
     text_encoder: Annotated[
         str | None, typer.Option(help="A Hugging Face BERT: directory or hub name. Default: text features.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="mosi, mosi-mmsa, mosei or mosei-mmsa.")] = "mosi",
+    preset: Annotated[str, typer.Option(help="mosi, mosi-mmsa, mosei, mosei-mmsa, sims or simsv2.")] = "mosi",
     seed: Annotated[list[int] | None, typer.Option(help="Seed of a run; repeatable; default 1111.")] = None,
     epochs: Annotated[int, typer.Option(help="The largest number of epochs.")] = 50,
     standardize: Annotated[bool, typer.Option(help="Scale audio and vision by the train part.")] = False,
@@ -147,8 +150,11 @@ def train(
         if not json_:
             for part, metrics in run.metrics.items():
                 out.print(f"seed {one} {part:>5}: {metrics}", highlight=False)
+    family = next(iter(finished[0].metrics.values())).family
     summary = {
-        part: {name: _spread([getattr(run.metrics[part], name) for run in finished]) for name in MEASURES}
+        part: {
+            name: _spread([getattr(run.metrics[part], name) for run in finished]) for name in family.measures
+        }
         for part in finished[0].metrics
     }
     if json_:
@@ -158,13 +164,13 @@ def train(
     if len(finished) > 1:
         title = f"{len(finished)} seeds, mean ± standard deviation; epoch chosen on validation"
         columns = {
-            part: [f"{measures[m]['mean']:.4f} ± {measures[m]['std']:.4f}" for m in MEASURES]
+            part: [f"{measures[m]['mean']:.4f} ± {measures[m]['std']:.4f}" for m in family.measures]
             for part, measures in summary.items()
         }
     else:
         title = "One seed; epoch chosen on validation"
         columns = {part: _cells(metrics) for part, metrics in finished[0].metrics.items()}
-    out.print(_measures(title, columns))
+    out.print(_measures(title, family, columns))
     out.print(f"models, curves and predictions: {output}", highlight=False)
 
 
@@ -234,16 +240,16 @@ def _described(dataset: mmiln.data.Dataset) -> dict[str, Any]:
     }
 
 
-def _measures(title: str, columns: dict[str, list[str]]) -> Table:
+def _measures(title: str, family: Family, columns: dict[str, list[str]]) -> Table:
     """One row a measure."""
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for name in columns:
         table.add_column(name, justify="right")
-    for row in zip((m.label for m in MEASURES.values()), *columns.values(), strict=True):
+    for row in zip((m.label for m in family.measures.values()), *columns.values(), strict=True):
         table.add_row(*row)
     return table
 
 
 def _cells(metrics: mmiln.Metrics) -> list[str]:
-    return [html.number(getattr(metrics, name)) for name in MEASURES]
+    return [html.number(getattr(metrics, name)) for name in metrics.family.measures]

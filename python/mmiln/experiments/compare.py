@@ -9,8 +9,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .. import _core
 from ..errors import DataError
+from ..labels import MOSI, LabelRange
+from ..results.measures import family_of
+from ..results.metrics import measured
 
 Doubles = npt.NDArray[np.float64]
 
@@ -26,15 +28,17 @@ class Scores:
         id: Ids of the utterances.
         truth: True scores ``(N,)``.
         by_seed: Predicted scores ``(N,)`` by seed.
+        label_range: The range of the labels.
     """
 
     id: tuple[str, ...]
     truth: Doubles
     by_seed: dict[int, Doubles]
+    label_range: LabelRange = MOSI
 
     def measures(self) -> dict[int, dict[str, float]]:
         """The field's measures by seed; NaN where one has no value."""
-        return {seed: dict(_core.metrics_of(self.truth, score)) for seed, score in self.by_seed.items()}
+        return {seed: measured(self.truth, score, self.label_range) for seed, score in self.by_seed.items()}
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Comparison:
     Attributes:
         seeds: Seeds that both models were trained with.
         differences: Differences by measure.
-        mcnemar: Tests by convention (``has0``, ``non0``) and seed.
+        mcnemar: Tests by convention (``has0``, ``non0``; of CH-SIMS ``acc2``) and seed.
     """
 
     n: int
@@ -107,8 +111,8 @@ def compare(first: Scores, second: Scores) -> Comparison:
         seeds=seeds,
         differences=_bootstrap(first, second, seeds),
         mcnemar={
-            "has0": {seed: _mcnemar(first, second, seed, neutral=True) for seed in seeds},
-            "non0": {seed: _mcnemar(first, second, seed, neutral=False) for seed in seeds},
+            convention: {seed: _mcnemar(first, second, seed, convention) for seed in seeds}
+            for convention in family_of(first.label_range).binary
         },
     )
 
@@ -118,14 +122,14 @@ def _bootstrap(first: Scores, second: Scores, seeds: tuple[int, ...]) -> dict[st
 
     truth = first.truth
     pairs = [(first.by_seed[seed], second.by_seed[seed]) for seed in seeds]
-    names = [name for name, _ in _core.metrics_of(truth, pairs[0][0])]
+    names = list(measured(truth, pairs[0][0], first.label_range))
 
-    def measured(truth: Doubles, score: Doubles) -> Doubles:
-        return np.array([value for _, value in _core.metrics_of(truth, score)])
+    def values_of(truth: Doubles, score: Doubles) -> Doubles:
+        return np.array(list(measured(truth, score, first.label_range).values()))
 
     def difference(drawn: npt.NDArray[np.int64]) -> Doubles:
         y = truth[drawn]
-        each = [measured(y, a[drawn]) - measured(y, b[drawn]) for a, b in pairs]
+        each = [values_of(y, a[drawn]) - values_of(y, b[drawn]) for a, b in pairs]
         return np.asarray(np.mean(each, axis=0))
 
     everything = np.arange(len(truth))
@@ -146,17 +150,16 @@ def _bootstrap(first: Scores, second: Scores, seeds: tuple[int, ...]) -> dict[st
     return {name: Difference(float(value), float(low), float(high)) for name, value, low, high in rows}
 
 
-def _mcnemar(first: Scores, second: Scores, seed: int, *, neutral: bool) -> McNemar:
-    """McNemar (1947), exact: under equal accuracy discordant utterances split like tosses of a fair coin.
-
-    With ``neutral`` the convention of ``has0_acc2``, else that of ``non0_acc2``.
-    """
+def _mcnemar(first: Scores, second: Scores, seed: int, convention: str) -> McNemar:
+    """McNemar (1947), exact: under equal accuracy discordant utterances split like tosses of a fair coin."""
     from scipy import stats
 
     def positive(values: Doubles) -> npt.NDArray[np.bool_]:
-        return values >= 0 if neutral else values > 0
+        scaled: Doubles = first.label_range.scaled(values)
+        return scaled >= 0 if convention == "has0" else scaled > 0
 
-    counted = np.ones(len(first.truth), bool) if neutral else first.truth != 0
+    neutral = first.label_range.scaled(first.truth) == 0
+    counted = ~neutral if convention == "non0" else np.ones_like(neutral)
     truth = positive(first.truth)
     right = [positive(scores.by_seed[seed]) == truth for scores in (first, second)]
     only_first = int((counted & right[0] & ~right[1]).sum())

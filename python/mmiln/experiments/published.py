@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import read_toml
-from ..results.measures import PAPER, cells
+from ..results.measures import MOSI
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def published(dataset: str) -> dict[str, Published]:
     def text(scores: dict[str, Any]) -> str:
         both = {n: dict(zip(("has0", "non0"), scores[n], strict=True)) for n in ("acc2", "f1")}
         flat = scores | {f"{c}_{n}": value for n, values in both.items() for c, value in values.items()}
-        printed = cells(lambda name, measure: f"{flat[name]:.{measure.decimals}f}", PAPER)
+        printed = MOSI.cells(lambda name, measure: f"{flat[name]:.{measure.decimals}f}", MOSI.paper)
         return ", ".join(f"{title} {values}" for title, values in printed.items())
 
     return {name: Published(text(scores), scores["source"]) for name, scores in _file()[dataset].items()}

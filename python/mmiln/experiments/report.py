@@ -15,7 +15,7 @@ from .. import plotting
 from ..errors import ConfigError
 from ..files import write, write_text
 from ..pages.tables import Table, page
-from ..results.measures import HEADINGS, PAPER, Measure, cells
+from ..results.measures import AGAINST_HUMAN, Family, Measure, family_of
 from ..results.metrics import spread
 from . import published as literature
 from . import results
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DEPTH: Final = "num_layers"
-
-COLUMNS: Final = tuple(HEADINGS[title] for title in PAPER)
 
 
 class Report:
@@ -154,17 +152,20 @@ class Report:
         if others:
             compared = [(group, self._compared(dataset, group, base)) for group in others]
             tables.insert(2, _differences(dataset, base, compared))
+        if any(_against_human(group) for group in rows.values()):
+            tables.append(_pseudo_labels(dataset, rows))
         return tables
 
     def _results(self, dataset: str) -> Table:
         rows = self.groups[dataset]
         source = self._experiment.datasets[dataset].published if self._experiment is not None else None
         known = literature.published(source) if source is not None else {}
+        family = _family(rows)
         lines = [
             [
                 _label(group),
                 str(len(group.measures)),
-                *cells(partial(_over_seeds, group), PAPER).values(),
+                *family.cells(partial(_over_seeds, group), family.paper).values(),
                 f"{group.records[0].parameters:,}",
                 _seconds(group),
             ]
@@ -173,13 +174,14 @@ class Report:
         first = next(iter(rows.values()))
         caption = (
             f"{dataset}: {first.part} part, {len(first.scores.id)} utterances, mean ± standard deviation "
-            "over seeds, epoch chosen on validation; Acc-2 and F1 as has0 / non0."
+            "over seeds, epoch chosen on validation"
+            + ("; Acc-2 and F1 as has0 / non0." if len(family.binary) > 1 else ".")
         )
         if any(group.records[0].protocol.selection == "test" for group in rows.values()):
             caption += (
                 " † Epoch chosen on the test part, which flatters: not to be compared with the other rows."
             )
-        columns = ["model", "seeds", *COLUMNS, "parameters", "s an epoch"]
+        columns = ["model", "seeds", *_columns(family), "parameters", "s an epoch"]
         if known:
             measured = [row.model for row in rows]
             for line, name in zip(lines, measured, strict=True):
@@ -317,6 +319,15 @@ class Report:
         return "\n".join(f"- {note}" for note in notes)
 
 
+def _family(rows: Mapping[Row, Group]) -> Family:
+    """The measures of a dataset, which all of its runs share."""
+    return family_of(next(iter(rows.values())).records[0].label_range)
+
+
+def _columns(family: Family) -> tuple[str, ...]:
+    return tuple(family.headings[title] for title in family.paper)
+
+
 def _label(group: Group) -> str:
     return str(group.row) + (" †" if group.records[0].protocol.selection == "test" else "")
 
@@ -336,20 +347,23 @@ def _text(value: float, decimals: int, sign: str = "") -> str:
 
 
 def _ranges(dataset: str, rows: dict[Row, Group]) -> Table:
+    family = _family(rows)
+
     def line(group: Group) -> tuple[str, ...]:
         def text(name: str, measure: Measure) -> str:
             values = spread([measure.factor * value for value in _numbers(group, name)])
             low, high = (f"{values[end]:.{measure.decimals}f}" for end in ("min", "max"))
             return "–" if math.isnan(values["mean"]) else f"{low} – {high}"
 
-        return _label(group), *cells(text, PAPER).values()
+        return _label(group), *family.cells(text, family.paper).values()
 
-    return Table(
-        f"{dataset}: lowest and highest of the seeds.", ("model", *COLUMNS), tuple(map(line, rows.values()))
-    )
+    caption = f"{dataset}: lowest and highest of the seeds."
+    return Table(caption, ("model", *_columns(family)), tuple(map(line, rows.values())))
 
 
 def _differences(dataset: str, base: Group, compared: list[tuple[Group, Comparison]]) -> Table:
+    family = _family({base.row: base})
+
     def line(group: Group, found: Comparison) -> tuple[str, ...]:
         def text(name: str, measure: Measure) -> str:
             d = found.differences[name]
@@ -361,14 +375,15 @@ def _differences(dataset: str, base: Group, compared: list[tuple[Group, Comparis
             p = sorted(test.p for test in found.mcnemar[convention].values())
             return f"{float(np.median(p)):.2g} ({p[0]:.2g} – {p[-1]:.2g})" if len(p) > 1 else f"{p[0]:.2g}"
 
-        return _label(group), *cells(text, PAPER[:3]).values(), f"{tests('has0')} / {tests('non0')}"
+        p = " / ".join(map(tests, family.binary))
+        return _label(group), *family.cells(text, family.paper[:3]).values(), p
 
     return Table(
         f"{dataset}: the row minus {base.row}, on the same seeds and utterances: mean over seeds, "
         f"{CONFIDENCE:.0%} interval of a paired bootstrap over utterances ({RESAMPLES} resamples), and p of "
-        "McNemar's exact test on has0 / non0, a test a seed: median (lowest – highest). Nothing is "
-        "corrected for the number of comparisons.",
-        ("model", *COLUMNS[:3], "McNemar p"),
+        f"McNemar's exact test on {' / '.join(family.binary)}, a test a seed: median (lowest – highest). "
+        "Nothing is corrected for the number of comparisons.",
+        ("model", *_columns(family)[:3], "McNemar p"),
         tuple(line(group, found) for group, found in compared),
     )
 
@@ -388,6 +403,35 @@ def _cost(dataset: str, rows: dict[Row, Group]) -> Table:
         f"{dataset}: what the runs have cost; time depends on what else the machine did.",
         ("model", "best epoch of", "s a run", "peak MiB"),
         tuple(map(line, rows.values())),
+    )
+
+
+def _against_human(group: Group) -> dict[str, list[float]]:
+    """How near pseudo-labels were to human ones in the epoch that was chosen, by measure and run."""
+    found: dict[str, list[float]] = {}
+    for record in group.records:
+        for name in AGAINST_HUMAN.keys() & record.history.keys():
+            chosen = record.history[name][record.best_epoch - 1 :]
+            found.setdefault(name, []).append(math.nan if not chosen or chosen[0] is None else chosen[0])
+    return found
+
+
+def _pseudo_labels(dataset: str, rows: dict[Row, Group]) -> Table:
+    groups = [(group, found) for group in rows.values() if (found := _against_human(group))]
+
+    def text(values: list[float]) -> str:
+        over = spread(values)
+        mean = _text(over["mean"], 3)
+        return mean if math.isnan(over["std"]) else f"{mean} ± {over['std']:.3f}"
+
+    return Table(
+        f"{dataset}: pseudo-labels of the train part against the labels that people gave to each modality, "
+        "in the epoch chosen: mean ± standard deviation over runs.",
+        ("model", *AGAINST_HUMAN.values()),
+        tuple(
+            (_label(group), *(text(found.get(name, [math.nan])) for name in AGAINST_HUMAN))
+            for group, found in groups
+        ),
     )
 
 

@@ -58,6 +58,7 @@ class Group:
             tuple(names),
             truth,
             {seed: np.array([scores[n][1] for n in names]) for seed, scores in by_seed.items()},
+            self.runs[0].record.label_range,
         )
 
     @property
@@ -167,6 +168,7 @@ def _check_same_data(dataset: str, groups: list[Group]) -> None:
             "standardized": record.protocol.standardized,
             "folds": record.protocol.folds,
             "fingerprint of the data": record.fingerprint,
+            "range of the labels": tuple(record.label_range),
         }
 
     seen: dict[int | None, Finished] = {}

@@ -18,6 +18,7 @@ from .. import files, plotting
 from ..callbacks import Callback
 from ..data import Dataset, Split
 from ..errors import DataError, StateError
+from ..labels import MOSI, LabelRange
 from ..plain import Plain, faults
 from ..results.history import History
 from ..results.metrics import Metrics
@@ -94,6 +95,7 @@ class Record(Plain):
     preset: str
     config: dict[str, Any]
     text_encoder: str | None
+    label_range: Annotated[LabelRange, pydantic.AfterValidator(LabelRange.checked)] = MOSI
     code: dict[str, str]
     machine: dict[str, str | int]
     best_epoch: _Count
@@ -209,7 +211,10 @@ def train(
     measured = {name: part for name, part in dataset.splits.items() if name != "train"}
     ranks = Ranks.here(model.device)
     predictions = {name: scoring.predict(model, part, ranks) for name, part in measured.items()}
-    metrics = {name: Metrics.of(part.truth, predictions[name].score) for name, part in measured.items()}
+    label_range = next(iter(predictions.values())).label_range
+    metrics = {
+        name: Metrics.of(part.truth, predictions[name].score, label_range) for name, part in measured.items()
+    }
     seconds = sum(history["seconds"]) + time.perf_counter() - began
 
     record = Record(
@@ -223,6 +228,7 @@ def train(
         preset=model.preset,
         config=model.config.to_dict() | {"dtype": model.dtype, "precision": model.precision},
         text_encoder=model.text_encoder_fingerprint(),
+        label_range=label_range,
         code=provenance.code(),
         machine=provenance.machine(model.device),
         best_epoch=history.best_epoch or 0,
@@ -269,7 +275,9 @@ def shuffle_labels(dataset: Dataset, seed: int) -> None:
     rng = np.random.default_rng(seed)
     for name in ("train", "valid"):
         if (split := dataset.splits.get(name)) is not None:
-            split.labels = rng.permutation(split.truth)
+            order = rng.permutation(len(split))
+            split.labels = split.truth[order]
+            split.unimodal_labels = {m: labels[order] for m, labels in split.unimodal_labels.items()}
 
 
 def _frame(parts: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import files, plotting
-from ..results.measures import MEASURES
 from ..results.metrics import Metrics
 from ..results.predictions import Predictions
 from . import render
@@ -67,6 +66,7 @@ class PredictionReport:
             title=self.title,
             facts=self._facts(),
             measures=self._measures() if labelled else {},
+            neutral=f"{self.predictions.label_range.restored(0.0):g}",
             pictures=self._pictures() if labelled else [],
             worst=sorted(rows, key=lambda row: -abs(row["error"]))[:WORST] if labelled else [],
             rows=rows,
@@ -91,8 +91,9 @@ class PredictionReport:
 
     def _measures(self) -> dict[str, float | None]:
         assert self.predictions.label is not None
-        found = Metrics.of(self.predictions.label, self.predictions.score).to_dict()
-        labels = {n: m.label if m.unit in ("", "%") else f"{m.label} ({m.unit})" for n, m in MEASURES.items()}
+        measured = Metrics.of(self.predictions.label, self.predictions.score, self.predictions.label_range)
+        found, shown = measured.to_dict(), measured.family.measures.items()
+        labels = {n: m.label if m.unit in ("", "%") else f"{m.label} ({m.unit})" for n, m in shown}
         return {label: None if math.isnan(found[name]) else found[name] for name, label in labels.items()}
 
     def _rows(self) -> tuple[list[dict[str, Any]], list[tuple[str, bool]]]:

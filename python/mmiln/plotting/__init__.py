@@ -22,6 +22,7 @@ from .training import (
     mrm_losses,
     pseudo_label_drift,
     pseudo_label_shift,
+    pseudo_labels_against_human,
     validation_metrics,
 )
 
@@ -40,5 +41,6 @@ __all__ = [
     "projection",
     "pseudo_label_drift",
     "pseudo_label_shift",
+    "pseudo_labels_against_human",
     "validation_metrics",
 ]

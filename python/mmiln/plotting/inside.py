@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
+from ..labels import MOSI
 from .checks import finite
-from .style import BOUND, COLOUR_MAP, GREY, POINTS, axes_or_new, heat_map, write_cells
+from .style import COLOUR_MAP, GREY, POINTS, axes_or_new, heat_map, write_cells
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,7 +84,13 @@ def attention_map(
     return ax
 
 
-def projection(features: Mapping[str, npt.ArrayLike], labels: npt.ArrayLike, ax: Axes | None = None) -> Axes:
+def projection(
+    features: Mapping[str, npt.ArrayLike],
+    labels: npt.ArrayLike,
+    ax: Axes | None = None,
+    *,
+    label_range: tuple[float, float] = MOSI,
+) -> Axes:
     """The features of each head by their first two principal components, coloured by the true score.
 
     Spaces of different heads have nothing in common, so each has a panel of its own, with the share of the
@@ -93,6 +100,7 @@ def projection(features: Mapping[str, npt.ArrayLike], labels: npt.ArrayLike, ax:
         features: Of N utterances, by name: ``F_multimodal``, ``F_audio``, ``F_vision``, each ``(N, width)``.
         labels: True scores ``(N,)``.
         ax: Where to draw.
+        label_range: The lowest and the highest possible label.
 
     Raises:
         DataError: There are no features, fewer than two utterances, not one label each, a value that is not
@@ -111,13 +119,14 @@ def projection(features: Mapping[str, npt.ArrayLike], labels: npt.ArrayLike, ax:
 
     ax = axes_or_new(ax)
     ax.axis("off")
+    low, high = label_range
     pitch = 1 / len(arrays)
     for i, (name, array) in enumerate(arrays.items()):
         panel = ax.inset_axes(((i + 0.24) * pitch, 0, 0.76 * pitch, 0.88))  # room for its label and title
         pca = PCA(2, svd_solver="full")
         x, y = pca.fit_transform(array).T
         points = panel.scatter(
-            x, y, c=truth, cmap=COLOUR_MAP, vmin=-BOUND, vmax=BOUND, s=12, linewidths=0.2, edgecolors=GREY
+            x, y, c=truth, cmap=COLOUR_MAP, vmin=low, vmax=high, s=12, linewidths=0.2, edgecolors=GREY
         )
         first, second = pca.explained_variance_ratio_
         panel.set(xticks=[], yticks=[])

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from ..results.measures import MEASURES
+from ..labels import LabelRange
+from ..results.measures import MEASURES, SIMS, family_in, family_of
 from .checks import Floats, finite, scored
-from .style import BLUE, BOUND, GREEN, GREY, ORANGE, POINTS, axes_or_new, heat_map, write_cells
+from .style import BLUE, GREEN, GREY, ORANGE, POINTS, axes_or_new, heat_map, write_cells
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ..results.predictions import Predictions
 
-CLASSES: Final = ("−3", "−2", "−1", "0", "+1", "+2", "+3")
+CLASSES: Final = (-3, -2, -1, 0, 1, 2, 3)  # of acc7
+CUTS: Final = (-0.7, -0.1, 0.1, 0.7)  # between the classes of CH-SIMS's acc5
+CUT_CLASSES: Final = ("≤ −0.7", "≤ −0.1", "≤ 0.1", "≤ 0.7", "> 0.7")
 BARS: Final = 0.15  # height of a marginal histogram, relative to the range of the scores
 BAR_BINS: Final = 30
 PER_BIN: Final = 40  # least number of utterances in a bin, where there are so many
@@ -35,10 +38,12 @@ def predicted_against_true(predictions: Predictions, ax: Axes | None = None) -> 
     from matplotlib.ticker import MaxNLocator
 
     ax = axes_or_new(ax, width=4.8)
-    low, high = min(-BOUND, truth.min(), score.min()), max(BOUND, truth.max(), score.max())
+    scale = predictions.label_range
+    low, high = min(scale.low, truth.min(), score.min()), max(scale.high, truth.max(), score.max())
+    middle = scale.restored(0.0)
     room = BARS * (high - low)
-    ax.axhline(0, color=GREY, linewidth=0.6)
-    ax.axvline(0, color=GREY, linewidth=0.6)
+    ax.axhline(middle, color=GREY, linewidth=0.6)
+    ax.axvline(middle, color=GREY, linewidth=0.6)
     ax.plot((low, high), (low, high), color=GREY, linewidth=1, linestyle="--", label="predicted = true")
     ax.scatter(truth, score, s=14, color=BLUE, alpha=0.5, linewidths=0, label="utterances")
     # Histograms are within the axes, so that they disturb no layout, neighbour or title of the user's.
@@ -49,8 +54,10 @@ def predicted_against_true(predictions: Predictions, ax: Axes | None = None) -> 
         bars(edges[:-1], room * counts / counts.max(), np.diff(edges), floor, align="edge", color=GREY)
     limits = (floor, high + 0.2 * room)
     ax.set(xlim=limits, ylim=limits, aspect="equal")
+    wide = high - low >= 4
+    locator = MaxNLocator(8, integer=True) if wide else MaxNLocator(4, steps=(1, 2, 5, 10))
     for axis in (ax.xaxis, ax.yaxis):
-        ticks = MaxNLocator(8, integer=True).tick_values(low, high)
+        ticks = locator.tick_values(low, high)
         axis.set_ticks([tick for tick in ticks if low <= tick <= high])
     ax.tick_params(labelsize="small")
     ax.set_xlabel(f"true score ({POINTS})")
@@ -59,21 +66,28 @@ def predicted_against_true(predictions: Predictions, ax: Axes | None = None) -> 
 
 
 def confusion(predictions: Predictions, ax: Axes | None = None) -> Axes:
-    """The confusion matrix of the seven classes, with the truth in rows.
+    """The confusion matrix of the seven classes, or of the five of CH-SIMS, with the truth in rows.
 
-    Classes are those of ``acc7``: scores clipped to +-3 and rounded half to even. A cell holds the count and
-    its share of the row, which is also its colour; cells that no utterance falls into are empty.
+    Classes are those of ``acc7``: scores clipped to +-3 and rounded half to even; of CH-SIMS those of its
+    ``acc5``. A cell holds the count and its share of the row, which is also its colour; cells that no
+    utterance falls into are empty.
 
     Raises:
         DataError: There is no utterance, no label, or a score that is not finite.
     """
-    truth, score = (np.rint(np.clip(each, -BOUND, BOUND)).astype(int) + BOUND for each in scored(predictions))
-    counts = np.zeros((len(CLASSES), len(CLASSES)), dtype=int)
+    scale = predictions.label_range
+    truth, score = (_classes(each, scale) for each in scored(predictions))
+    sign = "+" if scale.low < 0 else ""
+    values = [scale.restored(float(k)) for k in CLASSES]
+    names = [f"{x:{sign}.3g}".replace("-", "−") if x else "0" for x in values]
+    if family_of(scale) is SIMS:
+        names = list(CUT_CLASSES)
+    counts = np.zeros((len(names), len(names)), dtype=int)
     np.add.at(counts, (truth, score), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     ax = axes_or_new(ax)
-    image = heat_map(ax, shares, CLASSES, top=1)
-    ax.set_xticks(range(len(CLASSES)), CLASSES, fontsize="x-small")
+    image = heat_map(ax, shares, names, top=1)
+    ax.set_xticks(range(len(names)), names, fontsize="x-small")
     write_cells(
         ax,
         image,
@@ -126,9 +140,10 @@ def depth(
 
     Args:
         lines: Values of all seeds by line, number of layers and measure.
-        axes: Two panels: the MAE; Acc-2 as has0 and non0.
+        axes: Two panels: the MAE; Acc-2, as has0 and non0 where there are both.
     """
-    for ax, names in zip(axes, (("mae",), ("has0_acc2", "non0_acc2")), strict=True):
+    some = next(seeds for points in lines.values() for seeds in points.values())
+    for ax, names in zip(axes, (["mae"], list(family_in(some).binary.values())), strict=True):
         measures = [MEASURES[name] for name in names]
         for colour, (name, points) in zip(
             itertools.cycle((BLUE, ORANGE, GREEN)), lines.items(), strict=False
@@ -152,6 +167,15 @@ def depth(
         ax.set_xticks(sorted({n for points in lines.values() for n in points}))
         ax.legend(frameon=False, fontsize="small", ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return axes
+
+
+def _classes(scores: Floats, scale: LabelRange) -> npt.NDArray[np.int64]:
+    """The class of each score, from 0."""
+    if family_of(scale) is SIMS:
+        return np.searchsorted(np.array(CUTS, np.float32), scores.astype(np.float32)).astype(np.int64)
+    scaled: Floats = scale.scaled(scores)
+    last = CLASSES[-1]
+    return np.rint(np.clip(scaled, -last, last)).astype(np.int64) + last
 
 
 def _error_over(

@@ -25,7 +25,6 @@ GREY: Final = "#808080"  # for reference lines: visible on white and on black
 MODALITY_COLOURS: Final = {"multimodal": BLUE, "audio": ORANGE, "vision": GREEN}
 COLOUR_MAP: Final = "cividis"  # readable for colour-blind people too (Nuñez et al. 2018)
 
-BOUND: Final = 3  # largest absolute label
 POINTS: Final = "points"  # unit of sentiment
 LETTER: Final = 0.035  # room for a letter of a name at the end of a line, relative to the data's width
 GAP: Final = 0.08  # distance of two such names, relative to the height of the axes

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, StateError
-from ..results.measures import MEASURES
+from ..results.measures import AGAINST_HUMAN, MEASURES
 from .checks import finite
 from .style import (
     BLUE,
@@ -41,9 +41,16 @@ STYLES: Final = {
     "non0_f1": (GREEN, "--"),
     "acc5": (SKY, "-"),
     "acc7": (PURPLE, "-"),
+    "acc2": (ORANGE, "-"),
+    "acc3": (PURPLE, "-"),
+    "f1": (GREEN, "-"),
 }
 VALIDATION: Final = {f"valid_{name}": (MEASURES[name].label, *style) for name, style in STYLES.items()}
 SHIFTS: Final = {f"pseudo_shift_{name}": (name, MODALITY_COLOURS[name], "-") for name in ("audio", "vision")}
+HUMAN: Final = {
+    name: (title, MODALITY_COLOURS[name.rpartition("_")[2]], "-" if title.startswith("MAE") else "--")
+    for name, title in AGAINST_HUMAN.items()
+}
 
 
 class Curves(Protocol):
@@ -97,7 +104,7 @@ def loss_parts(history: Curves, ax: Axes | None = None) -> Axes:
 
 
 def validation_metrics(history: Curves, ax: Axes | None = None) -> Axes:
-    """Correlation, both binary accuracies, both F1, and accuracies of five and seven classes on validation.
+    """Correlation and every accuracy and F1 of the dataset's family on validation.
 
     A measure that is NaN in an epoch, as the correlation of constant scores is, leaves a gap.
 
@@ -123,6 +130,22 @@ def pseudo_label_shift(history: Curves, ax: Axes | None = None) -> Axes:
     ax = axes_or_new(ax)
     _draw(ax, history, SHIFTS, bottom=0)
     ax.set_ylabel(f"mean |$y_s - y_m$| ({POINTS})")
+    return ax
+
+
+def pseudo_labels_against_human(history: Curves, ax: Axes | None = None) -> Axes:
+    """How near ULGM's labels of audio and vision are to those that people gave, by the end of each epoch.
+
+    Drawn are the mean absolute error over the training utterances, in sentiment points, and the Pearson
+    correlation.
+
+    Raises:
+        StateError: The history holds no epoch, or is of data without labels of audio and vision by people.
+    """
+    _values(history, list(HUMAN), "pseudo_mae_*: the data have no labels of single modalities")
+    ax = axes_or_new(ax)
+    _draw(ax, history, HUMAN)
+    ax.set_ylabel(f"$y_s$ to human labels ({POINTS} or r)")
     return ax
 
 

@@ -47,7 +47,8 @@ class History(dict[str, list[float]]):
         return pd.DataFrame(dict(self), index=pd.RangeIndex(1, self.epochs + 1, name="epoch"))
 
     def plot(self, axes: Axes | Sequence[Axes] | None = None) -> list[Axes]:
-        """Draws the parts of the loss, the measures on validation and the shift of pseudo-labels.
+        """Draws the parts of the loss, the measures on validation, and pseudo-labels: how far they are from
+        the true labels, and from human labels of each modality.
 
         What was not measured has no panel.
 
@@ -66,6 +67,7 @@ class History(dict[str, list[float]]):
             "train_": plotting.loss_parts,
             "valid_": plotting.validation_metrics,
             "pseudo_shift_": plotting.pseudo_label_shift,
+            "pseudo_mae_": plotting.pseudo_labels_against_human,
         }
         drawn = [draw for prefix, draw in panels.items() if any(name.startswith(prefix) for name in self)]
         if not drawn:

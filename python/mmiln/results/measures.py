@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Final, NamedTuple
+
+from .. import labels
+from ..labels import LabelRange
 
 
 class Measure(NamedTuple):
@@ -35,24 +38,80 @@ class Measure(NamedTuple):
         return f"{value:.2%}" if self.unit == "%" else f"{value:.4f}"
 
 
-MEASURES: Final = {
+class Family(NamedTuple):
+    """The measures of a group of datasets.
+
+    Attributes:
+        measures: How each measure is shown, by its name in :class:`mmiln.Metrics`.
+        paper: The titles in the papers' tables.
+    """
+
+    measures: dict[str, Measure]
+    paper: tuple[str, ...]
+
+    @property
+    def headings(self) -> dict[str, str]:
+        """Headings of a table's columns, by title."""
+        return {m.title: f"{m.title} (%)" if m.unit == "%" else m.title for m in self.measures.values()}
+
+    @property
+    def binary(self) -> dict[str, str]:
+        """Names of the binary accuracies by convention: ``has0`` and ``non0``, or the only one, ``acc2``."""
+        return {m.convention or name: name for name, m in self.measures.items() if m.title == "Acc-2"}
+
+    def cells(
+        self, text: Callable[[str, Measure], str], titles: Iterable[str] | None = None
+    ) -> dict[str, str]:
+        """The texts of each title's measures, as "has0 / non0" where there are both; by default of all."""
+        return {
+            title: " / ".join(text(name, m) for name, m in self.measures.items() if m.title == title)
+            for title in titles or self.headings
+        }
+
+
+_COMMON: Final = {
     "mae": Measure("MAE", unit="sentiment points", factor=1, decimals=3, rises=False),
     "corr": Measure("Corr", unit="", factor=1, decimals=3),
-    "has0_acc2": Measure("Acc-2", "has0"),
-    "non0_acc2": Measure("Acc-2", "non0"),
-    "has0_f1": Measure("F1", "has0"),
-    "non0_f1": Measure("F1", "non0"),
-    "acc7": Measure("Acc-7"),
-    "acc5": Measure("Acc-5"),
 }
-#: Headings of a table's columns, by title.
-HEADINGS: Final = {m.title: f"{m.title} (%)" if m.unit == "%" else m.title for m in MEASURES.values()}
-PAPER: Final = ("MAE", "Corr", "Acc-2", "F1", "Acc-7")  # titles in the paper's tables
+#: CMU-MOSI, CMU-MOSEI and all datasets that are not CH-SIMS.
+MOSI: Final = Family(
+    _COMMON
+    | {
+        "has0_acc2": Measure("Acc-2", "has0"),
+        "non0_acc2": Measure("Acc-2", "non0"),
+        "has0_f1": Measure("F1", "has0"),
+        "non0_f1": Measure("F1", "non0"),
+        "acc7": Measure("Acc-7"),
+        "acc5": Measure("Acc-5"),
+    },
+    paper=("MAE", "Corr", "Acc-2", "F1", "Acc-7"),
+)
+#: CH-SIMS and CH-SIMS v2.
+SIMS: Final = Family(
+    _COMMON
+    | {
+        "acc2": Measure("Acc-2"),
+        "acc3": Measure("Acc-3"),
+        "acc5": Measure("Acc-5"),
+        "f1": Measure("F1"),
+    },
+    paper=("MAE", "Corr", "Acc-2", "Acc-3", "Acc-5", "F1"),
+)
+#: The measures of both families by name.
+MEASURES: Final = MOSI.measures | SIMS.measures
+#: Pseudo-labels against the labels that people gave to a modality, by name in a history.
+AGAINST_HUMAN: Final = {
+    f"pseudo_{name}_{modality}": f"{MEASURES[name].title}, {modality}"
+    for name in ("mae", "corr")
+    for modality in ("audio", "vision")
+}
 
 
-def cells(text: Callable[[str, Measure], str], titles: Iterable[str] = HEADINGS) -> dict[str, str]:
-    """The texts of each title's measures, as "has0 / non0" where there are both."""
-    return {
-        title: " / ".join(text(name, m) for name, m in MEASURES.items() if m.title == title)
-        for title in titles
-    }
+def family_of(label_range: LabelRange) -> Family:
+    """The family of a dataset whose labels lie in this range."""
+    return SIMS if label_range == labels.SIMS else MOSI
+
+
+def family_in(names: Container[str]) -> Family:
+    """The family that measures of these names belong to, or, as ``valid_*``, the lists of a history."""
+    return SIMS if "acc2" in names or "valid_acc2" in names else MOSI

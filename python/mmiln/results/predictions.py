@@ -26,7 +26,7 @@ class Predictions:
         id: Names of the utterances, or ``None``.
         index: Positions in the dataset, or ``None``.
         label: True scores, or ``None``.
-        label_range: The lowest and the highest score.
+        label_range: The lowest and the highest possible score; labels and scores are in its unit.
     """
 
     score: npt.NDArray[np.float32]

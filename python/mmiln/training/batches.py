@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import _core
 from ..data.names import KEYS, MMSA_EXTRAS, near
+from ..data.split import UNIMODAL
 from ..errors import BatchError, DataWarning
 from ..labels import MOSI, LabelRange
 
@@ -71,9 +72,10 @@ def pack(
     device: str,
     dtype: str,
     label_range: LabelRange = MOSI,
+    unimodal_labels: bool = False,
 ) -> _core.Batch:
     """Packs the parts of a batch (``text``, ``audio``, ``vision``) that a model ``uses``, with labels on the
-    model's scale.
+    model's scale; with ``unimodal_labels`` also those that people gave to audio and vision.
 
     Raises:
         BatchError: A part is missing or malformed.
@@ -109,6 +111,9 @@ def pack(
         parts[name] = frames
     if (labels := labels_of(batch)) is not None:
         parts["labels"] = label_range.scaled(tensor("labels", labels))
+    if unimodal_labels:
+        for name, own in unimodal_labels_of(batch).items():
+            parts[f"labels_{name}"] = label_range.scaled(tensor(f"labels of {name}", own))
     if batch.get("index") is not None:
         parts["index"] = whole_numbers("index", batch["index"])
     packed = _core.Batch(device=device, dtype=dtype, **parts)
@@ -128,6 +133,13 @@ def labels_of(batch: Mapping[str, Any]) -> Any:
     if "M" not in labels:
         raise BatchError(f"labels must hold 'M', the multimodal label; got {sorted(labels)}")
     return labels["M"]
+
+
+def unimodal_labels_of(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The labels that people gave to audio and vision, those of the two that a batch has."""
+    labels = batch.get("labels")
+    known = labels if isinstance(labels, Mapping) else {}
+    return {name: known[key] for key, name in UNIMODAL.items() if key in known and name != "text"}
 
 
 def names(batch: Mapping[str, Any], size: int) -> list[str] | None:

@@ -173,6 +173,11 @@ class Learner(ABC):
         return Config(self._config.model.copy(), self._config.train.copy())
 
     @property
+    def human_labels(self) -> bool:
+        """Whether unimodal heads are trained on labels that people gave, in place of pseudo-labels."""
+        return bool(self._config.train.get("unimodal_labels") == "human")
+
+    @property
     @abstractmethod
     def kind(self) -> str:
         """The model's name in tables: a variant of MMILN such as ``full``, or the network of a baseline."""
@@ -271,6 +276,7 @@ class Learner(ABC):
             device=device,
             dtype=self.dtype,
             label_range=self.label_range_,
+            unimodal_labels=self.human_labels,
         )
         if self._core is None:
             self._build(widths)

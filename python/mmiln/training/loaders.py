@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
 from ..data import Split
-from ..errors import BatchError, DataWarning, StateError
+from ..errors import BatchError, StateError
 from ..labels import LabelRange
 from . import batches
 
@@ -105,15 +103,8 @@ def training_size(loader: Iterable[Any]) -> int:
     if isinstance(loader, Sequence):
         indices = [batch.get("index") for batch in map(batches.check_keys, loader)]
         if all(index is not None for index in indices):
-            known = torch.cat([batches.whole_numbers("index", index) for index in indices])
-            if repeated := len(known) - len(set(known.tolist())):
-                warnings.warn(
-                    f"{repeated} utterances have an index that another one has too: pseudo-labels are kept "
-                    "by index, so they share them",
-                    DataWarning,
-                    stacklevel=5,
-                )
-            return 1 + max(0, int(known.max()))
+            largest = max(batches.whole_numbers("index", index).max().item() for index in indices)
+            return 1 + max(0, int(largest))
         raise StateError(
             "pseudo-labels are kept by position in the training set: every batch needs an 'index'"
         )

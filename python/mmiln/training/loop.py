@@ -88,7 +88,8 @@ class TrainingRun:
         head = next(source)
         model = self.model
         model.pack(head)
-        samples = loaders.training_size(self.loader) if model.core.keeps_pseudo_labels() else None
+        self.relabels = model.core.keeps_pseudo_labels() and not model.human_labels
+        samples = loaders.training_size(self.loader) if self.relabels else None
         model.core.begin_training(samples, json.dumps(model.config.train))
         if self.checkpoints is not None:
             self._identity = identity(model, self.loader, self.valid, samples)

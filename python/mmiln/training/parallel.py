@@ -114,7 +114,7 @@ class ParallelRun(TrainingRun):
         if losses is not None:
             self.losses.append(losses)
             self.sizes.append(sizes[place])
-        if core.keeps_pseudo_labels():
+        if self.relabels:
             self._relabel(round_, rows, sizes)
         self._window_begins = False
         if core.count_round(len(round_), 1 if self.gathers else len(round_), self.window):

@@ -83,7 +83,7 @@ def measured(predictions: Predictions) -> Metrics:
     """
     if predictions.label is None:
         raise BatchError("evaluation needs labels in every batch")
-    return Metrics.of(predictions.label, predictions.score)
+    return Metrics.of(predictions.label, predictions.score, predictions.label_range)
 
 
 def _together(parts: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:

@@ -20,7 +20,8 @@ def _both_ways(p: Params, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def forward(state: Params, settings: Any, utterance: dict[str, Tensor]) -> dict[str, Tensor]:
     p, out = state, {}
-    for m in MODALITIES:
+    there = [m for m in MODALITIES if m in utterance]
+    for m in there:
         frames, last1 = _both_ways(p, f"rnn.{m}.lstm1.rnn", utterance[m])
         normed = layer_norm(p, f"rnn.{m}.norm", frames)
         _, last2 = _both_ways(p, f"rnn.{m}.lstm2.rnn", normed)
@@ -30,7 +31,7 @@ def forward(state: Params, settings: Any, utterance: dict[str, Tensor]) -> dict[
         out[f"private_{m}"] = torch.sigmoid(linear(p, f"private.{m}.0", u))
         out[f"shared_{m}"] = torch.sigmoid(linear(p, "shared.0", u))
         out[f"decoded_{m}"] = linear(p, f"decode.{m}", out[f"private_{m}"] + out[f"shared_{m}"])
-    z = torch.stack([out[f"{kind}_{m}"] for kind in ("private", "shared") for m in MODALITIES])  # (6, d)
+    z = torch.stack([out[f"{kind}_{m}"] for kind in ("private", "shared") for m in there])  # (6, d)
     z = layer_norm(p, "fusion.norm1", z + attention(p, "fusion.self_attn", z, z, 2))
     inner = torch.relu(linear(p, "fusion.linear1", z))
     z = layer_norm(p, "fusion.norm2", z + linear(p, "fusion.linear2", inner))
@@ -62,13 +63,13 @@ def orthogonality(x: Tensor, y: Tensor) -> Tensor:
 
 def losses(outputs: dict[str, Tensor], labels: Tensor, settings: Any) -> dict[str, Tensor]:
     get = outputs.__getitem__
+    there = [m for m in MODALITIES if f"u_{m}" in outputs]
+    pairs = [(m, n) for m, n in PAIRS if m in there and n in there]
     task = sum((y - label) ** 2 for y, label in zip(get("M"), labels, strict=True)) / len(labels)
-    sim = sum(cmd(get(f"shared_{m}"), get(f"shared_{n}")) for m, n in PAIRS) / 3
-    diff = sum(orthogonality(get(f"private_{m}"), get(f"shared_{m}")) for m in MODALITIES)
-    diff = diff + sum(orthogonality(get(f"private_{m}"), get(f"private_{n}")) for m, n in PAIRS)
-    recon = sum(
-        ((get(f"u_{m}") - get(f"decoded_{m}")) ** 2).sum() / get(f"u_{m}").numel() for m in MODALITIES
-    )
-    recon = recon / 3
+    sim = sum(cmd(get(f"shared_{m}"), get(f"shared_{n}")) for m, n in pairs) / len(pairs)
+    diff = sum(orthogonality(get(f"private_{m}"), get(f"shared_{m}")) for m in there)
+    diff = diff + sum(orthogonality(get(f"private_{m}"), get(f"private_{n}")) for m, n in pairs)
+    recon = sum(((get(f"u_{m}") - get(f"decoded_{m}")) ** 2).sum() / get(f"u_{m}").numel() for m in there)
+    recon = recon / len(there)
     total = task + settings.sim * sim + settings.diff * diff + settings.recon * recon
     return {"task": task, "diff": diff, "sim": sim, "recon": recon, "total": total}

@@ -12,12 +12,10 @@ Outputs = dict[str, Tensor]
 
 
 def forward(p: Params, settings: Any, u: dict[str, Tensor]) -> Outputs:
-    h_t = lstm(p, "text.rnn", u["text"])[-1]
-    h_a = lstm(p, "audio.rnn", u["audio"])[-1]
-    h_v = lstm(p, "vision.rnn", u["vision"])[-1]
-    z = torch.tanh(linear(p, "fuse1", torch.cat([h_t, h_a, h_v])))
+    h = {m: lstm(p, f"{m}.rnn", u[m])[-1] for m in ("text", "audio", "vision") if m in u}
+    z = torch.tanh(linear(p, "fuse1", torch.cat(list(h.values()))))
     z = torch.tanh(linear(p, "fuse2", z))
-    return {"M": linear(p, "score", z)[0], "Z": z, "h_text": h_t, "h_audio": h_a, "h_vision": h_v}
+    return {"M": linear(p, "score", z)[0], "Z": z} | {f"h_{m}": v for m, v in h.items()}
 
 
 def likelihood(p: Params, name: str, eps: float, text: Tensor, h: Tensor) -> Tensor:
@@ -54,9 +52,9 @@ def cpc(h: Tensor, predicted: Tensor) -> Tensor:
 
 def losses(p: Params, settings: Any, outputs: Outputs, labels: Tensor) -> Outputs:
     """Of the first batch of a run: nothing is remembered."""
-    s, h = settings, {m: outputs[f"h_{m}"] for m in ("text", "audio", "vision")}
-    likely = sum(likelihood(p, f"q.{m}", s.eps, h["text"], h[m]) for m in ("audio", "vision"))
-    spread = sum(entropy(h[m], labels, s.eps) for m in ("audio", "vision"))
+    s, h = settings, {name[2:]: v for name, v in outputs.items() if name.startswith("h_")}
+    likely = sum(likelihood(p, f"q.{m}", s.eps, h["text"], h[m]) for m in h if m != "text")
+    spread = sum(entropy(h[m], labels, s.eps) for m in h if m != "text")
     task = sum(abs(m - y) for m, y in zip(outputs["M"], labels, strict=True)) / len(labels)
     contrast = sum(cpc(h[m], linear(p, f"cpc.{m}", outputs["Z"])) for m in h)
     total = task + s.alpha * contrast + s.beta * -(likely + spread)

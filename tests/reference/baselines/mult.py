@@ -41,7 +41,9 @@ def forward(p: Params, settings: Any, u: dict[str, Tensor]) -> dict[str, Tensor]
         low[m] = sum(wide[j : j + len(x)] @ weight[:, :, j].T for j in range(kernel))
     last = []
     for a, pair in pairs.items():
-        streams = [transformer(f"cross.{b}_{a}", low[a], low[b]) for b in pair]
+        if a not in u:
+            continue
+        streams = [transformer(f"cross.{b}_{a}", low[a], low[b]) for b in pair if b in u]
         last.append(transformer(f"memory.{a}", torch.cat(streams, 1))[-1])
     h = torch.cat(last)
     h = h + linear(p, "linear2", torch.relu(linear(p, "linear1", h)))

@@ -15,10 +15,9 @@ def _encode(p: Params, name: str, frames: Tensor, out: int) -> Tensor:
 
 def forward(state: Params, settings: Any, utterance: dict[str, Tensor]) -> dict[str, Tensor]:
     p, out = state, {}
-    F_t = _encode(p, "text", utterance["text"], 0)
-    F_a = _encode(p, "audio", utterance["audio"], settings.audio_out)
-    F_v = _encode(p, "vision", utterance["vision"], settings.vision_out)
-    for name, x in (("M", torch.cat([F_t, F_a, F_v])), ("T", F_t), ("A", F_a), ("V", F_v)):
+    outs = {"text": 0, "audio": settings.audio_out, "vision": settings.vision_out}
+    F = {m[0].upper(): _encode(p, m, utterance[m], width) for m, width in outs.items() if m in utterance}
+    for name, x in {"M": torch.cat(list(F.values())), **F}.items():
         feature = torch.relu(linear(p, f"heads.{name}.linear1", x))
         hidden = torch.relu(linear(p, f"heads.{name}.linear2", feature))
         out[f"F_{name.lower()}"] = feature

@@ -1,5 +1,7 @@
 """TFN of one utterance (Zadeh et al., 2017)."""
 
+import itertools
+import math
 from typing import Any
 
 import torch
@@ -22,10 +24,10 @@ def text_net(p: Params, name: str, words: Tensor) -> Tensor:
 
 
 def forward(p: Params, settings: Any, u: dict[str, Tensor]) -> dict[str, Tensor]:
-    z_l = [*text_net(p, "text", u["text"]), 1.0]
-    z_v = [*mean_net(p, "vision", u["vision"]), 1.0]
-    z_a = [*mean_net(p, "audio", u["audio"]), 1.0]
-    z = torch.stack([torch.as_tensor(l * v * a, dtype=torch.float64) for l in z_l for v in z_v for a in z_a])  # noqa: E741
+    nets = {"text": text_net, "vision": mean_net, "audio": mean_net}
+    parts = [[*net(p, m, u[m]), 1.0] for m, net in nets.items() if m in u]
+    products = [math.prod(each) for each in itertools.product(*parts)]
+    z = torch.stack([torch.as_tensor(each, dtype=torch.float64) for each in products])
     h = linear(p, "post1", z).clamp(min=0)
     h = linear(p, "post2", h).clamp(min=0)
     return {"M": 6 / (1 + torch.exp(-linear(p, "out", h)[0])) - 3}
