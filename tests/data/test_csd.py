@@ -155,7 +155,7 @@ def test_folds_by_name_by_file_and_none(tmp_path: Path) -> None:
     with pytest.warns(DataWarning, match="of no standard fold"):
         assert [*load(folder).splits] == ["train"]
     folds = {"train": ["own0", "own1"], "dev": ["own2"], "test": ["own3"]}
-    with pytest.warns(DataWarning, match="1 were left out, as their video is in no fold"):
+    with pytest.warns(DataWarning, match="2 utterances were left out, as their video is in no fold"):
         data = load_csd(folder, folds=folds)
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 4, "valid": 2, "test": 2}
     (folder / "folds.json").write_text(json.dumps(folds | {"test": ["own3", "own4"]}))
@@ -184,8 +184,8 @@ def test_what_lacks_something_is_left_out_and_told_of(tmp_path: Path) -> None:
     with pytest.warns(DataWarning) as warned:
         data = load(folder)
     notes = [str(warning.message) for warning in warned]
-    assert any("2 were left out, as their video has no audio" in note for note in notes)
-    assert any("1 were left out, as no word is in them" in note for note in notes)
+    assert any("2 utterances were left out, as their video has no audio" in note for note in notes)
+    assert any("1 utterances were left out, as no word is in them" in note for note in notes)
     assert not [name for name in data.train.id if name.startswith(first)]
     assert len(data.train) == 3
 
@@ -236,6 +236,13 @@ def test_which_file_is_what_can_be_said(tmp_path: Path) -> None:
             load_csd(folder, **options)
     with pytest.raises(MissingFileError, match=r"folder with \.csd files"):
         load_csd(tmp_path)
+
+
+def test_a_sequence_of_no_known_name_is_told_of(tmp_path: Path) -> None:
+    content = sequences.mosi()
+    content["x.csd"] = "x", content[AUDIO][1]
+    with pytest.warns(DataWarning, match=r"x\.csd was left unread, as its name does not say what it is"):
+        load(sequences.write_all(tmp_path / "x", content))
 
 
 def test_names_that_do_not_tell(tmp_path: Path) -> None:

@@ -41,9 +41,14 @@ ROLES: Final = {
     "audio": "covarep|opensmile|acoustic|audio|librosa|wav2vec",
     "vision": "facet|openface|visual|vision|video",
 }
+_UNREAD: Final = {
+    "phones": "phones are not used",
+    "": "its name does not say what it is: name it by audio=, vision= or text=",
+}
 _STANDARD: Final = Path(__file__).with_name("folds")
 _SAME: Final = 1e-5  # seconds; nearer times are taken for the same, as in the SDK
 _INFLATED: Final = 1100  # bytes of content for each stored one; gzip packs at most 1032 into one
+_GROWTH: Final = 8  # bytes of an array for each one of its file, beside 64 MiB
 _DAMAGED: Final = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 
 Numbers = npt.NDArray[np.float64]
@@ -216,7 +221,8 @@ def _array(group: h5py.Group, name: str) -> npt.NDArray[Any]:
     text = h5py.check_string_dtype(array.dtype) is not None
     if array.external or array.is_virtual or not (text or array.dtype.kind in "fiu"):
         raise ValueError(f"expected {name} of numbers or text, in this file")
-    if array.nbytes > _INFLATED * array.id.get_storage_size():
+    most = 64 * 2**20 + _GROWTH * array.file.id.get_filesize()
+    if array.nbytes > min(most, _INFLATED * array.id.get_storage_size()):
         raise ValueError(f"{name} claims {array.nbytes} bytes, which the file does not hold")
     return np.asarray(array[()])
 
@@ -246,13 +252,8 @@ def _roles(
         role = ("phones" if "phon" in name else "words") if sequence.holds_text else next(fitting, "")
         if sequence in roles.values() or role in roles:
             continue
-        if role in ("", "phones"):
-            why = (
-                "phones are not used"
-                if role
-                else "its name does not say what it is: name it by audio=, vision="
-            )
-            report.warn(f"{sequence.path.name} was left unread, as {why}.")
+        if role in _UNREAD:
+            report.warn(f"{sequence.path.name} was left unread, as {_UNREAD[role]}.")
         else:
             guessed[role].append(sequence)
     for role, several in guessed.items():
@@ -342,11 +343,12 @@ class _Reader:
         for entry in sorted(self._roles["labels"].entries):
             part = self._part_of.get(_video(entry))
             if part is None:
-                self._left["their video is in no fold"] += 1
+                self._left["their video is in no fold"] += len(self._roles["labels"].same(entry).intervals)
             elif test or part != "test" or len({*self._part_of.values()}) == 1:
                 found[part] += self._utterances(entry)
         for why, count in self._left.items():
-            self._report.warn(f"{count} were left out, as {why}.", {f"left_out.{why}": count})
+            key = f"left_out.{why.replace(' ', '_')}"
+            self._report.warn(f"{count} utterances were left out, as {why}.", {key: count})
         if self._pauses:
             self._report.add(
                 f"{self._pauses} pauses ({PAUSE!r}) are no words.", {"words.pauses": self._pauses}
