@@ -30,7 +30,7 @@ def predict(model: Learner, loader: loaders.Loader, ranks: Ranks | None = None) 
     """Scores of all utterances, in dataset order where batches carry ``index``; with ``ranks``, each process
     scores some of the batches.
     """
-    supply = loaders.each(loaders.for_reading(loader, model.config.train["batch_size"]))
+    supply = loaders.each(loaders.for_reading(loader, model.config.train["batch_size"]), model.encoder)
     if ranks is None:
         return joined(_scored(model, batch) for batch in supply)
     own = [_scored(model, batch) for batch in islice(supply, ranks.rank, None, ranks.size)]
