@@ -236,6 +236,24 @@ class TextEncoder:
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_sets": 0, "_seen": set(), "_cut": set()}
 
+    def check(self, tokens: Tensor, lengths: Tensor) -> None:
+        """Refuses packed tokens (sum T, 2), ids and segments, of sentences (B,) without an embedding.
+
+        Raises:
+            BatchError: An id, a segment or a position is beyond the tables.
+        """
+        for what, got, most in (
+            ("token id", tokens[:, 0].max(), self.config["vocab_size"] - 1),
+            ("segment", tokens[:, 1].max(), self.config["type_vocab_size"] - 1),
+            ("number of tokens", lengths.max(), self.longest),
+        ):
+            if got > most:
+                raise BatchError(
+                    f"text_bert: the largest {what} is {int(got)}, the text encoder knows up to {most}: "
+                    "these tokens are another tokenizer's; without text_bert, raw_text is tokenized as the "
+                    "encoder reads it"
+                )
+
     def compare(self, tokens: Sequence[Tensor], sentences: Any) -> None:
         """Compares ``text_bert``, (3, T) each, with the encoder's own tokens of the first sentences, if there
         are any: once. :class:`mmiln.errors.DataWarning` warns where most of them differ.
@@ -326,15 +344,26 @@ class TextEncoder:
         added = set(around.ids)
         spaced = isinstance(self._tokenizer.model, (BPE, Unigram))
         names = [self._tokenizer.id_to_token(id_) or f"#{id_}" for id_ in ids]
+
+        def blank(name: str) -> bool:
+            return spaced and not name.strip("Ġ▁")
+
         words: list[list[int]] = []
         for place, (id_, name) in enumerate(zip(ids, names, strict=True)):
             if id_ in added:
                 continue
-            continues = not name.startswith(("Ġ", "▁")) if spaced else name.startswith("##")
-            if continues and words and words[-1][-1] == place - 1:
+            inside = bool(words) and words[-1][-1] == place - 1
+            if spaced:  # several spaces are a word's first pieces
+                continues = not name.startswith(("Ġ", "▁")) or (inside and blank(names[place - 1]))
+            else:
+                continues = name.startswith("##")
+            if continues and inside:
                 words[-1].append(place)
             else:
                 words.append([place])
+        if len(words) > 1 and all(blank(names[place]) for place in words[-1]):  # spaces at the end
+            last = words.pop()
+            words[-1] += last
         decoder = self._tokenizer.decoder
         join = "".join if decoder is None else decoder.decode
         return names, words, [join([names[i] for i in at]).strip() for at in words]

@@ -249,7 +249,10 @@ class Baseline(Estimator):
         if self._kind.ALIGNED and self.encoder is not None:
             batch = to_pieces(batch, self.encoder)
         packed = self._packed(batch, "cpu")  # padded there, then moved
-        x = Inputs.of(packed.parts(), self.device)
+        parts = packed.parts()
+        if self.encoder is not None and "tokens" in parts:
+            self.encoder.check(parts["tokens"], parts["tokens_lengths"])
+        x = Inputs.of(parts, self.device)
         for name, width in self._final_widths.items():
             sequence = getattr(x, name)
             if sequence is not None and sequence.frames.shape[2] != width:
