@@ -13,10 +13,11 @@ from . import pretrained
 from ._core import Batch, Core
 from .config import Config, least_weights
 from .data import Dataset, Split
-from .data.split import MODALITIES
+from .data.names import MODALITIES
 from .errors import BatchError, ConfigError, StateError, WeightsError
 from .explain import Explanation, explain
 from .files import read_safetensors
+from .labels import LabelRange
 from .results.summary import Summary
 from .text_encoder import least_encoder_weights
 from .training import batches, nonfinite
@@ -28,7 +29,7 @@ WIDTHS = tuple(f"{name}_dim" for name in MODALITIES)
 
 
 class Model(Estimator):
-    """MMILN (Xue et al., CCL 2023): text, audio and vision of an utterance in, a score in [-3, 3] out.
+    """MMILN (Xue et al., CCL 2023): text, audio and vision of an utterance in, a score out.
 
     Args:
         preset: ``"mosi"`` or ``"mosei"`` (Self-MM's repository), ``"mosi-mmsa"`` or ``"mosei-mmsa"``
@@ -43,6 +44,9 @@ class Model(Estimator):
         dtype: ``"float32"``, or ``"float64"`` to check the arithmetic.
         precision: ``"float32"``; or ``"bf16"``, in which a text encoder on a card multiplies matrices.
             Weights, moments and all else stay float32.
+        label_range: The lowest and the highest label, such as ``(1, 5)``; scores are in the same unit. The
+            default is that of the data it is trained on, ``[-3, 3]`` for CMU-MOSI and CMU-MOSEI, ``[-1, 1]``
+            for CH-SIMS.
         seed: Of initial weights, dropout and the order of a shuffled split; 1111 by default.
         **fields: Any other field of :attr:`config`, such as ``num_layers``, ``variant``,
             ``alpha``, ``lr_text``, ``patience``. ``freeze_text``: what is not trained of the text
@@ -66,7 +70,7 @@ class Model(Estimator):
     Model('mosi', text_dim=8, vision_dim=0, num_layers=2)
     """
 
-    ARGUMENTS = ("preset", "text_encoder", *WIDTHS, "device", "dtype", "precision", "seed")
+    ARGUMENTS = ("preset", "text_encoder", *WIDTHS, "device", "dtype", "precision", "label_range", "seed")
     LOSSES = ("task", "sim", "diff", "total")
     trains_in_parallel = True
 
@@ -81,13 +85,14 @@ class Model(Estimator):
         device: str = "cpu",
         dtype: str = "float32",
         precision: str = "float32",
+        label_range: tuple[float, float] | None = None,
         seed: int | None = None,
         **fields: Any,
     ) -> None:
         self.precision = precision
         self.seed = seed
         widths = text_dim, audio_dim, vision_dim
-        super().__init__(preset, text_encoder, widths, own_card(device), dtype, fields)
+        super().__init__(preset, text_encoder, widths, own_card(device), dtype, fields, label_range)
 
     # Parameters, as scikit-learn has them
 
@@ -135,8 +140,14 @@ class Model(Estimator):
         return config
 
     def _resolved(self, widths: dict[str, int]) -> Config:
-        named = {f"{name}_dim": width for name, width in widths.items()}
+        named: dict[str, Any] = {f"{name}_dim": width for name, width in widths.items()}
+        if (known := self.label_range or self._followed) is not None:
+            named["label_bound"] = self.fields.get("label_bound", known.bound)
         return Config.resolve(self.preset, {**self.fields, **named, "seed": self.seed})
+
+    def _usual_range(self) -> LabelRange:
+        bound = self._config.model["label_bound"]
+        return LabelRange(-bound, bound)
 
     @property
     def kind(self) -> str:
@@ -147,6 +158,7 @@ class Model(Estimator):
     def __repr__(self) -> str:
         default = Config.resolve(self.preset, {}).to_dict() | {
             "text_encoder": None, "device": "cpu", "dtype": "float32", "precision": "float32",
+            "label_range": None,
         }  # fmt: skip
         given = {name: value for name, value in self.get_params().items() if name != "preset"}
         differing = [
@@ -275,11 +287,12 @@ class Model(Estimator):
             config={
                 "preset": self.preset,
                 "dtype": self.dtype,
+                "label_range": self.label_range_,
                 "model": config.model,
                 "train": config.train,
             },
             weights=weights,
-            card=pretrained.card(repr(self), used, config.model, weights),
+            card=pretrained.card(repr(self), used, config.model, self.label_range_, weights),
             encoder=self.encoder,
         )
 
@@ -302,6 +315,8 @@ class Model(Estimator):
         own = {"device": device, "dtype": saved["dtype"], "precision": precision}
         model = cls(saved["preset"], text_encoder=encoder, **own, **fields)
         weights = read_safetensors(directory / "model.safetensors")
+        bound = saved["model"]["label_bound"]
+        model._followed = LabelRange.checked(saved.get("label_range", (-bound, bound)))
         model._build({name: saved["model"][f"{name}_dim"] for name in MODALITIES}, weights=weights)
         return model
 

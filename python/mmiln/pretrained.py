@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .errors import ConfigError, MissingFileError
 from .files import ctrl_c_waits, read_json, write_safetensors, write_text
+from .labels import LabelRange
 from .text_encoder import TextEncoder
 
 # The fields of config.json beside model_type, and their types.
@@ -32,7 +33,7 @@ tags: [multimodal-sentiment-analysis, mmiln]
 # MMILN, {variant}
 
 A multimodal sentiment model (Xue et al., CCL 2023): {modalities} of a spoken utterance in, a score in
-[-{bound:g}, {bound:g}] out. {parameters:,} parameters, saved by mmiln {version}.
+{label_range} out. {parameters:,} parameters, saved by mmiln {version}.
 
 ```python
 import mmiln
@@ -48,13 +49,19 @@ The model was made for research. Its scores say nothing reliable about a single 
 """
 
 
-def card(model: str, modalities: list[str], config: dict[str, Any], weights: dict[str, Tensor]) -> str:
+def card(
+    model: str,
+    modalities: list[str],
+    config: dict[str, Any],
+    label_range: LabelRange,
+    weights: dict[str, Tensor],
+) -> str:
     """The model card of a model with this repr."""
     return CARD.format(
         model=model,
         variant=config["variant"],
         modalities=", ".join(modalities),
-        bound=config["label_bound"],
+        label_range=label_range,
         parameters=sum(tensor.numel() for tensor in weights.values()),
         version=version("mmiln"),
     )

@@ -12,7 +12,7 @@ from sklearn.model_selection import GroupShuffleSplit
 from sklearn.utils.validation import check_is_fitted
 
 from .data import Split
-from .data.formats.misa import video_of
+from .data.videos import video_of
 from .errors import ConfigError, DataError
 from .training.estimator import Estimator
 

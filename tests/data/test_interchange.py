@@ -18,7 +18,7 @@ import mmiln
 from mmiln.baselines import Baseline
 from mmiln.callbacks import CSVLogger, EarlyStopping, ProgressBar, PseudoLabels
 from mmiln.data import Split, collate
-from mmiln.data.formats.misa import video_of
+from mmiln.data.videos import video_of
 from mmiln.errors import ConfigError, DataError, StateError
 from mmiln.sklearn import Regressor
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mmiln.data import load
-from mmiln.data.formats.misa import video_of
+from mmiln.data.videos import video_of
 from mmiln.errors import DataError, MissingFileError
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mmiln.data import load
-from mmiln.data.formats.misa import video_of
+from mmiln.data.videos import video_of
 from mmiln.text_encoder import TextEncoder
 
 DATA = Path(os.environ.get("MMILN_DATA", Path(__file__).parents[3] / "shared" / "data"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self, cast
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from .. import pretrained
 from ..config import Config
-from ..data.split import MODALITIES
+from ..data.names import MODALITIES
 from ..errors import BatchError, ConfigError, StateError
 from ..files import read_safetensors
+from ..labels import LabelRange
 from ..plain import faults
 from ..results.summary import Summary
 from ..training import batches
@@ -28,6 +29,7 @@ from .inputs import Inputs
 from .network import Network
 from .registry import NETWORKS, find, name_of
 from .saved import CARD, Saved
+from .ulgm import ULGM
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -45,6 +47,7 @@ class Baseline(Estimator):
             batch.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``.
         dtype: ``"float32"``, or ``"float64"`` to check numbers.
+        label_range: The lowest and the highest label; the default is that of the data it is trained on.
         **fields: Any hyper-parameter of the network's ``Settings``.
 
     Raises:
@@ -53,7 +56,16 @@ class Baseline(Estimator):
         DeviceError: The device is not available.
     """
 
-    ARGUMENTS = ("preset", "text_encoder", "text_dim", "audio_dim", "vision_dim", "device", "dtype")
+    ARGUMENTS = (
+        "preset",
+        "text_encoder",
+        "text_dim",
+        "audio_dim",
+        "vision_dim",
+        "device",
+        "dtype",
+        "label_range",
+    )
     precision = "float32"
 
     def __init__(
@@ -67,11 +79,13 @@ class Baseline(Estimator):
         vision_dim: int | None = None,
         device: str = "cpu",
         dtype: str = "float32",
+        label_range: tuple[float, float] | None = None,
         **fields: Any,
     ) -> None:
         self._kind = find(network)
         self.network = name_of(self._kind)
-        super().__init__(preset, text_encoder, (text_dim, audio_dim, vision_dim), device, dtype, fields)
+        widths = text_dim, audio_dim, vision_dim
+        super().__init__(preset, text_encoder, widths, device, dtype, fields, label_range)
 
     # Parameters, as in scikit-learn
 
@@ -187,6 +201,7 @@ class Baseline(Estimator):
                 "network": self.network,
                 "preset": self.preset,
                 "dtype": self.dtype,
+                "label_range": self.label_range_,
                 "widths": self._final_widths,
                 "settings": self.settings.model_dump(),
             },
@@ -218,6 +233,7 @@ class Baseline(Estimator):
         given: dict[str, Any] = {"text_encoder": encoder, "device": device, "dtype": saved.dtype}
         widths = {f"{name}_dim": saved.widths.get(name, 0) for name in MODALITIES}
         model = cls(network or saved.network, saved.preset, **given, **(widths | saved.settings))
+        model._followed = LabelRange.checked(saved.label_range)
         model._build(
             {str(name): width for name, width in saved.widths.items()},
             weights=read_safetensors(directory / "model.safetensors"),
@@ -268,3 +284,10 @@ class Baseline(Estimator):
         dtype = DTYPES[self.dtype]
         network = build(self._kind, self.settings, widths, self.encoder, dtype, weights)
         return Engine(network, self.device, dtype)
+
+    def new_step(self) -> Callable[[Any], Tensor]:
+        """The step of a run: trains on one packed batch and returns its losses."""
+        for part in self.core.network.modules():
+            if isinstance(part, ULGM):
+                part.bound = self.label_range_.bound
+        return super().new_step()

@@ -29,7 +29,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from ..data.split import MODALITIES
+from ..data.names import MODALITIES
 from ..errors import ConfigError
 from .blocks import MLP, Recurrent, positions
 from .encoder_rates import EncoderRates, RatedEncoders

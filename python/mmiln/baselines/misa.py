@@ -35,7 +35,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..data.split import MODALITIES
+from ..data.names import MODALITIES
 from .blocks import LSTM
 from .distances import cmd, orthogonality
 from .inputs import Inputs, Sequence

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..data.split import MODALITIES
+from ..data.names import MODALITIES
 from .blocks import BatchNorm
 from .inputs import Inputs, Sequence
 

@@ -42,6 +42,7 @@ class Saved(pydantic.BaseModel):
     network: str
     preset: str
     dtype: Literal["float32", "float64"]
+    label_range: list[float] = [-3.0, 3.0]
     widths: dict[Literal["text", "audio", "vision"], _Width]
     settings: dict[str, Any]
     text_encoder: dict[str, Any] | None

@@ -3,12 +3,13 @@
 Yu, Xu, Yuan, Wu: Learning Modality-Specific Representations with Self-Supervised Multi-Task Learning for
 Multimodal Sentiment Analysis, AAAI 2021.
 
-Pseudo-labels y_s of s = text, audio, vision beside the true labels y_m. The centres C^p and C^n, d wide, are
+Pseudo-labels y_s of s = text, audio, vision beside the true labels y_m. H bounds the
+labels: 3, and 1 for CH-SIMS. The centres C^p and C^n, d wide, are
 the means of the last seen features F* of utterances whose label is above and below zero. Initially y_s = y_m;
 then each step of epoch i >= 2 computes, before it updates F* and the centres:
 
     D     = ||F* - C|| / sqrt(d),  alpha = (D^n - D^p) / (D^p + eps)         (relative distance)
-    new_s = y_m alpha_s / (2 (alpha_m + eps)) + (y_m + alpha_s - alpha_m) / 2, clipped to [-3, 3]
+    new_s = y_m alpha_s / (2 (alpha_m + eps)) + (y_m + alpha_s - alpha_m) / 2, clipped to [-H, H]
     y_s  <- (i - 1) / (i + 1) y_s + 2 / (i + 1) new_s                        (momentum)
 
 MMILN takes these equations over (`src/ulgm.rs`). Self-MM's code counts labels of zero as positive, and unseen
@@ -22,11 +23,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from ..labels import MOSI
 from .inputs import Inputs
 
 UNIMODAL = {"text": "T", "audio": "A", "vision": "V"}
 EPS = 1e-8
-BOUND = 3.0
 
 
 class ULGM(nn.Module):
@@ -39,6 +40,7 @@ class ULGM(nn.Module):
         super().__init__()
         self.widths = widths
         self.epoch = 0
+        self.bound = MOSI.bound
 
     def begin(self, samples: int, like: Tensor) -> None:
         """Allocates buffers for this number of utterances, of the type and device of ``like``."""
@@ -72,7 +74,7 @@ class ULGM(nn.Module):
             y = torch.where(labels[index].isnan(), y_m, labels[index])
             if i >= 2 and name != "M" and ours is not None and theirs is not None:
                 new = y_m * theirs / (2 * (ours + EPS)) + (y_m + theirs - ours) / 2
-                y = (i - 1) / (i + 1) * y + 2 / (i + 1) * new.clamp(-BOUND, BOUND)
+                y = (i - 1) / (i + 1) * y + 2 / (i + 1) * new.clamp(-self.bound, self.bound)
             labels[index] = y
             getattr(self, f"features_{name}")[index] = features[name][rows]
 

@@ -71,7 +71,7 @@ def run(folder: Path, *, epochs: int, seed: int, progress: bool) -> Demo:
         progress=progress,
     )
     with warnings.catch_warnings(action="ignore"):  # a constant has no correlation
-        mean = Metrics.of(test.labels, np.full(len(test), dataset.train.labels.mean()))
+        mean = Metrics.of(test.truth, np.full(len(test), dataset.train.truth.mean()))
 
     some = test.subset(range(EXAMPLES))
     again = Model.from_pretrained(full.folder).predict(some)
@@ -85,6 +85,6 @@ def run(folder: Path, *, epochs: int, seed: int, progress: bool) -> Demo:
         },
         examples=[
             (said, float(truth), float(score))
-            for said, truth, score in zip(some.raw_text or [], some.labels, again.score, strict=True)
+            for said, truth, score in zip(some.raw_text or [], some.truth, again.score, strict=True)
         ],
     )

@@ -13,7 +13,7 @@ from .. import files
 from ..auto import load_pretrained
 from ..data import Split
 from ..data.formats.sentences import Sentences
-from ..data.split import MODALITIES
+from ..data.names import MODALITIES
 from ..errors import ConfigError, DataError
 from ..model import Model
 from ..pages.prediction_report import PredictionReport

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from mmiln.data.arrays import Floats
 from mmiln.data.dataset import Dataset
+from mmiln.data.names import MODALITIES
 from mmiln.data.sequences import Mapped, Ragged
-from mmiln.data.split import MODALITIES
 from mmiln.errors import ConfigError, DataError
 
 Nonfinite = Literal["zero", "raise", "mean"]
@@ -43,8 +43,10 @@ def clean_nonfinite(dataset: Dataset, how: Nonfinite) -> None:
                     f"first is {split.id[dirty[0]]!r}; clean them or read with nonfinite='zero'"
                 )
             if fill is None:
-                train = getattr(dataset.train, modality)
-                fill = _column_means(train) if how == "mean" else np.zeros(train[0].shape[1])
+                mean = how == "mean"
+                fill = (
+                    _column_means(getattr(dataset.train, modality)) if mean else np.zeros(frames[0].shape[1])
+                )
             count = sum(int((~np.isfinite(frames[i])).sum()) for i in dirty)
             if isinstance(frames, Ragged):
                 setattr(split, modality, Mapped(frames, partial(_filled, fill)))

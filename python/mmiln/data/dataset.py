@@ -12,6 +12,7 @@ from mmiln.data.known import Known
 from mmiln.data.split import Split
 from mmiln.data.standardizer import Standardizer
 from mmiln.errors import DataError
+from mmiln.labels import LabelRange
 from mmiln.pages import html
 
 if TYPE_CHECKING:
@@ -26,21 +27,23 @@ class KnownDataset(Known):
 
 
 class Dataset:
-    """Train, validation and test split of one data set.
+    """Train, validation and test split of one data set, or some of them.
 
     Attributes:
-        train, valid, test: the splits; ``valid`` and ``test`` may be None.
+        train: the train split; DataError where the data set has none, and is there to be predicted.
+        valid, test: the other splits, or None.
         name: what the data set is called.
         report: what was read, cleaned and inferred.
         standardizer: fitted on train and applied to all splits, or None.
         known: what the conversion computed, of a converted data set.
 
-    Raises DataError where train and test share an utterance or the splits differ in modalities.
+    Raises DataError where there is no split, train and test share an utterance, or the splits differ in
+    modalities or in the range of labels.
     """
 
     def __init__(
         self,
-        train: Split,
+        train: Split | None = None,
         valid: Split | None = None,
         test: Split | None = None,
         *,
@@ -48,26 +51,59 @@ class Dataset:
         report: Findings | None = None,
         standardizer: Standardizer | None = None,
     ) -> None:
-        self.train = train
+        self._train = train
         self.valid = valid
         self.test = test
         self.name = name
         self.report = report if report is not None else Findings()
         self.standardizer = standardizer
         self.known: KnownDataset | None = None
+        if not self.splits:
+            raise DataError("expected at least one of train, valid and test, got none")
         _check_same_fields(self.splits)
         _check_ids(self.splits, self.report)
 
     @property
+    def train(self) -> Split:
+        """The train split.
+
+        Raises DataError where there is none.
+        """
+        if self._train is None:
+            raise DataError(
+                f"{self.name} has no train part, but {' and '.join(self.splits)}: to train on it, split it "
+                "by video, load(path, seed=0)"
+            )
+        return self._train
+
+    @train.setter
+    def train(self, split: Split) -> None:
+        self._train = split
+
+    @property
     def splits(self) -> dict[str, Split]:
         """The splits that are present, by name."""
-        named = {"train": self.train, "valid": self.valid, "test": self.test}
+        named = {"train": self._train, "valid": self.valid, "test": self.test}
         return {name: split for name, split in named.items() if split is not None}
 
     @property
     def dims(self) -> dict[str, int]:
         """Width of the text, audio and vision features; 0 where absent."""
-        return self.train.dims
+        return self._first.dims
+
+    @property
+    def fields(self) -> list[str]:
+        """Which of text, text_bert, raw_text, audio and vision are present."""
+        return self._first.fields
+
+    @property
+    def label_range(self) -> LabelRange:
+        """The lowest and the highest label that is possible."""
+        return self._first.label_range
+
+    @property
+    def _first(self) -> Split:
+        return next(iter(self.splits.values()))
 
     def describe(self) -> Description:
         """Splits, label histogram, lengths, widths and what was cleaned; print it."""
@@ -75,7 +111,7 @@ class Dataset:
 
         widths = ", ".join(f"{name} {width}" for name, width in self.dims.items() if width)
         return Description(
-            f"{self.name}: {', '.join(self.train.fields)}",
+            f"{self.name}: {', '.join(self.fields)}",
             self.splits,
             [f"Widths: {widths or 'no features'}", *(f"- {note}" for note in self.report.notes)],
         )
@@ -102,7 +138,7 @@ class Dataset:
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(split)}" for name, split in self.splits.items())
-        return f"{type(self).__name__}({self.name!r}, {sizes}; {', '.join(self.train.fields)})"
+        return f"{type(self).__name__}({self.name!r}, {sizes}; {', '.join(self.fields)})"
 
     def _repr_html_(self) -> str:
         """:meth:`describe` as HTML."""
@@ -114,6 +150,11 @@ def standardized(dataset: Dataset) -> Dataset:
     known = dataset.known
     if known is not None and (known.standardized is None or known.contents != dataset.contents()):
         known = None
+    if "train" not in dataset.splits:
+        raise DataError(
+            f"audio and vision are scaled as learned from train, and {dataset.name} has no train part: use "
+            "the scale that was saved with the model, Standardizer.load(directory).transform(split)"
+        )
     scaler = known.standardizer if known and known.standardizer else Standardizer.fit(dataset.train)
     for name, split in dataset.splits.items():
         scaled = scaler.transform(split)
@@ -133,10 +174,11 @@ def standardized(dataset: Dataset) -> Dataset:
 
 
 def _check_same_fields(splits: Mapping[str, Split]) -> None:
-    for what in ("fields", "dims"):
+    said = {"fields": "modalities", "dims": "widths", "label_range": "range of labels"}
+    for what, words in said.items():
         found = {name: getattr(split, what) for name, split in splits.items()}
-        if any(value != found["train"] for value in found.values()):
-            raise DataError(f"expected the same modalities and widths in every split, got {found}")
+        if any(value != next(iter(found.values())) for value in found.values()):
+            raise DataError(f"expected the same {words} in every split, got {found}")
 
 
 def _check_ids(splits: Mapping[str, Split], report: Findings) -> None:

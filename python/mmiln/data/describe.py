@@ -24,7 +24,7 @@ LENGTHS_TITLE: Final = "True lengths"
 class Describable(Protocol):
     """The members of :class:`mmiln.data.Split` that a description reads."""
 
-    labels: Floats
+    labels: Floats | None
 
     def __len__(self) -> int: ...
     @property
@@ -73,6 +73,9 @@ def tables(splits: Mapping[str, Describable]) -> str:
 def _labels(splits: Mapping[str, Describable]) -> list[Row]:
     rows: list[Row] = []
     for name, split in splits.items():
+        if split.labels is None:
+            rows.append((name, str(len(split)), *[""] * 7, "no labels"))
+            continue
         grades = np.bincount(np.rint(split.labels).astype(int) + 3, minlength=7)
         rows.append((name, str(len(split)), *map(str, grades), f"{split.labels.mean():.2f}"))
     return rows

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from mmiln.data.dataset import Dataset
-from mmiln.data.formats.misa import video_of
 from mmiln.data.sequences import Joined, Ragged
 from mmiln.data.split import Split
+from mmiln.data.videos import video_of
 from mmiln.errors import DataError
 
 LEAST = 3  # one fold each for train, valid and test
@@ -55,8 +56,15 @@ def joined(dataset: Dataset) -> Split:
     """All utterances of a data set as one split, train first; arrays shared."""
     parts = list(dataset.splits.values())
     fields = {name: _one([getattr(part, name) for part in parts]) for name in parts[0].fields}
-    return Split(
-        [name for part in parts for name in part.id], np.concatenate([p.labels for p in parts]), **fields
+    return replace(
+        parts[0],
+        id=[name for part in parts for name in part.id],
+        labels=np.concatenate([part.truth for part in parts]),
+        unimodal_labels={
+            name: np.concatenate([part.unimodal_labels[name] for part in parts])
+            for name in parts[0].unimodal_labels
+        },
+        **fields,
     )
 
 

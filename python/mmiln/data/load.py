@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -10,10 +11,14 @@ from mmiln.data.clean import Nonfinite, check, clean_nonfinite
 from mmiln.data.dataset import Dataset, standardized
 from mmiln.data.formats.converted import is_converted, open_converted
 from mmiln.data.formats.misa import read_misa
-from mmiln.data.formats.mmsa import SPLITS, read_mmsa
+from mmiln.data.formats.mmsa import read_mmsa
 from mmiln.data.formats.unpickle import load_pickle
+from mmiln.data.names import PARTS, SPLITS
 from mmiln.data.sequences import Padded
-from mmiln.errors import DataError, MissingFileError
+from mmiln.data.target import Target
+from mmiln.data.videos import split_by_video
+from mmiln.errors import DataError, DataWarning, MissingFileError
+from mmiln.labels import LabelRange
 
 _FORMATS: Final = (
     "a dictionary {train: {audio: ..., ...}, ...} as of MMSA, or a list of samples as of MISA, MMIM and BBFN"
@@ -25,14 +30,19 @@ def load(
     *,
     standardize: bool = False,
     nonfinite: Nonfinite | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     test: bool = True,
+    labels: tuple[float, float] | None = None,
+    clamp: bool = False,
+    target: int | str | None = None,
 ) -> Dataset:
     """Read a data set: a pickle of MMSA's or MISA's format, a folder of MISA's parts, or what
     :func:`convert` made of one of them.
 
     No code of a pickle is run (see ``mmiln.data.formats.unpickle.load_pickle``). True frames are read
-    into memory; those of a converted data set stay in its files, and are read at each access.
+    into memory; those of a converted data set stay in its files, and are read at each access. What was
+    guessed, left out, cut or clamped is in the data set's ``report``, and
+    :class:`mmiln.errors.DataWarning` warns of it.
 
     Args:
         path: a file, or a folder: with ``train.pkl``, ``dev.pkl`` (or ``valid.pkl``), ``test.pkl``, or a
@@ -40,27 +50,46 @@ def load(
         standardize: scale audio and vision columns to mean 0 and variance 1, learned from train.
         nonfinite: replaces NaN and infinities in true frames by ``"zero"`` or ``"mean"`` (of the column in
             train), or refuses them (``"raise"``); None for zero, or for the conversion's own choice.
-        seed: for the split by video of a single part in MISA's format; converted data sets are split already.
+        seed: splits a data set of one part alone by video, about 6 : 2 : 2 in utterances, as this seed
+            determines; None leaves it whole, as it is to be predicted or measured.
         test: whether to read the test part; if not, its file (in a folder) is not opened, and its
             utterances (in one file of all parts) are dropped unseen.
+        labels: the lowest and the highest label that is possible, such as ``(1, 5)``; scores, measures and
+            plots are in this unit. None for [-3, 3], or [-1, 1] where all labels lie in it.
+        clamp: whether labels beyond the range become its nearest end, as for some of CMU-MOSEI's.
+        target: the label to learn, where there are several: the number of a column, or the name of a
+            field.
 
     Raises:
         MissingFileError: nothing is there, or the folder has no part.
         UnsafePickleError: a pickle asks for more than arrays and plain containers.
-        DataError: the content is not as the format demands, or non-finite values were replaced in
-            another way when it was converted.
-        ConfigError: ``nonfinite`` is unknown.
+        DataError: the content is not as the format demands, or non-finite values were replaced or labels
+            read in another way when it was converted.
+        ConfigError: ``nonfinite`` or ``labels`` is not as described.
+
     """
     if nonfinite is not None:
         check(nonfinite)
+    chosen = Target(target, None if labels is None else LabelRange.checked(labels), clamp)
     if is_converted(path := Path(path)):
         dataset = open_converted(path, nonfinite=nonfinite, test=test)
+        if chosen.range not in (None, dataset.label_range) or target is not None:
+            raise DataError(
+                f"{path} was converted with labels in {dataset.label_range}: to read others, convert the "
+                "source again with labels= and label="
+            )
     else:
-        dataset = read(path, seed=seed, test=test)
+        dataset = read(path, test=test, target=chosen)
         _into_memory(dataset)
         clean_nonfinite(dataset, nonfinite or "zero")
+    if seed is not None and len(dataset.splits) == 1:
+        dataset = split_by_video(dataset, seed)
+    for missing in [name for name in PARTS if name not in dataset.splits and (test or name != "test")]:
+        dataset.report.add(f"There is no {missing} part.")
     if standardize:
         standardized(dataset)
+    for warning in dataset.report.warnings:
+        warnings.warn(f"{dataset.name}: {warning}", DataWarning, stacklevel=2)
     return dataset
 
 
@@ -71,19 +100,15 @@ def _into_memory(dataset: Dataset) -> None:
                 setattr(split, name, padded.read())
 
 
-def read(path: Path, *, seed: int, test: bool) -> Dataset:
+def read(path: Path, *, test: bool, target: Target) -> Dataset:
     """The data set before cleaning; padded arrays stay in the file where it is mapped."""
     try:
         folder = path.is_dir()
     except OSError as error:  # such as a name that is too long
         raise MissingFileError(f"expected a data set, but there is none: {error}") from None
     if folder:
-        dataset = read_misa(_folder(path, test), name=path.name, seed=seed)
-    else:
-        dataset = _file(path, seed, test)
-    if not test:
-        dataset.test = None  # a single part was split by video
-    return dataset
+        return read_misa(_folder(path, test), name=path.name, target=target)
+    return _file(path, test, target)
 
 
 def _folder(path: Path, test: bool) -> dict[str, Sequence[Any]]:
@@ -107,17 +132,23 @@ def _folder(path: Path, test: bool) -> dict[str, Sequence[Any]]:
     return parts
 
 
-def _file(path: Path, seed: int, test: bool) -> Dataset:
+def _file(path: Path, test: bool, target: Target) -> Dataset:
     if not path.exists():
         raise MissingFileError(f"expected a data set, but there is none at {str(path)!r}")
     content = load_pickle(path)
     if isinstance(content, list):
-        return read_misa({SPLITS.get(path.stem, "train"): content}, name=path.stem, seed=seed)
+        return read_misa({part_of(path.stem): content}, name=path.stem, target=target)
     if not isinstance(content, dict):
         raise DataError(f"{path.name}: expected {_FORMATS}; got a {type(content).__name__}")
-    if not test:
-        content = {key: value for key, value in content.items() if SPLITS.get(key) != "test"}
-    parts = {SPLITS[key]: value for key, value in content.items() if key in SPLITS}
-    if parts and all(isinstance(value, list) for value in parts.values()):
-        return read_misa(parts, name=path.stem, seed=seed)
-    return read_mmsa(content, name=path.stem)
+    parts = {part: key for key in content if (part := SPLITS.get(str(key).strip().lower()))}
+    if not test and len(parts) > 1:
+        content.pop(parts.pop("test", None), None)
+    if parts and all(isinstance(content[key], list) for key in parts.values()):
+        lists = {part: content[key] for part, key in parts.items()}
+        return read_misa(lists, name=path.stem, target=target)
+    return read_mmsa(content, name=path.stem, target=target)
+
+
+def part_of(stem: str) -> str:
+    """The part that a file of one part holds, by its name; test where that does not tell."""
+    return SPLITS.get(stem.strip().lower(), "test")

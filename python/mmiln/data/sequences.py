@@ -48,21 +48,28 @@ class Ragged(Sequence[Array]):
 
 
 class Padded(Ragged):
-    """True frames of a padded array (N, W, w), as float32; too large values become infinite."""
+    """True frames of a padded array (N, W, w), as float32; too large values become infinite.
+
+    An utterance of length 0 has one frame of zeros.
+    """
 
     def __init__(self, frames: Array, starts: Ints, lengths: Ints) -> None:
-        super().__init__(lengths)
+        super().__init__(np.maximum(lengths, 1))
         self._frames, self._starts, self._pages = frames, starts, Pages(frames)
+        self._none = lengths == 0
 
     def _array(self, position: int) -> Array:
-        start = self._starts[position]
+        start = 0 if self._none[position] else self._starts[position]
         true = self._frames[position, start : start + self.lengths[position]]
         self._pages.read(true.nbytes)
-        return single(true)
+        return np.zeros(true.shape, np.float32) if self._none[position] else single(true)
 
     def read(self) -> list[Floats]:
         """All arrays, copied into memory."""
-        return take(self._frames, self._starts, self.lengths)
+        arrays = take(self._frames, np.where(self._none, 0, self._starts), self.lengths)
+        for position in np.nonzero(self._none)[0]:
+            arrays[position][:] = 0
+        return arrays
 
 
 class Stored(Ragged):

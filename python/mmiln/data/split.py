@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -14,21 +14,20 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from mmiln.data.arrays import Floats, Ints, single
+from mmiln.data.items import Item, column, cut, frames_of, labels_of, tokens_of
 from mmiln.data.known import Known
+from mmiln.data.names import FIELDS, MODALITIES
 from mmiln.data.order import LengthAware, Order
 from mmiln.data.sequences import Ragged
 from mmiln.errors import ConfigError, DataError
+from mmiln.labels import MOSI, LabelRange
 from mmiln.pages import html
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MODALITIES: Final = ("text", "audio", "vision")
-FIELDS: Final = ("text", "text_bert", "raw_text", "audio", "vision")
-LABEL_BOUND: Final = 3.0
-
-Item = dict[str, Any]
 Batch = dict[str, Any]
+UNIMODAL: Final = {"T": "text", "A": "audio", "V": "vision"}  # MMSA's keys of human labels of one modality
 
 
 @dataclass(eq=False, repr=False)
@@ -37,15 +36,19 @@ class Split(TorchDataset[Item]):
 
     Attributes:
         id: N names.
-        labels: (N,) float32 in [-3, 3].
+        labels: (N,) float32 in ``label_range``; None where they are not known.
         text: N arrays (T, w) float32, features of each token.
         text_bert: N arrays (3, T) int64: token ids, attention mask, segments.
         raw_text: N sentences.
         audio, vision: N arrays (T, w) float32.
+        label_range: the lowest and the highest label that is possible.
+        unimodal_labels: (N,) float32 by modality: labels that people gave who saw that modality alone, as
+            CH-SIMS has them.
         known: what the conversion computed, of a converted data set.
 
     Absent modalities are None. In a converted data set modalities are not lists: each access takes an array
-    from the file, which may not be written to.
+    from the file, which may not be written to. An utterance without any frame of a modality keeps one of
+    zeros, of which :class:`mmiln.errors.DataWarning` warns.
 
     Raises DataError where counts, shapes or labels are wrong.
 
@@ -55,16 +58,17 @@ class Split(TorchDataset[Item]):
     """
 
     id: list[str]
-    labels: Floats
+    labels: Floats | None = None
     text: Sequence[Floats] | None = None
     text_bert: Sequence[Ints] | None = None
     raw_text: list[str] | None = None
     audio: Sequence[Floats] | None = None
     vision: Sequence[Floats] | None = None
+    label_range: LabelRange = MOSI
+    unimodal_labels: dict[str, Floats] = field(default_factory=dict)
     known: Known | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.labels = single(self.labels)
         if not self.id:
             raise DataError("expected at least one utterance in a split, got none")
         for text in (*self.id, *(self.raw_text or ())):
@@ -72,25 +76,46 @@ class Split(TorchDataset[Item]):
                 raise DataError(f"expected ids and raw_text to be text, got {text!r}")
             if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
                 raise DataError(f"expected ids and raw_text to be text, got half a character in {text!r}")
-        counts = {"id": len(self.id), "labels": len(self.labels)}
-        counts |= {name: len(getattr(self, name)) for name in self.fields}
+        self.label_range = LabelRange.checked(self.label_range)
+        given = {"labels": self.labels} | {f"{name} labels": v for name, v in self.unimodal_labels.items()}
+        scores = {name: single(values) for name, values in given.items() if values is not None}
+        for name, values in scores.items():
+            self._check_labels(name, values)
+        self.labels = scores.pop("labels", None)
+        self.unimodal_labels = {name.removesuffix(" labels"): values for name, values in scores.items()}
+        counts = {"id": len(self.id)} | {name: len(getattr(self, name)) for name in self.fields}
         if len(set(counts.values())) > 1:
             raise DataError(f"expected as many entries in every field, got {counts}")
-        if self.labels.ndim != 1:
-            raise DataError(f"expected labels of shape (N,), got {self.labels.shape}")
-        bad = ~(np.abs(self.labels) <= LABEL_BOUND + 1e-4)  # NaN too
-        if bad.any():
-            worst = int(bad.argmax())
-            raise DataError(
-                f"expected finite labels in [-3, 3], got {self.labels[worst]:g} for "
-                f"{self.id[worst]!r} and {int(bad.sum())} such labels in all"
-            )
         for name in MODALITIES:
             frames = getattr(self, name)
             if frames is not None and not isinstance(frames, Ragged):  # a Ragged is already as required
-                setattr(self, name, _checked_frames(name, self.id, frames))
+                setattr(self, name, frames_of(name, self.id, frames))
         if self.text_bert is not None and not isinstance(self.text_bert, Ragged):
-            self.text_bert = [_checked_tokens(*pair) for pair in zip(self.id, self.text_bert, strict=True)]
+            self.text_bert = [tokens_of(*pair) for pair in zip(self.id, self.text_bert, strict=True)]
+
+    def _check_labels(self, name: str, labels: Floats) -> None:
+        if labels.ndim != 1 or len(labels) != len(self.id):
+            raise DataError(
+                f"expected {name} of shape (N,), one for each of {len(self.id)} ids, got {labels.shape}"
+            )
+        bad = self.label_range.outside(labels)
+        if bad.any():
+            worst = int(bad.argmax())
+            raise DataError(
+                f"expected finite {name} in {self.label_range}, got {labels[worst]:g} for "
+                f"{self.id[worst]!r} and {int(bad.sum())} such labels in all; name the range of other "
+                "labels by load(..., labels=(lo, hi)) or Split(..., label_range=(lo, hi))"
+            )
+
+    @property
+    def truth(self) -> Floats:
+        """The labels.
+
+        Raises DataError where there are none.
+        """
+        if self.labels is None:
+            raise DataError("this needs labels, and the split has none: it can be predicted, not measured")
+        return self.labels
 
     @property
     def fields(self) -> list[str]:
@@ -121,11 +146,14 @@ class Split(TorchDataset[Item]):
     def __getitem__(self, index: int) -> Item:
         position = range(len(self))[index]
         item: Item = {name: getattr(self, name)[position] for name in self.fields}
-        return item | {
-            "labels": float(self.labels[position]),
-            "index": position,
-            "id": self.id[position],
-        }
+        if self.labels is not None:
+            item["labels"] = float(self.labels[position])
+        if self.unimodal_labels:
+            keys = {key: self.unimodal_labels[m] for key, m in UNIMODAL.items() if m in self.unimodal_labels}
+            item["labels"] = {
+                key: float(values[position]) for key, values in ({"M": self.truth} | keys).items()
+            }
+        return item | {"index": position, "id": self.id[position]}
 
     def __iter__(self) -> Iterator[Item]:
         return (self[position] for position in range(len(self)))
@@ -185,61 +213,68 @@ class Split(TorchDataset[Item]):
 
     def update(self, digest: hashlib._Hash) -> None:
         """Adds all ids, labels and arrays to a digest."""
-        _update(digest, [self.labels, *(s.encode() for s in self.id)])
+        _update(digest, [*self._label_bytes(), *(s.encode() for s in self.id)])
         for name in self.fields:
             _update(digest, getattr(self, name))
+
+    def _label_bytes(self) -> list[bytes | Floats]:
+        """All that is known of labels; of labels in [-3, 3] alone, those."""
+        said = [] if self.label_range == MOSI else [str(self.label_range).encode()]
+        of_one = [part for name, v in self.unimodal_labels.items() for part in (name.encode(), v)]
+        return [b"no labels" if self.labels is None else self.labels, *said, *of_one]
 
     def contents(self) -> object:
         """A value that stays equal while nothing is changed, for sequences that can't be written to."""
         texts = [None if texts is None else tuple(texts) for texts in (self.id, self.raw_text)]
-        return (*texts, self.labels.tobytes(), self.text, self.text_bert, self.audio, self.vision)
+        labels = tuple(part if isinstance(part, bytes) else part.tobytes() for part in self._label_bytes())
+        return (*texts, *labels, self.text, self.text_bert, self.audio, self.vision)
 
     def subset(self, indices: Iterable[int]) -> Split:
         """The utterances at these positions, in this order, indexed anew from 0; arrays shared."""
         at = [range(len(self))[i] for i in indices]
         fields = {name: _chosen(getattr(self, name), at) for name in self.fields}
-        return Split([self.id[i] for i in at], self.labels[at], **fields)
+        labels = None if self.labels is None else self.labels[at]
+        unimodal = {name: values[at] for name, values in self.unimodal_labels.items()}
+        return replace(self, id=[self.id[i] for i in at], labels=labels, unimodal_labels=unimodal, **fields)
 
     @classmethod
-    def from_items(cls, items: Iterable[Mapping[str, Any]], labels: npt.ArrayLike | None = None) -> Split:
-        """A split of dictionaries such as a split yields, with ``id``, ``labels``, ``text`` and so on.
+    def from_items(
+        cls,
+        items: Iterable[Mapping[str, Any]],
+        labels: npt.ArrayLike | None = None,
+        label_range: tuple[float, float] = MOSI,
+    ) -> Split:
+        """A split of dictionaries such as a split, or a torch dataset like MMSA's, yields.
 
         Args:
-            items: Dictionaries with the same fields, arrays of numpy or torch; the default ``id`` is the
-                position.
+            items: Dictionaries with the same fields, arrays of numpy or torch. Padded arrays are cut to the
+                item's ``audio_lengths`` and so on. Labels are a number or ``{"M": number}``, with MMSA's
+                ``T``, ``A``, ``V`` for those of one modality; an item without labels makes a split
+                without. The default ``id`` is the position.
             labels: (N,), in place of the items' own.
+            label_range: the lowest and the highest label that is possible.
 
         Raises:
-            DataError: Fields or labels are missing, or counts, shapes or labels are wrong.
+            DataError: A field is unknown or missing, or counts, shapes or labels are wrong.
 
         >>> split = Split(["a", "b"], [1, -1], raw_text=["good", "bad"])
         >>> Split.from_items(reversed(list(split))).id
         ['b', 'a']
         """
-        rows = list(items)
-        for row in rows:
-            if not isinstance(row, Mapping):
-                raise DataError(
-                    "expected each utterance to be a dictionary such as a Split yields, with labels, text, "
-                    f"audio, vision, got {type(row).__name__}"
-                )
-        fields = {
-            name: [row.get(name) for row in rows] for name in FIELDS if any(name in row for row in rows)
-        }
-        for name, values in fields.items():
-            if missing := sum(value is None for value in values):
-                raise DataError(
-                    f"expected {name} in every utterance or in none, {missing} of {len(rows)} lack it"
-                )
-        if labels is None:
-            if missing := sum("labels" not in row for row in rows):
-                raise DataError(f"expected labels in every utterance, {missing} of {len(rows)} lack them")
-            labels = [row["labels"] for row in rows]
-        return cls([str(row.get("id", place)) for place, row in enumerate(rows)], labels, **fields)  # type: ignore[arg-type]
+        rows = cut(items)
+        fields = {name: column(rows, name) for name in FIELDS if any(name in row for row in rows)}
+        of_items = labels_of(rows) if labels is None else {"M": single(labels)}
+        return cls(
+            [str(row.get("id", place)) for place, row in enumerate(rows)],
+            of_items.pop("M", None),
+            **fields,
+            label_range=LabelRange.checked(label_range),
+            unimodal_labels={UNIMODAL[key]: values for key, values in of_items.items()},
+        )
 
     @classmethod
     def from_pandas(cls, frame: pd.DataFrame) -> Split:
-        """A split of a table with one utterance a row, with a ``label`` and any of the fields of a split.
+        """A split of a table of one utterance a row, with any fields of a split and perhaps ``label``.
 
         A cell of a sequence holds an array, as from ``to_pandas(arrays=True)``. Ids come from a column
         ``id``, else from the index. Columns that end in ``_length`` are ignored.
@@ -257,14 +292,15 @@ class Split(TorchDataset[Item]):
                 f"expected the columns id, label and any of {', '.join(FIELDS)}, got also {unknown}: leave "
                 "them out, frame.drop(columns=...)"
             )
-        if "label" not in columns:
-            raise DataError(f"expected a column label, got {columns}")
+        labels = frame["label"].to_numpy(np.float32) if "label" in columns else None
         names = frame["id"] if "id" in columns else frame.index
-        fields = {name: [_cell(value) for value in frame[name]] for name in FIELDS if name in columns}
-        return cls([str(name) for name in names], frame["label"].to_numpy(np.float32), **fields)
+        fields: dict[str, Any] = {
+            name: [_cell(value) for value in frame[name]] for name in FIELDS if name in columns
+        }
+        return cls([str(name) for name in names], labels, **fields)
 
     def to_pandas(self, arrays: bool = False) -> pd.DataFrame:
-        """A table of one row an utterance: id, label, raw_text if present, lengths, and ``arrays`` if wanted.
+        """A table of one row an utterance: id, label and raw_text if present, lengths, ``arrays`` if wanted.
 
         Rows are numbered by position, so that selected rows select utterances:
 
@@ -275,7 +311,9 @@ class Split(TorchDataset[Item]):
         """
         import pandas as pd
 
-        columns: dict[str, Any] = {"id": self.id, "label": self.labels}
+        columns: dict[str, Any] = {"id": self.id}
+        if self.labels is not None:
+            columns["label"] = self.labels
         if self.raw_text is not None:
             columns["raw_text"] = self.raw_text
         columns |= {f"{name}_length": self.lengths(name) for name in self.sequences}
@@ -306,35 +344,24 @@ def _chosen(values: Sequence[Any], positions: list[int]) -> Any:
     return values.subset(positions) if isinstance(values, Ragged) else [values[i] for i in positions]
 
 
-def _checked_frames(name: str, ids: Sequence[str], frames: list[Any]) -> list[Floats]:
-    arrays = [single(f) for f in frames]
-    width = arrays[0].shape[-1] if arrays[0].ndim else 0
-    for utterance, array in zip(ids, arrays, strict=True):
-        if array.ndim != 2 or array.shape[0] < 1 or array.shape[1] != width or width < 1:
-            raise DataError(
-                f"expected {name} of shape (T, {width}) with T >= 1, got {array.shape} for {utterance!r}"
-            )
-    return arrays
+def collate(items: Sequence[Mapping[str, Any]]) -> Batch:
+    """Turn items of a :class:`Split` into the batch that the model takes, ragged.
 
-
-def _checked_tokens(name: str, tokens: Any) -> Ints:
-    array = np.asarray(tokens)
-    if array.ndim != 2 or array.shape[0] != 3 or array.shape[1] < 1:
-        raise DataError(f"expected text_bert of shape (3, T), got {array.shape}: {name!r}")
-    return array.astype(np.int64, copy=False)
-
-
-def collate(items: Sequence[Item]) -> Batch:
-    """Turn items of a :class:`Split` into the batch that the model takes, still ragged.
+    Items of other torch datasets are read as :meth:`Split.from_items` reads them.
 
     Returns:
         ``text``, ``text_bert``, ``raw_text``, ``audio``, ``vision``: lists of B entries, where
-        present; ``labels``: ``{"M": (B,) float32}``; ``index``: (B,) int64; ``id``: B names.
+        present; ``labels``, where present: ``{"M": (B,) float32}``, with ``T``, ``A``, ``V`` where items
+        have labels of one modality; ``index``: (B,) int64; ``id``: B names.
+
+    Raises DataError where the items have not the same fields, or one is unknown.
     """
-    batch: Batch = {name: [item[name] for item in items] for name in FIELDS if name in items[0]}
-    batch["labels"] = {"M": np.array([item["labels"] for item in items], np.float32)}
-    batch["index"] = np.array([item["index"] for item in items], np.int64)
-    batch["id"] = [item["id"] for item in items]
+    rows = cut(items)
+    batch: Batch = {n: column(rows, n) for n in (*FIELDS, "index", "id") if any(n in row for row in rows)}
+    if labels := labels_of(rows):
+        batch["labels"] = labels
+    if "index" in batch:
+        batch["index"] = np.array(batch["index"], np.int64)
     return batch
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import starmap
 from pathlib import Path
@@ -92,7 +92,7 @@ class Standardizer:
                 frames = scaled[name]
                 lazy = isinstance(frames, Ragged)
                 scaled[name] = Mapped(frames, of_one) if lazy else [*starmap(of_one, enumerate(frames))]
-        return Split(split.id, split.labels, **scaled)
+        return replace(split, **scaled)
 
     def _scaled(self, name: str, ids: list[str], position: int, frames: Floats) -> Floats:
         mean, std = self.mean[name], self.std[name]

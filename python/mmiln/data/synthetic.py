@@ -119,7 +119,7 @@ def synthetic(
     )
     dataset.latents = latents
     dataset.ceiling = {
-        name: _ceiling(splits["test"].labels, latents["test"], views) for name, views in _SEEN.items()
+        name: _ceiling(splits["test"].truth, latents["test"], views) for name, views in _SEEN.items()
     }
     return dataset
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data import Split, collate
-from ..data.split import MODALITIES
+from ..data.names import MODALITIES
 from ..errors import ConfigError, MissingFileError
 from ..explain.attribution import BACKGROUND, Gates, contributions, mean_gates
 from ..model import Model
@@ -142,7 +142,7 @@ def case_study(
         BatchError: A model does not fit the data.
     """
     scores, others = model.predict(part).score, other.predict(part).score
-    chosen = _named(part, ids) if ids else _picked(part.labels, scores, others, n, pick)
+    chosen = _named(part, ids) if ids else _picked(part.truth, scores, others, n, pick)
     if not chosen:
         raise ConfigError(f"no utterance to show: {names[0]} and {names[1]} never differ so ({pick})")
     some = part.subset(chosen)
@@ -153,7 +153,7 @@ def case_study(
         Case(
             id=some.id[i],
             words=some.raw_text[i] if some.raw_text is not None else "",
-            truth=float(some.labels[i]),
+            truth=float(some.truth[i]),
             score=float(scores[at]),
             other=float(others[at]),
             unimodal={

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from ..baselines import NETWORKS, Network
-from ..data.split import MODALITIES
+from ..data.names import MODALITIES
 
 
 class Entry(NamedTuple):

@@ -209,7 +209,7 @@ def train(
     measured = {name: part for name, part in dataset.splits.items() if name != "train"}
     ranks = Ranks.here(model.device)
     predictions = {name: scoring.predict(model, part, ranks) for name, part in measured.items()}
-    metrics = {name: Metrics.of(part.labels, predictions[name].score) for name, part in measured.items()}
+    metrics = {name: Metrics.of(part.truth, predictions[name].score) for name, part in measured.items()}
     seconds = sum(history["seconds"]) + time.perf_counter() - began
 
     record = Record(
@@ -269,7 +269,7 @@ def shuffle_labels(dataset: Dataset, seed: int) -> None:
     rng = np.random.default_rng(seed)
     for name in ("train", "valid"):
         if (split := dataset.splits.get(name)) is not None:
-            split.labels = rng.permutation(split.labels)
+            split.labels = rng.permutation(split.truth)
 
 
 def _frame(parts: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..config import Config
 from ..data import Split
-from ..data.split import FIELDS, MODALITIES
+from ..data.names import FIELDS, MODALITIES
+from ..labels import LabelRange
 from ..results.predictions import Predictions
 from ..text_encoder import TextEncoder
 
@@ -29,6 +30,8 @@ class Explained(Protocol):
 
     @property
     def config(self) -> Config: ...  # noqa: D102
+    @property
+    def label_range_(self) -> LabelRange: ...  # noqa: D102
     def predict(self, loader: Split) -> Predictions: ...  # noqa: D102
     def forward(  # noqa: D102
         self, batch: Mapping[str, Any], intermediates: bool = False
@@ -105,5 +108,4 @@ def mean_gates(inside: Mapping[str, Tensor | list[Tensor]], i: int) -> list[Gate
 
 
 def _unlabelled(count: int, fields: Mapping[Any, Any]) -> Split:
-    """Utterances to be scored; their labels, which a split must have, are zeros that nothing reads."""
-    return Split([str(i) for i in range(count)], np.zeros(count, np.float32), **fields)
+    return Split([str(i) for i in range(count)], **fields)

@@ -39,14 +39,14 @@ class Similar:
     """A training utterance that is like the one explained.
 
     Attributes:
-        id, text, truth: The utterance's; ``text`` is ``None`` where sentences are not known.
+        id, text, truth: The utterance's; ``text`` and ``truth`` are ``None`` where they are not known.
         score: What the model predicts.
         cosine: The cosine of the features that both scores are computed from (``F_multimodal``).
     """
 
     id: str
     text: str | None
-    truth: float
+    truth: float | None
     score: float
     cosine: float
 
@@ -59,7 +59,7 @@ class Explanation:
     the utterance again without a word, or with a modality replaced. They do not add up to the score.
 
     Attributes:
-        id, text, truth: The utterance's; ``text`` is ``None`` where sentences are not known.
+        id, text, truth: The utterance's; ``text`` and ``truth`` are ``None`` where they are not known.
         tokens: Names of the T_t tokens that the text-led streams read; empty without text.
         words: Its words with their weights. A word's weight is the score minus the score of the utterance
             without it: without all its word pieces, or its frame of text features; audio and vision stay.
@@ -81,7 +81,7 @@ class Explanation:
     tokens: list[str]
     words: tuple[Word, ...]
     weights: npt.NDArray[np.float64]
-    truth: float
+    truth: float | None
     score: float
     unimodal: dict[str, float]
     contributions: dict[str, float]
@@ -99,11 +99,11 @@ class Explanation:
         return {name: maps[-1].mean(axis=(0, 1)) for name, maps in self.attention.items()}
 
     def __repr__(self) -> str:
-        return f"Explanation({self.id!r}, score={self.score:+.2f}, truth={self.truth:+.2f})"
+        return f"Explanation({self.id!r}, score={self.score:+.2f}{_truth('=', self.truth)})"
 
     def __str__(self) -> str:
         heads = "".join(f", {name} alone {score:+.2f}" for name, score in self.unimodal.items())
-        lines = [f"{self.id}: score {self.score:+.2f}, truth {self.truth:+.2f}{heads}"]
+        lines = [f"{self.id}: score {self.score:+.2f}{_truth(' ', self.truth)}{heads}"]
         if self.text is not None:
             lines.append(f"  {self.text}")
         if self.words:
@@ -126,7 +126,7 @@ class Explanation:
         lines.append("similar training utterances")
         for like in self.similar:
             lines.append(
-                f"  cosine {like.cosine:.3f}, score {like.score:+.2f}, truth {like.truth:+.2f}: "
+                f"  cosine {like.cosine:.3f}, score {like.score:+.2f}{_truth(' ', like.truth)}: "
                 f"{like.id}{'' if like.text is None else f'  {like.text}'}"
             )
         return "\n".join(lines)
@@ -164,3 +164,7 @@ def _path(shares: Floats) -> str:
     """A timeline as the path of an area, a frame one unit wide and the largest share one unit high."""
     steps = " ".join(f"V{1 - share:.3f} h1" for share in shares / shares.max())
     return f"M0 1 {steps} V1 Z"
+
+
+def _truth(sign: str, truth: float | None) -> str:
+    return "" if truth is None else f", truth{sign}{truth:+.2f}"

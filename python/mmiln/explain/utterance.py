@@ -31,7 +31,8 @@ def explain(model: Explained, dataset: Split | Dataset, id: str, train: Split | 
         )
     background = train.subset(others)
     inside = model.forward(collate([one[0]]), intermediates=True)
-    scores = {name: float(inside[f"y_{name}"][0]) for name in _heads(model)}
+    restored = model.label_range_.restored
+    scores = {name: restored(float(inside[f"y_{name}"][0])) for name in _heads(model)}
     moved = {name: float(v[0]) for name, v in attribution.contributions(model, one, background).items()}
     tokens, words = _words(model, one, moved.get("text", 0.0))
     weights = np.zeros(len(tokens))
@@ -43,7 +44,7 @@ def explain(model: Explained, dataset: Split | Dataset, id: str, train: Split | 
         tokens=tokens,
         words=words,
         weights=weights,
-        truth=float(one.labels[0]),
+        truth=None if one.labels is None else float(one.labels[0]),
         score=scores.get("multimodal", next(iter(scores.values()))),
         unimodal={name: score for name, score in scores.items() if name != "multimodal"},
         contributions=moved,
@@ -61,7 +62,8 @@ def outputs(model: Explained, split: Split) -> dict[str, Floats]:
     """
     found = [model.forward(batch) for batch in split.loader(model.config.train["batch_size"])]
     joined = {name: torch.cat([part[name] for part in found]) for name in found[0]}  # type: ignore[misc]
-    return {name: values.float().cpu().numpy() for name, values in joined.items()}
+    arrays = {name: values.float().cpu().numpy() for name, values in joined.items()}
+    return {n: model.label_range_.restored(v) if n.startswith("y_") else v for n, v in arrays.items()}
 
 
 def disagreement(model: Explained, split: Split) -> Floats:
@@ -93,7 +95,8 @@ def _heads(model: Explained) -> list[str]:
 def _find(dataset: Split | Dataset, id: str, train: Split | None) -> tuple[Split, int, Split]:
     """The part that holds an utterance, its place there, and the utterances that it is compared with."""
     if isinstance(dataset, Dataset):
-        parts, own = list(dataset.splits.values()), dataset.train
+        parts = list(dataset.splits.values())
+        own = parts[0]
     elif isinstance(dataset, Split):
         parts, own = [dataset], dataset
     else:
@@ -143,7 +146,7 @@ def _encoded(encoder: TextEncoder, one: Split) -> tuple[Split, list[str], list[l
         raise DataError("expected text_bert or raw_text, which the model's text encoder reads, got neither")
     tokens = tokens[:, tokens[1] != 0]
     fields = {name: getattr(one, name) for name in one.fields if name not in attribution.TEXT_FIELDS}
-    one = Split(one.id, one.labels, text_bert=[tokens], **fields)
+    one = Split(one.id, text_bert=[tokens], **fields)
     ids = tokens[0].tolist()
     try:
         return one, *encoder.pieces(ids)
@@ -185,7 +188,7 @@ def _similar(model: Explained, one: Split, background: Split) -> tuple[Similar, 
         Similar(
             id=background.id[i],
             text=texts[i] if texts is not None else None,
-            truth=float(background.labels[i]),
+            truth=None if background.labels is None else float(background.labels[i]),
             score=float(known[f"y_{head}"][i]),
             cosine=float(cosines[i]),
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ..labels import MOSI, LabelRange
 from ..pages import html
 
 if TYPE_CHECKING:
@@ -25,12 +26,14 @@ class Predictions:
         id: Names of the utterances, or ``None``.
         index: Positions in the dataset, or ``None``.
         label: True scores, or ``None``.
+        label_range: The lowest and the highest score.
     """
 
     score: npt.NDArray[np.float32]
     id: list[str] | None = None
     index: npt.NDArray[np.int64] | None = None
     label: npt.NDArray[np.float32] | None = None
+    label_range: LabelRange = MOSI
 
     def __len__(self) -> int:
         return len(self.score)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import reprlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,19 +11,12 @@ import torch
 from torch import Tensor
 
 from .. import _core
+from ..data.names import KEYS, MMSA_EXTRAS, near
 from ..errors import BatchError
+from ..labels import MOSI, LabelRange
 
 if TYPE_CHECKING:
     from ..text_encoder import TextEncoder
-
-KEYS = (
-    "text", "text_bert", "raw_text", "audio", "vision",
-    "text_lengths", "audio_lengths", "vision_lengths", "padding_side", "labels", "index", "id",
-)  # fmt: skip
-# Keys that MMSA's loader adds for its experiments with missing modalities; MMILN ignores them.
-MMSA_EXTRAS = {
-    f"{m}{suffix}" for m in ("text", "audio", "vision") for suffix in ("_m", "_mask", "_missing_mask")
-}
 
 
 def check_keys(batch: object) -> Mapping[str, Any]:
@@ -36,8 +28,8 @@ def check_keys(batch: object) -> Mapping[str, Any]:
         )
     for key in batch:
         if key not in KEYS and key not in MMSA_EXTRAS:
-            near = difflib.get_close_matches(str(key), KEYS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            nearest = near(key, KEYS)
+            hint = f"; did you mean {nearest!r}?" if nearest else "."
             raise BatchError(f"unknown key {key!r} in the batch{hint} Known keys: {', '.join(KEYS)}")
     return batch
 
@@ -76,8 +68,10 @@ def pack(
     uses: Sequence[str],
     device: str,
     dtype: str,
+    label_range: LabelRange = MOSI,
 ) -> _core.Batch:
-    """Packs the parts of a batch (``text``, ``audio``, ``vision``) that a model ``uses``.
+    """Packs the parts of a batch (``text``, ``audio``, ``vision``) that a model ``uses``, with labels on the
+    model's scale.
 
     Raises:
         BatchError: A part is missing or malformed.
@@ -111,7 +105,7 @@ def pack(
             frames = [frame[true] for frame, true in zip(frames, mask, strict=True)]
         parts[name] = frames
     if (labels := labels_of(batch)) is not None:
-        parts["labels"] = tensor("labels", labels)
+        parts["labels"] = label_range.scaled(tensor("labels", labels))
     if batch.get("index") is not None:
         parts["index"] = whole_numbers("index", batch["index"])
     packed = _core.Batch(device=device, dtype=dtype, **parts)

@@ -88,7 +88,9 @@ class Estimator(Learner):
         checkpoints = None if checkpoint_dir is None else Checkpoints(Path(checkpoint_dir), checkpoint_every)
         patience = config["patience"] if patience is None else patience
         with self._training:
-            source = loaders.for_training(loader, config)
+            for part in (loader, valid):
+                self.follow(loaders.label_range(part))
+            source = loaders.for_training(loader, self._config.train)
             for name, number in (("epochs", epochs), ("patience", patience)):
                 if not isinstance(number, int) or number < 1:
                     raise ConfigError(f"{name} must be at least 1, got {number!r}")

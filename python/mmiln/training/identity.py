@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch.utils.data import Subset
 
 from ..config import differing
 from ..data import Split
 from ..errors import StateError
 from .learner import Learner
-from .loaders import Loader
+from .loaders import Loader, source
 
 # What a resumed run may change on request: its further course differs, but remains sound.
 ADOPTABLE: Final = ("train.lr", "train.decay", "train.patience", "device", "mmiln", "torch")
@@ -40,9 +39,7 @@ def identity(model: Learner, loader: Iterable[Any], valid: Loader, samples: int 
 
 def _fingerprint(loader: Loader) -> str | None:
     """The fingerprint of the :class:`Split` that a loader reads; ``None`` if it reads none."""
-    dataset = loader if isinstance(loader, Split) else getattr(loader, "dataset", None)
-    while isinstance(dataset, Subset):
-        dataset = dataset.dataset
+    dataset = source(loader)
     return dataset.fingerprint() if isinstance(dataset, Split) else None
 
 

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from .._core import Batch
 from ..config import Config
-from ..data.split import MODALITIES
+from ..data.names import MODALITIES
 from ..errors import ConfigError, StateError
+from ..labels import MOSI, LabelRange
 from ..pages import html
 from ..results.history import History
 from ..results.summary import Summary
@@ -94,6 +95,7 @@ class Learner(ABC):
         device: str,
         dtype: str,
         fields: dict[str, Any],
+        label_range: tuple[float, float] | None = None,
     ) -> None:
         self.preset = preset
         self.text_encoder = text_encoder
@@ -101,6 +103,8 @@ class Learner(ABC):
         self.device = device
         self.dtype = dtype
         self.fields = fields
+        self.label_range = None if label_range is None else LabelRange.checked(label_range)
+        self._followed: LabelRange | None = None  # the range of the data that it was trained on
         self.encoder: TextEncoder | None = None if text_encoder is None else find_text_encoder(text_encoder)
         self._core: Trainer | None = None
         self._final_widths: dict[str, int] = {}
@@ -129,6 +133,35 @@ class Learner(ABC):
                 f"freeze_text must be at most the text encoder's {self.encoder.layers} layers, got {freeze}"
             )
         return config
+
+    @property
+    def label_range_(self) -> LabelRange:
+        """The lowest and the highest label and score: as given, else as in the training data."""
+        return self.label_range or self._followed or self._usual_range()
+
+    def _usual_range(self) -> LabelRange:
+        """The range while neither arguments nor data have said another."""
+        return MOSI
+
+    def follow(self, data: LabelRange | None) -> None:
+        """Takes over the range of the data's labels, where it is known and the model has none yet.
+
+        Raises:
+            ConfigError: The model has another range.
+        """
+        if data is None or data == (known := self.label_range or self._followed):
+            return
+        if known is not None:
+            raise ConfigError(
+                f"this model's labels lie in {known}, those of the data in {data}: load the data with "
+                f"labels=({known.low:g}, {known.high:g}) if that is their range, or train a model on them"
+            )
+        self._followed = data
+        config = self._resolved(self._final_widths or self._widths())
+        if self._core is not None and config != self._config:
+            weights, self._core = self.state_dict(), None
+            self._build(self._final_widths, weights=weights)
+        self._config = config
 
     @abstractmethod
     def _resolved(self, widths: dict[str, int]) -> Config:
@@ -231,7 +264,14 @@ class Learner(ABC):
         """A batch without its padding; a model without weights gets its widths from it."""
         widths = self._final_widths or self._widths_with(batch)
         uses = [name for name in MODALITIES if widths[name]]
-        packed = batches.pack(batch, encoder=self.encoder, uses=uses, device=device, dtype=self.dtype)
+        packed = batches.pack(
+            batch,
+            encoder=self.encoder,
+            uses=uses,
+            device=device,
+            dtype=self.dtype,
+            label_range=self.label_range_,
+        )
         if self._core is None:
             self._build(widths)
         return packed
@@ -281,7 +321,7 @@ class Learner(ABC):
                 "there are no pseudo-labels: fit a model that makes them first, MMILN of text and another "
                 "modality or the baseline self_mm"
             )
-        return {name: values.float().cpu().numpy() for name, values in labels.items()}
+        return {name: self.label_range_.restored(v.float().cpu().numpy()) for name, v in labels.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of every weight by name, in PyTorch's layouts.

@@ -12,6 +12,7 @@ from torch.utils.data import Subset
 
 from ..data import Split
 from ..errors import BatchError, StateError
+from ..labels import LabelRange
 from ..text_encoder import TextEncoder
 from . import batches
 
@@ -71,15 +72,27 @@ def each(loader: Iterable[Any], encoder: TextEncoder | None = None) -> Iterator[
         raise BatchError("the loader yields no batch")
 
 
+def label_range(loader: Loader) -> LabelRange | None:
+    """The range of the labels that a loader reads from a :class:`Split`; None where it is not known."""
+    dataset = source(loader)
+    return dataset.label_range if isinstance(dataset, Split) and dataset.labels is not None else None
+
+
+def source(loader: Loader) -> Any:
+    """The dataset that a loader reads, of which it may read some items only; None where it is not known."""
+    dataset = loader if isinstance(loader, Split) else getattr(loader, "dataset", None)
+    while isinstance(dataset, Subset):  # a subset's items keep the indices of the whole
+        dataset = dataset.dataset
+    return dataset
+
+
 def training_size(loader: Iterable[Any]) -> int:
     """The size of the training set that a loader's indices refer to.
 
     Raises:
         StateError: The size can't be known.
     """
-    dataset = getattr(loader, "dataset", None)
-    while isinstance(dataset, Subset):  # a subset's items keep the indices of the whole
-        dataset = dataset.dataset
+    dataset = source(loader)
     if dataset is not None and hasattr(dataset, "__len__"):
         return len(dataset)
     if isinstance(loader, Sequence):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BatchError
+from ..labels import LabelRange
 from ..results.metrics import Metrics
 from ..results.predictions import Predictions
 from . import batches, loaders
@@ -30,27 +31,28 @@ def predict(model: Learner, loader: loaders.Loader, ranks: Ranks | None = None) 
     """Scores of all utterances, in dataset order where batches carry ``index``; with ``ranks``, each process
     scores some of the batches.
     """
+    model.follow(loaders.label_range(loader))
     supply = loaders.each(loaders.for_reading(loader, model.config.train["batch_size"]), model.encoder)
     if ranks is None:
-        return joined(_scored(model, batch) for batch in supply)
+        return joined((_scored(model, batch) for batch in supply), model.label_range_)
     own = [_scored(model, batch) for batch in islice(supply, ranks.rank, None, ranks.size)]
     of_all: list[list[Scored]] = ranks.of_all(own)
     # No process has more batches than the first, which gets the first one.
     in_turn = (part[i] for i in range(len(of_all[0])) for part in of_all if i < len(part))
-    return joined(in_turn)
+    return joined(in_turn, model.label_range_)
 
 
 def _scored(model: Learner, batch: Mapping[str, Any]) -> Scored:
     packed = model.pack(batch)
     return Scored(
-        model.core.scores(packed).float().cpu().numpy(),
+        model.label_range_.restored(model.core.scores(packed).float().cpu().numpy()),
         batches.names(batch, len(packed)),
         _numbers("index", batch.get("index"), np.int64),
         _numbers("labels", batches.labels_of(batch), np.float32),
     )
 
 
-def joined(parts: Iterable[Scored]) -> Predictions:
+def joined(parts: Iterable[Scored], label_range: LabelRange) -> Predictions:
     """The predictions of all batches, in dataset order where each carries ``index``."""
     scores, names, indices, labels = zip(*parts, strict=True)
     score = np.concatenate(scores)
@@ -62,7 +64,7 @@ def joined(parts: Iterable[Scored]) -> Predictions:
         score, index = score[order], index[order]
         id_ = None if id_ is None else [id_[i] for i in order]
         label = None if label is None else label[order]
-    return Predictions(score, id_, index, label)
+    return Predictions(score, id_, index, label, label_range)
 
 
 def measured(predictions: Predictions) -> Metrics:

@@ -17,7 +17,6 @@ from mmiln.data.clean import Nonfinite, check, clean_nonfinite
 from mmiln.data.dataset import Dataset
 from mmiln.data.formats.converted import (
     FORMAT,
-    LABELS,
     MANIFEST,
     UTTERANCES,
     File,
@@ -25,17 +24,22 @@ from mmiln.data.formats.converted import (
     Manifest,
     Part,
     is_converted,
+    label_file,
+    labels_of,
     layout,
     open_split,
 )
-from mmiln.data.formats.mmsa import SPLITS
 from mmiln.data.formats.npy import write_rows
 from mmiln.data.formats.staging import Staging, staging
 from mmiln.data.load import load, read
+from mmiln.data.names import SPLITS
 from mmiln.data.split import Split, lengths_of
 from mmiln.data.standardizer import FILE as STANDARDIZER
 from mmiln.data.standardizer import Standardizer
+from mmiln.data.target import Target
+from mmiln.data.videos import split_by_video
 from mmiln.errors import DataError, MissingFileError
+from mmiln.labels import LabelRange
 
 
 def convert(
@@ -43,7 +47,10 @@ def convert(
     target: str | Path,
     *,
     nonfinite: Nonfinite = "zero",
-    seed: int = 0,
+    seed: int | None = None,
+    labels: tuple[float, float] | None = None,
+    clamp: bool = False,
+    label: int | str | None = None,
     progress: bool = True,
 ) -> Dataset:
     """Write a data set as a directory that :func:`load` opens in a moment, without a copy.
@@ -56,7 +63,9 @@ def convert(
         source: whatever :func:`load` reads.
         target: the directory, such as ``mosei.mmiln``; it must not exist.
         nonfinite: what becomes of NaN and infinities in true frames, as in :func:`load`.
-        seed: for the split by video of a single part in MISA's format.
+        seed: splits a single part by video, as in :func:`load`.
+        labels, clamp: the range of labels, as in :func:`load`.
+        label: which of several is learned, ``target`` of :func:`load`.
         progress: show bars, where the output is a terminal.
 
     Returns:
@@ -67,7 +76,7 @@ def convert(
         UnsafePickleError: a pickle asks for more than arrays and plain containers.
         DataError: the source's content is not as its format demands, the target exists, it can't be
             written, or what was written is not what was read.
-        ConfigError: ``nonfinite`` is unknown.
+        ConfigError: ``nonfinite`` or ``labels`` is not as described.
 
     >>> import pickle, tempfile
     >>> part = {"id": ["a"], "audio": np.ones((1, 9, 2)), "audio_lengths": [4], "regression_labels": [1.0]}
@@ -84,27 +93,34 @@ def convert(
         raise MissingFileError(f"expected an existing directory for {target.name}, got {target.parent}")
     if is_converted(source):
         raise DataError(f"{source} is a converted data set already")
-    dataset = read(source, seed=seed, test=True)
+    among = None if labels is None else LabelRange.checked(labels)
+    dataset = read(source, test=True, target=Target(label, among, clamp))
+    if seed is not None and len(dataset.splits) == 1:
+        dataset = split_by_video(dataset, seed)
     clean_nonfinite(dataset, nonfinite)
     files = _source_files(source)
     how = {"format": FORMAT, "mmiln": version("mmiln"), "nonfinite": nonfinite, "seed": seed}
+    how |= {"labels": among, "clamp": clamp, "label": label}
     made_of = how | {"source": {name: file.model_dump() for name, file in files.items()}}
     bar = partial(tqdm, disable=None if progress else True, dynamic_ncols=True)
     try:
         with staging(target, made_of) as stage:
             _write_splits(dataset, stage, bar)
             written = _compared(dataset, stage, bar)
-            scaler = Standardizer.fit(written.train)
-            stage.write(STANDARDIZER, lambda path: scaler.save(path.parent))
+            scaler = Standardizer.fit(written.train) if "train" in written.splits else None
+            if scaler is not None:
+                stage.write(STANDARDIZER, lambda path: scaler.save(path.parent))
             manifest = Manifest(
                 mmiln=version("mmiln"),
                 name=dataset.name,
                 source=files,
                 nonfinite=nonfinite,
-                fields=written.train.fields,  # type: ignore[arg-type]
+                fields=written.fields,  # type: ignore[arg-type]
                 widths=written.dims,
+                label_range=written.label_range,
                 parts=_parts(written, scaler),
                 notes=dataset.report.notes,
+                warnings=dataset.report.warnings,
                 counts=dataset.report.counts,
                 files=dict(sorted(stage.files.items())),
             )
@@ -128,7 +144,7 @@ def _write_splits(dataset: Dataset, stage: Staging, bar: Any) -> None:
     todo = {
         f"{part}/{name}": (split, name)
         for part, split in dataset.splits.items()
-        for name in layout(split.fields)
+        for name in layout(split.fields, [*labels_of(split)])
         if f"{part}/{name}" not in stage.files
     }
     needed = sum(_size(split, name) for split, name in todo.values())
@@ -165,8 +181,8 @@ def _write(split: Split, name: str, path: Path) -> None:
     if name == UTTERANCES:
         texts = {"id": split.id} | ({} if split.raw_text is None else {"raw_text": split.raw_text})
         path.write_text(json.dumps(texts, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
-    elif name == LABELS:
-        np.save(path, split.labels)
+    elif name in (of_labels := {label_file(key): values for key, values in labels_of(split).items()}):
+        np.save(path, of_labels[name])
     elif name.endswith("_offsets.npy"):
         np.save(path, np.concatenate([[0], np.cumsum(_lengths(split, field))]))
     else:
@@ -181,34 +197,50 @@ def _compared(dataset: Dataset, stage: Staging, bar: Any) -> Dataset:
     Raises:
         DataError: One differs; the next call writes its file anew.
     """
-    splits = {name: open_split(stage.folder / name, dataset.train.fields) for name in dataset.splits}
-    todo = [(part, name) for part, split in splits.items() for name in ("id", "labels", *split.fields)]
+    splits = {
+        name: open_split(stage.folder / name, part.fields, [*labels_of(part)], part.label_range)
+        for name, part in dataset.splits.items()
+    }
+    for part, split in splits.items():
+        for key, values in labels_of(dataset.splits[part]).items():
+            if not np.array_equal(values, labels_of(split)[key]):
+                raise _differs(stage, part, label_file(key), "labels")
+    todo = [(part, name) for part, split in splits.items() for name in ("id", *split.fields)]
     for part, name in bar(todo, "comparing", unit=" fields"):
         read_again, written = dataset.splits[part], splits[part]
         pairs = zip(getattr(read_again, name), getattr(written, name), strict=True)
         for utterance, (expected, got) in zip(read_again.id, pairs, strict=True):
             if not np.array_equal(expected, got):
-                stage.strike(f"{part}/{UTTERANCES if isinstance(got, str) else f'{name}.npy'}")
-                raise DataError(
-                    f"{part} {name} of {utterance!r} was written otherwise than it is read: the source was "
-                    "changed meanwhile, or memory or a disk fails; convert it again"
-                )
-    return Dataset(splits["train"], splits.get("valid"), splits.get("test"), name=dataset.name)
+                file = UTTERANCES if isinstance(got, str) else f"{name}.npy"
+                raise _differs(stage, part, file, f"{name} of {utterance!r}")
+    return Dataset(splits.get("train"), splits.get("valid"), splits.get("test"), name=dataset.name)
 
 
-def _parts(dataset: Dataset, scaler: Standardizer) -> dict[Any, Part]:
+def _differs(stage: Staging, part: str, file: str, what: str) -> DataError:
+    """The error of a file that is not as it was to be written, which is written anew by the next call."""
+    stage.strike(f"{part}/{file}")
+    return DataError(
+        f"{part} {what} was written otherwise than it is read: the source was changed meanwhile, or memory "
+        "or a disk fails; convert it again"
+    )
+
+
+def _parts(dataset: Dataset, scaler: Standardizer | None) -> dict[Any, Part]:
     """Fingerprints of each split, as it is and standardized."""
-    scaled = {name: scaler.transform(split) for name, split in dataset.splits.items()}
     plain = _fingerprints(dataset)
     try:
+        if scaler is None:
+            raise DataError("there is no train part to learn a scale from")
+        scaled = {name: scaler.transform(split) for name, split in dataset.splits.items()}
         standardized: dict[str, Any] = _fingerprints(
-            Dataset(scaled["train"], scaled.get("valid"), scaled.get("test"), name=dataset.name)
+            Dataset(scaled.get("train"), scaled.get("valid"), scaled.get("test"), name=dataset.name)
         )
     except DataError:  # an outlier is too large: the error is raised when standardizing is asked for
         standardized = dict.fromkeys(plain, (None, None))
     return {
         name: Part(
             utterances=len(split),
+            labels=[*labels_of(split)],
             split=Fingerprints(plain=plain[name][0], standardized=standardized[name][0]),
             dataset=Fingerprints(plain=plain[name][1], standardized=standardized[name][1]),
         )

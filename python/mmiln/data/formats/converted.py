@@ -1,13 +1,15 @@
 """A converted data set: a directory of plain ``.npy`` files that is opened without being read.
 
-Beside ``manifest.json`` and ``standardizer.safetensors`` there is a folder a split, with ``utterances.json``
-(ids, sentences), ``labels.npy`` (N,) and for each sequence of arrays ``audio.npy`` (sum T, w) with
+Beside ``manifest.json`` and, where there is a train part, ``standardizer.safetensors`` there is a folder a
+split, with ``utterances.json`` (ids, sentences), where there are labels ``labels.npy`` (N,) and, of one
+modality, ``labels_audio.npy`` and so on, and for each sequence of arrays ``audio.npy`` (sum T, w) with
 ``audio_offsets.npy`` (N + 1,): utterance i has the rows from offset i up to offset i + 1. Tokens
 (``text_bert.npy``) are rows of three: id, mask, segment.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -15,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pydantic
 
-from mmiln.data.arrays import Ints
+from mmiln.data.arrays import Floats, Ints
 from mmiln.data.clean import Nonfinite
 from mmiln.data.dataset import Dataset, KnownDataset
 from mmiln.data.findings import Findings
@@ -27,12 +29,12 @@ from mmiln.data.standardizer import FILE as STANDARDIZER
 from mmiln.data.standardizer import Standardizer
 from mmiln.errors import ConfigError, DataError, MissingFileError
 from mmiln.files import read_json, sha256
+from mmiln.labels import MOSI, LabelRange
 from mmiln.plain import Plain, faults
 
-FORMAT: Final = 1
+FORMAT: Final = 2  # 1 had a train part, labels in [-3, 3] and no others
 MANIFEST: Final = "manifest.json"
 UTTERANCES: Final = "utterances.json"
-LABELS: Final = "labels.npy"
 
 _Count = Annotated[int, pydantic.Field(ge=0)]
 
@@ -56,10 +58,17 @@ class Fingerprints(Plain):
     standardized: str | None
 
 
+def _all_together() -> list[Literal["", "text", "audio", "vision"]]:
+    return [""]
+
+
 class Part(Plain):
-    """A split: its fingerprints, and those of the data set that ends with it."""
+    """A split: the modalities of which it has labels, "" for all together; its fingerprints, and those of the
+    data set that ends with it.
+    """
 
     utterances: Annotated[int, pydantic.Field(ge=1)]
+    labels: list[Literal["", "text", "audio", "vision"]] = pydantic.Field(default_factory=_all_together)
     split: Fingerprints
     dataset: Fingerprints
 
@@ -67,7 +76,7 @@ class Part(Plain):
 class Manifest(Plain):
     """``manifest.json``: the source, the options and the results of a conversion."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1, 2] = FORMAT
     mmiln: str
     name: str
     source: dict[str, File]
@@ -75,7 +84,9 @@ class Manifest(Plain):
     fields: list[Literal["text", "text_bert", "raw_text", "audio", "vision"]]
     widths: dict[str, _Count]
     parts: dict[Literal["train", "valid", "test"], Part]
+    label_range: tuple[float, float] = MOSI
     notes: list[str]
+    warnings: list[str] = pydantic.Field(default_factory=list)
     counts: dict[str, int]
     files: dict[str, File]
 
@@ -100,8 +111,9 @@ class Manifest(Plain):
             raise DataError(str(error)) from None
         except pydantic.ValidationError as error:
             raise DataError(f"{path} is damaged: {faults(error)[0]}") from None
-        expected = {STANDARDIZER} | {f"{part}/{name}" for part in manifest.parts for name in manifest.layout}
-        if "train" not in manifest.parts or manifest.files.keys() != expected:
+        parts = manifest.parts
+        expected = {f"{key}/{n}" for key, part in parts.items() for n in layout(manifest.fields, part.labels)}
+        if not parts or manifest.files.keys() != expected | ({STANDARDIZER} if "train" in parts else set()):
             raise DataError(f"{path} is damaged: its parts and fields are not those of its files")
         for name, file in manifest.files.items():
             if not (folder / name).is_file():
@@ -113,16 +125,22 @@ class Manifest(Plain):
                 )
         return manifest
 
-    @property
-    def layout(self) -> list[str]:
-        """The names of the files of a split."""
-        return layout(self.fields)
 
-
-def layout(fields: list[Any]) -> list[str]:
-    """The names of the files of a split with these fields, in the order in which they are written."""
+def layout(fields: Sequence[Any], labels: Sequence[Any]) -> list[str]:
+    """The names of the files of a split with these fields and labels, in the order of writing."""
     ragged = [name for name in fields if name != "raw_text"]
-    return [UTTERANCES, LABELS, *(f"{name}{end}.npy" for name in ragged for end in ("_offsets", ""))]
+    of_labels = [label_file(name) for name in labels]
+    return [UTTERANCES, *of_labels, *(f"{name}{end}.npy" for name in ragged for end in ("_offsets", ""))]
+
+
+def label_file(modality: str) -> str:
+    """The name of the file with the labels of a modality, or of all together (``""``)."""
+    return f"labels_{modality}.npy" if modality else "labels.npy"
+
+
+def labels_of(split: Split) -> dict[Any, Floats]:
+    """The labels of a split by modality, ``""`` for all together."""
+    return ({} if split.labels is None else {"": split.labels}) | split.unimodal_labels
 
 
 def is_converted(path: Path) -> bool:
@@ -166,22 +184,27 @@ def open_converted(folder: Path, *, nonfinite: Nonfinite | None, test: bool) -> 
             f"infinite values were replaced; for {nonfinite!r} convert the source again"
         )
     parts = {name: part for name, part in manifest.parts.items() if test or name != "test"}
-    splits = {name: open_split(folder / name, manifest.fields) for name in parts}
-    dataset = Dataset(splits["train"], splits.get("valid"), splits.get("test"), name=manifest.name)
+    among = LabelRange.checked(manifest.label_range)
+    splits = {
+        name: open_split(folder / name, manifest.fields, part.labels, among) for name, part in parts.items()
+    }
+    if not splits:
+        raise DataError(f"{folder} holds a test part alone, and test=False leaves it unread")
+    dataset = Dataset(splits.get("train"), splits.get("valid"), splits.get("test"), name=manifest.name)
     if dataset.dims != manifest.widths or any(len(splits[n]) != part.utterances for n, part in parts.items()):
         raise DataError(f"{folder / MANIFEST} is damaged: its widths and sizes are not those of the files")
-    dataset.report = Findings(manifest.notes.copy(), manifest.counts.copy())
+    dataset.report = Findings(manifest.notes.copy(), manifest.counts.copy(), manifest.warnings.copy())
     for name, split in dataset.splits.items():
         known = parts[name].split  # type: ignore[index]
         split.known = Known(split.contents(), known.plain, known.standardized)
     up_to = parts[list(dataset.splits)[-1]].dataset  # type: ignore[index]
-    scaler = Standardizer.load(folder)
+    scaler = Standardizer.load(folder) if "train" in parts else None
     dataset.known = KnownDataset(dataset.contents(), up_to.plain, up_to.standardized, scaler)
     return dataset
 
 
-def open_split(folder: Path, fields: list[Any]) -> Split:
-    """A split from its folder.
+def open_split(folder: Path, fields: Sequence[Any], labels: Sequence[Any], among: LabelRange) -> Split:
+    """A split from its folder, with labels in the range ``among``.
 
     Raises:
         DataError: A file is damaged.
@@ -195,9 +218,12 @@ def open_split(folder: Path, fields: list[Any]) -> Split:
     if not lists or sorted(said) != texts:
         raise DataError(f"{folder / UTTERANCES} is damaged: expected lists of {' and '.join(texts)}")
     values: dict[str, Any] = {name: _sequence(folder, name) for name in fields if name != "raw_text"}
-    labels = np.array(_array(folder / LABELS, np.float32, 1))
+    scores: dict[str, Floats] = {
+        name: np.array(_array(folder / label_file(name), np.float32, 1)) for name in labels
+    }
+    values |= {"labels": scores.pop("", None), "unimodal_labels": scores, "label_range": among}
     try:
-        return Split(said["id"], labels, raw_text=said.get("raw_text"), **values)
+        return Split(said["id"], raw_text=said.get("raw_text"), **values)
     except DataError as error:
         raise DataError(f"{folder} is damaged: {error}") from None
 

@@ -2,89 +2,68 @@
 
 from __future__ import annotations
 
-import random
-import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from mmiln.data.arrays import Floats, place, reals, single, take
+from mmiln.data.arrays import Floats, place, reals, take
 from mmiln.data.dataset import Dataset
 from mmiln.data.findings import Findings
+from mmiln.data.items import no_frames
 from mmiln.data.split import Split
+from mmiln.data.target import Target
 from mmiln.errors import DataError
 
-SHARES: Final = {"train": 0.6, "valid": 0.2, "test": 0.2}
 
-_CLIP: Final = re.compile(r"(.+)\[[^\]]*\]|(.+?)\$_\$.*|(.+)_[^_]*")
-
-
-def read_misa(parts: Mapping[str, Sequence[Any]], *, name: str, seed: int) -> Dataset:
+def read_misa(parts: Mapping[str, Sequence[Any]], *, name: str, target: Target | None = None) -> Dataset:
     """Build a data set from lists of samples by split.
 
     A sample is ``((word ids, vision (T, w), audio (T, w), words), label, id)``; two more members,
-    as MMIM and BBFN have them, are the true lengths of vision and audio. A single part is split by
-    video, 6 : 2 : 2 in utterances, as ``seed`` determines.
+    as MMIM and BBFN have them, are the true lengths of vision and audio.
 
     Args:
-        parts: samples by ``train``, ``valid`` and ``test``.
+        parts: samples by ``train``, ``valid`` and ``test``, or some of them.
         name: name of the data set.
-        seed: for the split of a single part.
+        target: which labels are learned.
 
     Raises:
-        DataError: a sample is of another form, or a single part has fewer than three videos.
+        DataError: a sample is of another form, or labels have several columns of which none is named.
     """
-    report = Findings()
-    splits = {part: _read_part(part, samples, report) for part, samples in parts.items()}
-    if len(splits) == 1:
-        ((part, whole),) = splits.items()
-        splits = split_by_video(whole, seed)
-        sizes = ", ".join(f"{key} {len(split)}" for key, split in splits.items())
-        report.add(
-            f"There is one part alone ({part}, {len(whole)} utterances); it was split by video "
-            f"with seed {seed}: {sizes}."
-        )
-    if "train" not in splits:
-        raise DataError(f"expected a train part, got {sorted(splits)}")
-    for missing in sorted({"valid", "test"} - splits.keys()):
-        report.add(f"There is no {missing} part.")
-    return Dataset(splits["train"], splits.get("valid"), splits.get("test"), name=name, report=report)
-
-
-def video_of(utterance: str) -> str:
-    """The video's part of an id.
-
-    >>> [video_of(name) for name in ("a_b[3]", "a_b$_$3", "a_b_3", "lone")]
-    ['a_b', 'a_b', 'a_b', 'lone']
-    """
-    match = _CLIP.fullmatch(utterance)
-    return utterance if match is None else match[match.lastindex or 0]
-
-
-def split_by_video(split: Split, seed: int) -> dict[str, Split]:
-    """Share out whole videos so that train, valid and test hold about 6 : 2 : 2 utterances.
-
-    Raises DataError where there are fewer than three videos.
-    """
-    videos: dict[str, list[int]] = defaultdict(list)
-    for position, utterance in enumerate(split.id):
-        videos[video_of(utterance)].append(position)
-    if len(videos) < len(SHARES):
-        raise DataError(
-            f"expected at least {len(SHARES)} videos to split a single part into train, valid and "
-            f"test, got {len(videos)}; supply the parts as train.pkl, dev.pkl and test.pkl"
-        )
-    order = sorted(videos)
-    random.Random(seed).shuffle(order)
-    chosen: dict[str, list[int]] = {name: [] for name in SHARES}
-    for video in order:
-        # The split with the least of its share; an empty one comes first, so none stays empty.
-        least = min(chosen, key=lambda name: len(chosen[name]) / SHARES[name])
-        chosen[least] += videos[video]
-    return {name: split.subset(sorted(positions)) for name, positions in chosen.items()}
+    report, target = Findings(), target or Target()
+    samples = {}
+    for part, content in parts.items():
+        if content:
+            samples[part] = _parsed(part, content)
+        else:
+            report.warn(f"{part} has no utterance, and was taken as absent.")
+    if not samples:
+        raise DataError("expected at least one utterance, got none")
+    labels = {}
+    for part, read in samples.items():
+        columns = {len(sample.scores) for sample in read}
+        if len(columns) > 1:
+            raise DataError(
+                f"{part}: expected labels of as many columns in every sample, got {sorted(columns)}"
+            )
+        labels[part] = target.one_column(np.array([sample.scores for sample in read]), part)
+    among = target.range_of([*labels.values()], report, unimodal=False)
+    splits = {}
+    for part, read in samples.items():
+        ids = [sample.name for sample in read]
+        try:
+            splits[part] = Split(
+                ids,
+                target.clamped(labels[part], among, ids, part, report),
+                raw_text=[" ".join(sample.words) for sample in read],
+                audio=_true_frames(part, "audio", read, report),
+                vision=_true_frames(part, "vision", read, report),
+                label_range=among,
+            )
+        except DataError as error:
+            raise DataError(f"{part}: {error}") from None
+    return Dataset(splits.get("train"), splits.get("valid"), splits.get("test"), name=name, report=report)
 
 
 class _Sample(NamedTuple):
@@ -114,7 +93,7 @@ def _string(value: Any) -> str:
     return value.decode("latin1") if isinstance(value, bytes) else str(value)
 
 
-def _read_part(part: str, content: Sequence[Any], report: Findings) -> Split:
+def _parsed(part: str, content: Sequence[Any]) -> list[_Sample]:
     samples = []
     for position, sample in enumerate(content):
         try:
@@ -125,26 +104,31 @@ def _read_part(part: str, content: Sequence[Any], report: Findings) -> Split:
                 f"id), perhaps with the lengths of vision and audio after words; sample {position} "
                 "is of another form"
             ) from None
-    columns = {len(sample.scores) for sample in samples}
-    if columns - {1}:
-        report.add(f"{part}: labels have {sorted(columns)} columns; the first was taken.")
-    try:
-        return Split(
-            [sample.name for sample in samples],
-            single([sample.scores[0] for sample in samples]),
-            raw_text=[" ".join(sample.words) for sample in samples],
-            audio=[_true_frames(s.name, s.audio, s.lengths[1]) for s in samples],
-            vision=[_true_frames(s.name, s.vision, s.lengths[0]) for s in samples],
-        )
-    except DataError as error:
-        raise DataError(f"{part}: {error}") from None
+    return samples
 
 
-def _true_frames(name: str, frames: npt.NDArray[Any], length: int) -> Floats:
-    if not 1 <= length <= len(frames):
-        raise DataError(
-            f"{name!r} has {len(frames)} frames and claims the true length {length}; expected "
-            "from 1 to the number of frames"
+def _true_frames(part: str, modality: str, samples: Sequence[_Sample], report: Findings) -> list[Floats]:
+    """The frames of a modality up to their claimed lengths."""
+    none, cut, arrays = [], [], []
+    for sample in samples:
+        frames: npt.NDArray[Any] = getattr(sample, modality)
+        length = sample.lengths[("vision", "audio").index(modality)]
+        if length < 0:
+            raise DataError(f"{sample.name!r} claims {length} frames of {modality}, expected 0 or more")
+        if length > len(frames):
+            cut.append(sample.name)
+        if length == 0 or not len(frames):
+            none.append(sample.name)
+            arrays.append(np.zeros((1, frames.shape[1]), np.float32))
+            continue
+        lengths = np.array([min(length, len(frames))], np.int64)
+        arrays += take(frames[None], place(frames[None], lengths).starts, lengths)
+    if none:
+        report.add(f"{part} {no_frames(modality, none)}", {f"{part}.{modality}.no_frames": len(none)})
+    if cut:
+        report.warn(
+            f"{part} {modality}: {len(cut)} utterances claim more frames than there are, such as {cut[0]!r}; "
+            "the rest was cut before.",
+            {f"{part}.{modality}.cut": len(cut)},
         )
-    lengths = np.array([length], np.int64)
-    return take(frames[None], place(frames[None], lengths).starts, lengths)[0]
+    return arrays
