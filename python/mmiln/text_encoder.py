@@ -453,7 +453,8 @@ def _check(config: dict[str, Any]) -> dict[str, Any]:
     if kind not in ("bert", *ROBERTA):
         raise ConfigError(
             "text_encoder must be of BERT's or RoBERTa's family, which alone run inside the graph "
-            f"(model_type bert, {', '.join(ROBERTA)}), got {kind!r}"
+            f"(model_type bert, {', '.join(ROBERTA)}), got {kind!r}: let `mmiln convert --text-features` "
+            "compute features with that once, and give no text_encoder"
         )
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise ConfigError(

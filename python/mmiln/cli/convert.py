@@ -24,6 +24,14 @@ def convert(
         str, typer.Option(help="What becomes of NaN and infinities in true frames: zero, mean or raise.")
     ] = "zero",
     seed: Annotated[int, typer.Option(help="Seed that splits a single part in MISA's format by video.")] = 0,
+    text_features: Annotated[
+        str | None,
+        typer.Option(
+            help="A text encoder of transformers, by directory or hub name: what it computes of each "
+            "sentence is stored as text.",
+            metavar="MODEL",
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Write a dataset as a directory that opens in a moment.
@@ -37,7 +45,9 @@ def convert(
 
     target = target or source.with_suffix(".mmiln")
     how: Any = nonfinite  # which convert() checks
-    dataset = mmiln.data.convert(source, target, nonfinite=how, seed=seed, progress=not json_)
+    dataset = mmiln.data.convert(
+        source, target, nonfinite=how, seed=seed, text_features=text_features, progress=not json_
+    )
     manifest = Manifest.read(target)
     size = sum(file.size for file in manifest.files.values())
     was = sum(file.size for file in manifest.source.values())
