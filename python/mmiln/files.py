@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import signal
 import threading
@@ -145,3 +146,16 @@ def locked(path: Path, busy: MmilnError) -> Iterator[None]:
             yield
     except Timeout:
         raise busy from None
+
+
+def finite(value: Any) -> Any:
+    """A value for JSON, with None for the numbers in it that are not finite.
+
+    >>> finite({"corr": float("nan"), "n": [1, 2.5]})
+    {'corr': None, 'n': [1, 2.5]}
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: finite(each) for name, each in value.items()}
+    return [finite(each) for each in value] if isinstance(value, (list, tuple)) else value

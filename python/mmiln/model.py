@@ -316,7 +316,7 @@ class Model(Estimator):
         own = {"device": device, "dtype": saved["dtype"], "precision": precision}
         model = cls(saved["preset"], text_encoder=encoder, **own, **fields)
         weights = read_safetensors(directory / "model.safetensors")
-        bound = saved["model"]["label_bound"]
+        bound = model.config.model["label_bound"]
         model._followed = LabelRange.checked(saved.get("label_range", (-bound, bound)))
         model._build({name: saved["model"][f"{name}_dim"] for name in MODALITIES}, weights=weights)
         return model

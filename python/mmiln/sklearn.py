@@ -59,8 +59,9 @@ class Regressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             raise ConfigError(
                 f"validation_fraction must be 0 or more and below 1, got {self.validation_fraction!r}"
             )
-        split = Split.from_items(X, y)
         model = clone(self.model)
+        known = X.label_range if isinstance(X, Split) else model.label_range_
+        split = Split.from_items(X, y, label_range=known)
         train, valid = self._divided(split, model.config.train["seed"])
         model.fit(train, valid, epochs=self.epochs, progress=False)
         self.model_: Estimator = model
@@ -74,8 +75,8 @@ class Regressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             BatchError: The utterances can't be used.
         """
         check_is_fitted(self)
-        items = list(X)
-        return self.model_.predict(Split.from_items(items, np.zeros(len(items)))).score
+        items = [{name: value for name, value in item.items() if name != "labels"} for item in X]
+        return self.model_.predict(Split.from_items(items)).score
 
     def _divided(self, split: Split, seed: int) -> tuple[Split, Split | None]:
         if self.validation_fraction == 0:

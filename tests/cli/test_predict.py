@@ -1,7 +1,9 @@
 """``mmiln predict``: datasets, sentences in CSV files and on standard input, the page."""
 
 import hashlib
+import io
 import json
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ from typer.testing import CliRunner
 import mmiln
 from mmiln import cli
 from mmiln.data.formats.sentences import Sentences
-from mmiln.errors import ConfigError, DataError, MissingFileError
+from mmiln.errors import BatchError, ConfigError, DataError, MissingFileError
 from support import small_bert, small_file
 from support.page import Page
 
@@ -181,3 +183,39 @@ def test_the_page_of_a_dataset_says_what_was_scored(full, file, tmp_path):
     assert float(dict(Page(html).tables["measures"])["MAE (sentiment points)"]) == pytest.approx(
         metrics.mae, abs=5e-5
     )
+
+
+def _lone(tmp_path, labelled):
+    """The test part of the small file as a file of its own."""
+    part = small_file.content()["test"]
+    if not labelled:
+        del part["regression_labels"]
+    path = tmp_path / "lone.pkl"
+    path.write_bytes(pickle.dumps({"test": part}))
+    return path
+
+
+def test_a_part_alone_is_scored_whole(full, file, tmp_path):
+    expected = pd.read_json(io.StringIO(invoke("--model", full, "--data", file, "--json").stdout))
+    for labelled in (True, False):
+        result = invoke("--model", full, "--data", _lone(tmp_path, labelled), "--json")
+        got = pd.read_json(io.StringIO(result.stdout))
+        assert got["score"].tolist() == expected["score"].tolist()
+        assert ("label" in got) is labelled
+        page = tmp_path / "page.html"
+        invoke("--model", full, "--data", _lone(tmp_path, labelled), "--html", page)
+        assert ("MAE" in page.read_text()) is labelled
+    arguments = ["evaluate", "--model", str(full), "--data", str(_lone(tmp_path, False))]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert isinstance(result.exception, BatchError)
+
+
+def test_json_has_null_for_nan(full, tmp_path):
+    """One utterance has no correlation."""
+    path = tmp_path / "one.pkl"
+    part = {name: values[:1] for name, values in small_file.content()["test"].items()}
+    path.write_bytes(pickle.dumps({"test": part}))
+    arguments = ["evaluate", "--model", str(full), "--data", str(path), "--json"]
+    with pytest.warns(UserWarning, match="corr is NaN"):
+        result = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    assert json.loads(result.stdout, parse_constant=pytest.fail)["corr"] is None

@@ -11,7 +11,7 @@ import pytest
 
 from mmiln.data import Dataset, Split, Standardizer, load
 from mmiln.data.clean import clean_nonfinite
-from mmiln.errors import ConfigError, DataError, MissingFileError
+from mmiln.errors import ConfigError, DataError, DataWarning, MissingFileError
 
 
 def _split(prefix: str, count: int, seed: int, **changes: Any) -> Split:
@@ -148,12 +148,26 @@ def test_saving_that_fails_leaves_the_standardizer_before(
 
 def test_foreign_widths_and_overflow_are_refused() -> None:
     scaler = Standardizer.fit(_split("a", 10, 0))
-    with pytest.raises(DataError, match="expected vision 3 wide, as fitted, got 0"):
-        scaler.transform(_split("b", 5, 0, vision=None))
+    assert scaler.transform(_split("b", 5, 0, vision=None)).vision is None
     tiny = Split(["a", "b"], np.zeros(2), audio=[np.full((1, 1), 1e-30), np.full((1, 1), 2e-30)])
     huge = Split(["c"], np.zeros(1), audio=[np.full((1, 1), 1e30)])
+    scaler = Standardizer.fit(tiny)
+    with pytest.warns(DataWarning, match="1 values of audio are more than 1000 deviations .* such as 'c'"):
+        assert scaler.transform(huge).audio[0].tolist() == [[1000.0]]
+    with pytest.warns(DataWarning, match="values of audio more than 1000 deviations"):
+        assert scaler.transform({"audio": [np.full((2, 1), -1e30)]})["audio"][0].tolist() == [[-1000.0]] * 2
+    undefined = Split(["c"], np.zeros(1), audio=[np.full((1, 1), np.nan)])
     with pytest.raises(DataError, match="column 0 of audio in 'c' is not finite"):
-        Standardizer.fit(tiny).transform(huge)
+        scaler.transform(undefined)
+
+
+def test_a_column_that_hardly_varies_in_train_is_bounded() -> None:
+    rng = np.random.default_rng(0)
+    train = Split(["a"], audio=[np.stack([rng.normal(0, 1e-12, 50), rng.normal(size=50)], 1)])
+    with pytest.warns(DataWarning, match="1 values of audio"):
+        frames = Standardizer.fit(train).transform(Split(["b"], audio=[np.full((1, 2), 0.5)])).audio[0]
+    assert frames[0, 0] == 1000
+    assert abs(frames[0, 1]) < 5
 
 
 def test_extreme_values_fit_without_overflow() -> None:

@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from mmiln.data import Split, collate, convert, fold, load, sequences, standardi
 from mmiln.data.formats import converted
 from mmiln.data.formats.staging import Staging
 from mmiln.data.sequences import Ragged
-from mmiln.errors import ConfigError, DataError, MissingFileError
+from mmiln.errors import ConfigError, DataError, DataWarning, MissingFileError
 from support import small_file
 
 sys.path.append(str(Path(__file__).parents[2]))
@@ -145,7 +146,11 @@ def test_every_format_is_converted(tmp_path: Path, form: str) -> None:
         small_file.write_misa(source)
     if form == "single part":
         source = source / "train.pkl"
-    _check_same(convert(source, tmp_path / "x.mmiln", seed=3, progress=False), load(source, seed=3))
+    seeds = [None, 3] if form == "single part" else [3]
+    for seed in seeds:
+        with pytest.warns(DataWarning) if seed and form == "single part" else nullcontext():
+            got = convert(source, tmp_path / f"{seed}.mmiln", seed=seed, progress=False)
+            _check_same(got, load(source, seed=seed))
 
 
 def test_parts_folds_tables_and_items(source: Path, target: Path) -> None:
@@ -358,7 +363,7 @@ def test_a_byte_that_flipped_is_found_by_a_check(copy: Path) -> None:
         (lambda f: (f / "train" / "audio.npy").write_bytes(b"five!"), r"audio\.npy has 5 bytes, expected"),
         (lambda f: (f / "test" / "labels.npy").unlink(), r"lacks test/labels\.npy"),
         (lambda f: shutil.rmtree(f / "valid"), r"lacks valid/"),
-        (lambda f: _manifest(f, format=2), "format 2, this mmiln reads format 1: .* later mmiln"),
+        (lambda f: _manifest(f, format=3), "format 3, this mmiln reads format 2: .* later mmiln"),
         (lambda f: _manifest(f, format="1"), r"manifest\.json is damaged: format"),
         (lambda f: _manifest(f, widths={"text": 0, "audio": 75, "vision": 35}), "its widths and sizes"),
         (lambda f: _manifest(f, fields=["text_bert", "audio"]), "its parts and fields are not those"),

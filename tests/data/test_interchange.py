@@ -54,7 +54,15 @@ def test_a_split_from_its_utterances(data):
 @pytest.mark.parametrize(
     ("items", "said"),
     [
-        ([{"audio": np.ones((2, 3))}], "labels in every utterance, 1 of 1 lack"),
+        (
+            [{"raw_text": "a"}, {"labels": 0.0, "raw_text": "b"}],
+            "labels in every utterance or in none, 1 of 2",
+        ),
+        ([{"raw_text": "a", "labels": [1.0, 2.0]}], "one number as the label"),
+        ([{"raw_text": "a", "labels": {"T": 1.0}}], "a number, or to hold 'M'"),
+        ([{"raw_text": "a", "Audio": np.ones((2, 3))}], "unknown key 'Audio'.* did you mean 'audio'"),
+        ([{"video": np.ones((2, 3))}], "unknown key 'video'.* did you mean 'vision'"),
+        ([{"audio": np.ones((2, 3)), "audio_lengths": 3}], "a whole number up to its 2 frames, got 3"),
         (
             [{"labels": 0.0, "raw_text": "a"}, {"labels": 0.0}],
             "raw_text in every utterance or in none, 1 of 2",
@@ -101,7 +109,6 @@ def test_a_frame_of_ones_own():
     ("columns", "said"),
     [
         ({"label": [0.0], "visual": [1]}, r"got also \['visual'\]: leave them out"),
-        ({"raw_text": ["a"]}, "expected a column label, got"),
         ({"label": [9.0], "raw_text": ["a"]}, r"labels in \[-3, 3\]"),
         ({"label": [0.0], "raw_text": [np.nan]}, "expected ids and raw_text to be text, got nan"),
         ({"label": [0.0], "audio": [np.ones(3)]}, "expected audio of shape"),

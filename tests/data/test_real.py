@@ -11,6 +11,7 @@ import torch
 
 from mmiln.data import load
 from mmiln.data.videos import video_of
+from mmiln.errors import DataWarning
 from mmiln.text_encoder import TextEncoder
 
 DATA = Path(os.environ.get("MMILN_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -56,7 +57,8 @@ def test_mosi_standardized() -> None:
 
 
 def test_mosi_validation_fold_in_misa_format() -> None:
-    dataset = load(_file("mosi_valid_misa"), standardize=True)
+    with pytest.warns(DataWarning, match="one part alone"):
+        dataset = load(_file("mosi_valid_misa"), standardize=True, seed=0)
     splits = dataset.splits.values()
     assert sum(map(len, splits)) == 229
     videos = [{video_of(name) for name in split.id} for split in splits]

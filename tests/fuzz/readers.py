@@ -8,6 +8,7 @@ import pickle
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -18,8 +19,10 @@ import numpy as np
 import mmiln
 from mmiln.data import Split, Standardizer
 from mmiln.data.formats.sentences import Sentences
+from mmiln.errors import DataWarning
 from mmiln.experiments import Experiment, Report, Search
 from mmiln.text_encoder import TextEncoder
+from support import small_bert
 
 from . import make_corpus
 from .formats import CONTENT, NPY, PICKLE, SAFETENSORS, Format, text
@@ -27,7 +30,8 @@ from .mutate import Files
 
 CORPUS = make_corpus.CORPUS
 _CONFIG = text(
-    "model_type mmiln bert preset mosi-mmsa dtype float64 model train text_encoder text_dim vision_dim "
+    "model_type mmiln bert roberta xlm-roberta pad_token_id preset mosi-mmsa dtype float64 model train "
+    "text_encoder text_dim vision_dim "
     "d_model num_layers freeze_text embeddings variant no_mfm no_gate_fusion hidden_size vocab_size "
     "num_hidden_layers intermediate_size max_position_embeddings is_decoder position_embedding_type"
 )
@@ -75,8 +79,12 @@ def _datasets() -> list[Files]:
 
 def _read_dataset(folder: Path, option: int) -> object:
     how = ("zero", "mean", "raise", "zero")[option % 4]
-    dataset = mmiln.data.load(folder / "data.pkl", nonfinite=how, standardize=option >= 4, test=option != 3)
-    return dataset.fingerprint(), dataset.train[0], dataset.report.notes
+    with warnings.catch_warnings(action="ignore", category=DataWarning):
+        options = {"test": option != 3, "clamp": option == 2}
+        if option >= 4:
+            options |= {"standardize": True, "seed": 0}  # a part alone has no train part otherwise
+        dataset = mmiln.data.load(folder / "data.pkl", nonfinite=how, **options)
+    return dataset.fingerprint(), [split[0] for split in dataset.splits.values()], dataset.report.notes
 
 
 def _contents() -> list[Files]:
@@ -122,9 +130,10 @@ def _read_converted(folder: Path, option: int) -> object:
     if option == 2:
         mmiln.data.verify(folder)
     how = (None, "mean")[option % 2]
-    dataset = mmiln.data.load(folder, nonfinite=how, standardize=option >= 4, test=option != 3)
-    items = [item for split in dataset.splits.values() for item in split]
-    return items, dataset.fingerprint(), dataset.report.notes, mmiln.data.Standardizer.fit(dataset.train)
+    with warnings.catch_warnings(action="ignore", category=DataWarning):
+        dataset = mmiln.data.load(folder, nonfinite=how, standardize=option >= 4, test=option != 3)
+        items = [item for split in dataset.splits.values() for item in split]
+        return items, dataset.fingerprint(), dataset.report.notes, mmiln.data.Standardizer.fit(dataset.train)
 
 
 def _with_sizes(files: Files) -> Files:
@@ -170,8 +179,17 @@ def _read_encoder(folder: Path, option: int) -> object:
     return model.text_encoder_fingerprint(), model.summary()
 
 
+@cache
+def _roberta() -> list[Files]:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = small_bert.write_roberta(Path(temporary))
+        (folder / "tokenizer_config.json").write_text('{"add_prefix_space": false}')
+        return [_files(folder)]
+
+
 def _read_tokens(folder: Path, option: int) -> object:
-    return TextEncoder(folder).tokenize(["good bad so", "", "goodly " * 9])
+    with warnings.catch_warnings(action="ignore", category=DataWarning):
+        return TextEncoder(folder).tokenize(["good bad so", "", "goodly " * 9])
 
 
 # Descriptions of experiments
@@ -281,6 +299,15 @@ READERS = {
     "vocabulary": Reader(
         lambda: [_files(CORPUS / "vocabulary")],
         {"tokenizer_config.json": text("do_lower_case"), "vocab.txt": text("[PAD] [UNK]")},
+        _read_tokens,
+    ),
+    "merges": Reader(
+        _roberta,
+        {
+            "tokenizer_config.json": text("add_prefix_space"),
+            "vocab.json": text("<s> </s>"),
+            "merges.txt": text(),
+        },
         _read_tokens,
     ),
     "checkpoint": Reader(

@@ -22,6 +22,7 @@ from mmiln.errors import (
     CheckpointError,
     ConfigError,
     DataError,
+    DataWarning,
     MissingFileError,
     NonFiniteError,
     StateError,
@@ -390,8 +391,9 @@ def test_a_standardizer_that_is_none(std: np.ndarray, tmp_path: Path) -> None:
 def test_a_standardizer_that_divides_by_next_to_nothing(tmp_path: Path) -> None:
     scales = {"audio.mean": np.zeros(1), "audio.std": np.full(1, 1e-310)}
     save_file(scales, tmp_path / "standardizer.safetensors")
-    with pytest.raises(DataError, match="not finite after standardization"):
-        Standardizer.load(tmp_path).transform(Split(["a"], [0], audio=[np.ones((2, 1))]))
+    with pytest.warns(DataWarning, match="2 values of audio are more than 1000 deviations"):
+        split = Standardizer.load(tmp_path).transform(Split(["a"], [0], audio=[np.ones((2, 1))]))
+    assert split.audio[0].tolist() == [[1000.0], [1000.0]]
 
 
 # Datasets

@@ -10,6 +10,12 @@ SIZES = {"train": 24, "valid": 8, "test": 9}
 
 def write(path: Path, sizes: dict = SIZES) -> Path:
     """Writes it to ``path`` and returns that."""
+    path.write_bytes(pickle.dumps(content(sizes)))
+    return path
+
+
+def content(sizes: dict = SIZES) -> dict:
+    """What the file holds."""
     rng = np.random.default_rng(0)
 
     def part(name: str, n: int) -> dict:
@@ -25,8 +31,7 @@ def write(path: Path, sizes: dict = SIZES) -> Path:
             "regression_labels": labels,
         }
 
-    path.write_bytes(pickle.dumps({name: part(name, size) for name, size in sizes.items()}))
-    return path
+    return {name: part(name, size) for name, size in sizes.items()}
 
 
 def write_misa(folder: Path, sizes: dict = SIZES) -> Path:

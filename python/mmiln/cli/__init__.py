@@ -6,13 +6,12 @@ command imports what it needs when it runs, mostly through ``mmiln.<name>``.
 
 from __future__ import annotations
 
-import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 import mmiln
@@ -22,7 +21,21 @@ from ..pages import html
 from ..results.measures import MEASURES
 from . import experiment
 from .convert import convert
-from .options import Data, Json, Saved, load_data, out, overrides, prepared
+from .options import (
+    Clamp,
+    Data,
+    Json,
+    Labels,
+    Saved,
+    Target,
+    err,
+    load_data,
+    out,
+    overrides,
+    parsed_labels,
+    prepared,
+    print_json,
+)
 from .predict import predict
 
 app = typer.Typer(
@@ -34,17 +47,28 @@ app.add_typer(experiment.app, name="experiment")
 app.command()(predict)
 app.command()(convert)
 
-Part = Annotated[str, typer.Option(help="Which part of the data: train, valid or test.")]
+Part = Annotated[
+    str | None,
+    typer.Option(
+        help="Which part of the data: train, valid or test; default test, or the one that there is."
+    ),
+]
 
 
 def main() -> None:
-    """Runs the command; prints an error of mmiln's own as one sentence, without a traceback."""
+    """Runs the command; prints an error of mmiln's own as one sentence, and warnings, without code."""
+    warnings.showwarning = _say
     try:
         app()
     except MmilnError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
-        Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
+        err.print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
+        err.print(str(error), markup=False, highlight=False)
         sys.exit(1)
+
+
+def _say(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Prints a warning to standard error."""
+    err.print(f"warning: {message}", markup=False, highlight=False)
 
 
 @app.command()
@@ -59,7 +83,7 @@ def demo(
 
     result = demonstration.run(output, epochs=epochs, seed=seed, progress=not json_)
     if json_:
-        print(json.dumps(result.to_dict()))
+        print_json(result.to_dict())
         return
     title = f"Test part, {result.metrics['full'].n} utterances; epoch chosen on validation"
     out.print(_measures(title, {name: _cells(metrics) for name, metrics in result.metrics.items()}))
@@ -96,6 +120,9 @@ def train(
     output: Annotated[Path, typer.Option("--out", help="Where results go, a folder a seed.")] = Path(
         "runs/train"
     ),
+    labels: Labels = None,
+    clamp: Clamp = False,
+    target: Target = None,
     json_: Json = False,
 ) -> None:
     """Train one model a seed; report validation-selected test metrics, mean and deviation.
@@ -106,7 +133,8 @@ def train(
     from ..training.ranks import is_first, restarted
 
     out.quiet = not is_first()
-    dataset = load_data(data, standardize=standardize)
+    among = parsed_labels(labels)
+    dataset = load_data(data, standardize=standardize, seed=0, labels=among, clamp=clamp, target=target)
     fields = overrides(settings or [])
     if not json_:
         out.print(dataset.describe())
@@ -126,7 +154,7 @@ def train(
     }
     if json_:
         if is_first():
-            print(json.dumps({"seeds": seed or [1111], "out": str(output), **summary}))
+            print_json({"seeds": seed or [1111], "out": str(output), **summary})
         return
     if len(finished) > 1:
         title = f"{len(finished)} seeds, mean ± standard deviation; epoch chosen on validation"
@@ -142,12 +170,20 @@ def train(
 
 
 @app.command()
-def evaluate(model: Saved, data: Data, split: Part = "test", json_: Json = False) -> None:
+def evaluate(
+    model: Saved,
+    data: Data,
+    split: Part = None,
+    labels: Labels = None,
+    clamp: Clamp = False,
+    target: Target = None,
+    json_: Json = False,
+) -> None:
     """Measure a saved model on a part of a dataset."""
-    loaded, part = prepared(model, data, split)
+    loaded, part = prepared(model, data, split, labels, clamp, target)
     metrics = loaded.evaluate(part)
     if json_:
-        print(json.dumps(metrics.to_dict()))
+        print_json(metrics.to_dict())
     else:
         out.print(str(metrics), highlight=False)
 
@@ -158,6 +194,9 @@ def inspect(
     check: Annotated[
         bool, typer.Option("--check", help="Compare the files of a converted dataset with their checksums.")
     ] = False,
+    labels: Labels = None,
+    clamp: Clamp = False,
+    target: Target = None,
     json_: Json = False,
 ) -> None:
     """Say what a dataset or a saved model holds."""
@@ -167,23 +206,22 @@ def inspect(
         model = mmiln.load_pretrained(path)
         summary = model.summary()
         if json_:
-            print(json.dumps({"config": model.config.to_dict(), "parameters": summary.parts}))
+            print_json({"config": model.config.to_dict(), "parameters": summary.parts})
         else:
             out.print(repr(model), highlight=False)
             out.print(str(summary), highlight=False)
         return
-    dataset = load_data(path)
+    dataset = load_data(path, labels=parsed_labels(labels), clamp=clamp, target=target)
     if json_:
-        print(json.dumps(_described(dataset)))
+        print_json(_described(dataset))
     else:
         out.print(dataset.describe())
 
 
-def _spread(values: list[float]) -> dict[str, float | None]:
-    """A spread over seeds for JSON, with null for NaN."""
+def _spread(values: list[float]) -> dict[str, float]:
     from ..results.metrics import spread
 
-    return {name: None if value != value else value for name, value in spread(values).items()}
+    return spread(values)
 
 
 def _described(dataset: mmiln.data.Dataset) -> dict[str, Any]:
@@ -191,6 +229,7 @@ def _described(dataset: mmiln.data.Dataset) -> dict[str, Any]:
         "name": dataset.name,
         "widths": dataset.dims,
         "splits": {name: len(part) for name, part in dataset.splits.items()},
+        "labels": dataset.label_range,
         "fingerprint": dataset.fingerprint(),
         "notes": dataset.report.notes,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ from rich.filesize import decimal
 
 import mmiln
 
-from .options import Json, out
+from .options import Clamp, Json, Labels, column_of, out, parsed_labels, print_json
 
 
 def convert(
@@ -23,7 +22,17 @@ def convert(
     nonfinite: Annotated[
         str, typer.Option(help="What becomes of NaN and infinities in true frames: zero, mean or raise.")
     ] = "zero",
-    seed: Annotated[int, typer.Option(help="Seed that splits a single part in MISA's format by video.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Splits a single part by video with this seed; default: left whole.")
+    ] = None,
+    labels: Labels = None,
+    clamp: Clamp = False,
+    target_: Annotated[
+        str | None,
+        typer.Option(
+            "--target", help="The label to learn where there are several: a column's number or a name."
+        ),
+    ] = None,
     text_features: Annotated[
         str | None,
         typer.Option(
@@ -46,7 +55,15 @@ def convert(
     target = target or source.with_suffix(".mmiln")
     how: Any = nonfinite  # which convert() checks
     dataset = mmiln.data.convert(
-        source, target, nonfinite=how, seed=seed, text_features=text_features, progress=not json_
+        source,
+        target,
+        nonfinite=how,
+        seed=seed,
+        labels=parsed_labels(labels),
+        clamp=clamp,
+        label=column_of(target_),
+        text_features=text_features,
+        progress=not json_,
     )
     manifest = Manifest.read(target)
     size = sum(file.size for file in manifest.files.values())
@@ -60,7 +77,7 @@ def convert(
             "fingerprint": dataset.fingerprint(),
             "notes": dataset.report.notes,
         }
-        print(json.dumps(report))
+        print_json(report)
         return
     out.print(dataset.describe())
     out.print(f"{target}: {decimal(size)}, from {decimal(was)}", highlight=False)

@@ -29,12 +29,9 @@ class Demo:
     examples: list[tuple[str, float, float]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; a measure without a value is null."""
+        """Plain data."""
         return {
-            "metrics": {
-                name: {k: None if v != v else v for k, v in m.to_dict().items()}
-                for name, m in self.metrics.items()
-            },
+            "metrics": {name: m.to_dict() for name, m in self.metrics.items()},
             "ceiling": {name: ceiling._asdict() for name, ceiling in self.ceiling.items()},
             "files": {name: str(path) for name, path in self.files.items()},
             "examples": [

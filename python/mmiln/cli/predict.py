@@ -9,7 +9,7 @@ import typer
 
 from .. import files
 from ..errors import ConfigError
-from .options import STDIN, Json, Saved, out
+from .options import STDIN, Clamp, Json, Labels, Saved, Target, out
 
 
 def predict(
@@ -22,7 +22,8 @@ def predict(
         ),
     ],
     split: Annotated[
-        str | None, typer.Option(help="Which part of a dataset: train, valid or test; default test.")
+        str | None,
+        typer.Option(help="Which part of a dataset: train, valid or test; default test, or the only one."),
     ] = None,
     column: Annotated[
         str | None,
@@ -34,6 +35,12 @@ def predict(
     html: Annotated[
         Path | None, typer.Option("--html", help="A page with scores and, where truth is known, plots.")
     ] = None,
+    labels: Labels = None,
+    clamp: Clamp = False,
+    target: Target = None,
+    missing: Annotated[
+        str, typer.Option(help="If the data lack audio or vision that the model reads: raise, or zeros.")
+    ] = "raise",
     json_: Json = False,
 ) -> None:
     """Score utterances: a part of a dataset, or sentences. A CSV file keeps its columns and gets a score."""
@@ -47,7 +54,7 @@ def predict(
     if are_sentences:
         frame, report = scoring.of_sentences(model, data, column)
     else:
-        frame, report = scoring.of_dataset(model, data, split or "test")
+        frame, report = scoring.of_dataset(model, data, split, labels, clamp, target, missing)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         files.write(output, lambda path: frame.to_csv(path, index=False))

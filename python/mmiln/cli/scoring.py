@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,15 +26,24 @@ if TYPE_CHECKING:
 SCORE = "score"
 
 
-def of_dataset(model: Path, data: str, split: str) -> tuple[pd.DataFrame, PredictionReport]:
+def of_dataset(
+    model: Path,
+    data: str,
+    split: str | None,
+    labels: str | None,
+    clamp: bool,
+    target: str | None,
+    missing: Any,
+) -> tuple[pd.DataFrame, PredictionReport]:
     """The scores of a part of a dataset, and a page about them."""
-    loaded, part = prepared(model, data, split)
-    predictions = loaded.predict(part)
+    loaded, part = prepared(model, data, split, labels, clamp, target)
+    where = f", {split}" if split else ""
+    predictions = loaded.predict(part, missing=missing)
     lengths, unit = _lengths(part)
     report = PredictionReport(
         predictions,
-        f"Predictions for {Path(data).name}, {split}",
-        _facts(loaded, model, f"{data}, {split}", part.fingerprint()),
+        f"Predictions for {Path(data).name}{where}",
+        _facts(loaded, model, f"{data}{where}", part.fingerprint()),
         texts=part.raw_text,
         lengths=lengths,
         unit=unit,

@@ -157,7 +157,9 @@ def standardized(dataset: Dataset) -> Dataset:
         )
     scaler = known.standardizer if known and known.standardizer else Standardizer.fit(dataset.train)
     for name, split in dataset.splits.items():
-        scaled = scaler.transform(split)
+        scaled, bounded = scaler.scaled(split)
+        for note in bounded:
+            dataset.report.warn(f"{name}: {note}")
         if known and split.known and split.known.standardized:
             scaled.known = Known(scaled.contents(), split.known.standardized)
         setattr(dataset, name, scaled)

@@ -21,7 +21,7 @@ def cut(items: Iterable[Mapping[str, Any]]) -> list[Item]:
     """The items without padding: arrays are cut to the item's ``audio_lengths`` and so on, which go.
 
     Raises:
-        DataError: An item is no dictionary, has an unknown key, or a length that is none.
+        DataError: There is no item, or one is no dictionary, has an unknown key, or a length that is none.
     """
     rows = []
     for place, item in enumerate(items):
@@ -49,6 +49,8 @@ def cut(items: Iterable[Mapping[str, Any]]) -> list[Item]:
             elif mask is not None and len(row[name]) == len(mask):  # aligned: a frame a token
                 row[name] = row[name][mask]
         rows.append(row)
+    if not rows:
+        raise DataError("expected at least one utterance, got none")
     return rows
 
 
@@ -149,7 +151,8 @@ def frames_of(name: str, ids: Sequence[str], frames: Sequence[Any]) -> list[Floa
     """
     arrays = [single(f) for f in frames]
     empty = [place for place, array in enumerate(arrays) if array.shape[:1] == (0,)]
-    width = max((array.shape[1] for array in arrays if array.ndim == 2), default=0)
+    whole = [array for array in arrays if array.ndim == 2]
+    width = next((array.shape[1] for array in whole if len(array)), whole[0].shape[1] if whole else 0)
     for place in empty:
         if arrays[place].ndim == 1 or arrays[place].shape[1:] == (width,):
             arrays[place] = np.zeros((1, width), np.float32)

@@ -13,8 +13,10 @@ KEYS: Final = (
     *("text", "text_bert", "raw_text", "audio", "vision"),
     *("text_lengths", "audio_lengths", "vision_lengths", "padding_side", "labels", "index", "id"),
 )
-# Keys that MMSA's loader adds for its experiments with missing modalities; MMILN ignores them.
-MMSA_EXTRAS: Final = {f"{m}{suffix}" for m in MODALITIES for suffix in ("_m", "_mask", "_missing_mask")}
+# Keys that MMILN ignores: of MMSA's loader for missing modalities, and of MMSA-FET's features of one clip.
+MMSA_EXTRAS: Final = {"config"} | {
+    f"{m}{end}" for m in MODALITIES for end in ("_m", "_mask", "_missing_mask")
+}
 
 PARTS: Final = ("train", "valid", "test")
 #: The parts of a dataset by the names that files use.

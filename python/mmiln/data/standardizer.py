@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import starmap
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +15,19 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from mmiln import files
-from mmiln.data.arrays import Floats
+from mmiln.data.arrays import Floats, single
 from mmiln.data.sequences import Mapped, Ragged
 from mmiln.data.split import Split
-from mmiln.errors import DataError, MissingFileError
+from mmiln.errors import DataError, DataWarning, MissingFileError
 
 FILE: Final = "standardizer.safetensors"
 
 _SCALED: Final = ("audio", "vision")
 _CONSTANT: Final = 1e-8  # a standard deviation below this share of the column's largest value
+LIMIT: Final = 1000.0  # deviations
+_BOUNDED: Final = (
+    "values of {} more than 1000 deviations from their column's mean in train were bounded there"
+)
 _BLOCK: Final = 1024  # utterances held in float64 at a time
 
 Doubles = npt.NDArray[np.float64]
@@ -32,6 +36,9 @@ Doubles = npt.NDArray[np.float64]
 @dataclass(eq=False, repr=False)
 class Standardizer:
     """``(x - mean) / std`` per column of audio and vision; constant columns become 0.
+
+    A result beyond 1000 deviations, as of a column that hardly varies in train, becomes 1000, and
+    :class:`mmiln.errors.DataWarning` says so.
 
     Attributes:
         mean: (w,) float64 by modality.
@@ -74,39 +81,88 @@ class Standardizer:
         counts = {name: int((std == 0).sum()) for name, std in self.std.items()}
         return {name: count for name, count in counts.items() if count}
 
-    def transform(self, split: Split) -> Split:
-        """A new split with standardized audio and vision.
+    @overload
+    def transform(self, split: Split) -> Split: ...
+    @overload
+    def transform(self, split: Mapping[str, Any]) -> dict[str, Any]: ...
+    def transform(self, split: Split | Mapping[str, Any]) -> Split | dict[str, Any]:
+        """A new split, or batch, with standardized audio and vision.
 
-        Frames of a converted data set are scaled at each access.
+        Frames of a converted data set are scaled at each access; a modality that is absent stays so. A batch
+        is a dictionary with arrays (..., w) or lists of arrays (T, w).
 
-        Raises DataError where widths differ from the fitted ones or a result exceeds float32.
+        Raises DataError where widths differ from the fitted ones or a value is NaN.
         """
-        scaled = {name: getattr(split, name) for name in split.fields}
-        for name in _SCALED:
-            width = split.dims[name]
-            fitted = len(self.mean.get(name, ()))
-            if width != fitted:
-                raise DataError(f"expected {name} {fitted} wide, as fitted, got {width}")
-            if width:
-                of_one = partial(self._scaled, name, split.id)
-                frames = scaled[name]
-                lazy = isinstance(frames, Ragged)
-                scaled[name] = Mapped(frames, of_one) if lazy else [*starmap(of_one, enumerate(frames))]
-        return replace(split, **scaled)
+        if isinstance(split, Mapping):
+            return {
+                name: self._of_batch(name, value) if name in _SCALED else value
+                for name, value in split.items()
+            }
+        scaled, clamped = self.scaled(split)
+        for note in clamped:
+            warnings.warn(note, DataWarning, stacklevel=2)
+        return scaled
 
-    def _scaled(self, name: str, ids: list[str], position: int, frames: Floats) -> Floats:
+    def scaled(self, split: Split) -> tuple[Split, list[str]]:
+        """The result of :meth:`transform`, and what there is to say of results that were bounded."""
+        fields: dict[str, Any] = {}
+        notes = []
+        for name in _SCALED:
+            if not split.dims[name]:
+                continue
+            self._check_width(name, split.dims[name])
+            frames = getattr(split, name)
+            if isinstance(frames, Ragged):
+                fields[name] = Mapped(frames, partial(self._at_access, name, split.id))
+                continue
+            parts = [self._scaled(name, split.id[i], each) for i, each in enumerate(frames)]
+            fields[name] = [part for part, _ in parts]
+            if far := sum(count for _, count in parts):
+                ids = [split.id[i] for i, (_, count) in enumerate(parts) if count]
+                notes.append(
+                    f"{far} values of {name} are more than {LIMIT:g} deviations from their column's mean in "
+                    f"train, and were bounded there, in {len(ids)} utterances such as {ids[0]!r}."
+                )
+        return replace(split, **fields), notes
+
+    def _of_batch(self, name: str, value: Any) -> Any:
+        if value is None:
+            return None
+        if isinstance(value, (list, tuple)):
+            return [self._of_batch(name, each) for each in value]
+        frames = single(value)
+        self._check_width(name, frames.shape[-1])
+        flat, far = self._scaled(name, "the batch", frames.reshape(-1, frames.shape[-1]))
+        if far:
+            warnings.warn(_BOUNDED.format(name), DataWarning, stacklevel=3)
+        return flat.reshape(frames.shape)
+
+    def _check_width(self, name: str, width: int) -> None:
+        if width != (fitted := len(self.mean.get(name, ()))):
+            raise DataError(f"expected {name} {fitted} wide, as fitted, got {width}")
+
+    def _at_access(self, name: str, ids: list[str], position: int, frames: Floats) -> Floats:
+        scaled, far = self._scaled(name, ids[position], frames)
+        if far:
+            warnings.warn(_BOUNDED.format(name), DataWarning, stacklevel=2)
+        return scaled
+
+    def _scaled(self, name: str, utterance: str, frames: Floats) -> tuple[Floats, int]:
+        """Scaled frames, and the number of results that were bounded."""
         mean, std = self.mean[name], self.std[name]
         with np.errstate(over="ignore", invalid="ignore"):
             scale = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
-            scaled: Floats = ((frames - mean) * scale).astype(np.float32)
-        if not np.isfinite(scaled).all():
-            column = int(np.nonzero(~np.isfinite(scaled))[1][0])
+            scaled = (frames - mean) * scale
+        far = int((np.abs(scaled) > LIMIT).sum())
+        if far:
+            np.clip(scaled, -LIMIT, LIMIT, out=scaled)
+        if np.isnan(scaled).any():
+            column = int(np.nonzero(np.isnan(scaled))[1][0])
             raise DataError(
-                f"column {column} of {name} in {ids[position]!r} is not finite after "
-                f"standardization with mean {mean[column]:g} and deviation {std[column]:g}; "
-                "remove that value or column"
+                f"column {column} of {name} in {utterance!r} is not finite: mend that value, or read or "
+                "convert its source with nonfinite='zero'"
             )
-        return scaled
+        return scaled.astype(np.float32), far
 
     def save(self, directory: str | Path) -> Path:
         """Write ``standardizer.safetensors``, whole or not at all, into a directory; returns its path."""

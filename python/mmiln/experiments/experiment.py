@@ -81,7 +81,7 @@ class Source(Plain):
         if self.path == "synthetic":
             dataset: Dataset = synthetic(**self._generator())
         else:
-            dataset = load(expanded(self.path), test=whole)
+            dataset = load(expanded(self.path), test=whole, seed=0)
         if self.folds is not None and number is not None:
             dataset = fold(dataset, number, self.folds)
         if not test:

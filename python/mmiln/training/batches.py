@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from .. import _core
 from ..data.names import KEYS, MMSA_EXTRAS, near
-from ..errors import BatchError
+from ..errors import BatchError, DataWarning
 from ..labels import MOSI, LabelRange
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ def check_keys(batch: object) -> Mapping[str, Any]:
     if not isinstance(batch, Mapping):
         raise BatchError(
             f"a batch must be a mapping with keys such as text, audio, vision, labels; "
-            f"got {type(batch).__name__}"
+            f"got {type(batch).__name__}: let the loader's collate_fn name its parts, as "
+            "{'text': ..., 'text_lengths': ..., 'audio': ..., 'labels': ...}"
         )
     for key in batch:
         if key not in KEYS and key not in MMSA_EXTRAS:
@@ -99,7 +101,8 @@ def pack(
         frames = _frames(name, batch[name])
         lengths = batch.get(f"{name}_lengths")
         if lengths is not None:
-            parts[f"{name}_lengths"] = whole_numbers(f"{name}_lengths", lengths).tolist()
+            true = whole_numbers(f"{name}_lengths", lengths)
+            parts[f"{name}_lengths"], frames = _none_empty(name, true, frames)
         elif isinstance(frames, Tensor) and mask is not None and frames.shape[:2] == mask.shape:
             # Word-aligned arrays have one frame a token: a frame is true where its token is.
             frames = [frame[true] for frame, true in zip(frames, mask, strict=True)]
@@ -182,9 +185,64 @@ def whole_numbers(name: str, value: Any) -> Tensor:
 
 
 def _frames(name: str, value: Any) -> Tensor | list[Tensor]:
-    if isinstance(value, (list, tuple)):
-        return [tensor(f"{name}: utterance {b} of the batch", u) for b, u in enumerate(value)]
-    return tensor(name, value)
+    if not isinstance(value, (list, tuple)):
+        return tensor(name, value)
+    frames = [tensor(f"{name}: utterance {b} of the batch", u) for b, u in enumerate(value)]
+    empty = [b for b, each in enumerate(frames) if len(each) == 0]
+    if empty and (whole := [each for each in frames if each.ndim == 2 and len(each)]):
+        for b in empty:
+            frames[b] = whole[0].new_zeros(1, whole[0].shape[1])
+        _warn_of_empty(name, len(empty))
+    return frames
+
+
+def _none_empty(name: str, lengths: Tensor, frames: Any) -> tuple[list[int], Any]:
+    """Lengths and padded frames, of which an utterance of length 0 has one frame of zeros."""
+    empty = (lengths == 0).nonzero().reshape(-1)
+    if len(empty) and isinstance(frames, Tensor) and frames.ndim == 3 and len(frames) == len(lengths):
+        frames, lengths = frames.clone(), lengths.clone()
+        frames[empty], lengths[empty] = 0, 1
+        _warn_of_empty(name, len(empty))
+    return lengths.tolist(), frames
+
+
+def _warn_of_empty(name: str, count: int) -> None:
+    warnings.warn(
+        f"{count} utterances of a batch have no frame of {name}: each got one of zeros",
+        DataWarning,
+        stacklevel=2,
+    )
+
+
+def with_zeros(batch: object, model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The batch with one frame of zeros an utterance in place of audio or vision that it lacks."""
+    batch = check_keys(batch)
+    there = [batch[name] for name in ("text", "text_bert", "raw_text", "audio", "vision") if name in batch]
+    count = len(there[0]) if there else 0
+    zeros = {
+        name: [torch.zeros(1, model[f"{name}_dim"])] * count
+        for name in ("audio", "vision")
+        if model[f"{name}_dim"] and batch.get(name) is None
+    }
+    return {**batch, **zeros}
+
+
+def of_one(utterance: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A batch of one utterance whose arrays have no axis of utterances; any other batch as it is."""
+    arrays = [utterance[n] for n in ("text", "text_bert", "audio", "vision") if utterance.get(n) is not None]
+    sentence = utterance.get("raw_text")
+    if any(not isinstance(v, (np.ndarray, Tensor)) or v.ndim != 2 for v in arrays):
+        return utterance
+    if not (arrays or isinstance(sentence, str)) or not (sentence is None or isinstance(sentence, str)):
+        return utterance
+    whole = ("padding_side", "config")
+    batch = {key: value if key in whole else [value] for key, value in utterance.items() if value is not None}
+    for key in [key for key in batch if key.endswith("_lengths") or key in ("index", "labels")]:
+        value = utterance[key]
+        batch[key] = value if isinstance(value, Mapping) else np.reshape(np.asarray(value), -1)
+    for name in [name for name in ("text", "audio", "vision") if f"{name}_lengths" in batch]:
+        batch[name] = utterance[name][None]
+    return batch
 
 
 def reads_sentences(batch: Mapping[str, Any], encoder: TextEncoder) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..callbacks import Callback, EarlyStopping, Plan, ProgressBar
@@ -97,28 +97,36 @@ class Estimator(Learner):
             if nonfinite not in ("raise", "skip"):
                 raise ConfigError(f'nonfinite must be "raise" or "skip", got {nonfinite!r}')
             callbacks = checked(callbacks)
-            plan = Plan(epochs, len(source) if isinstance(source, Sized) else None)
+            plan = Plan(epochs, loaders.batches_of(source))
             hooks = Callbacks([*_own(valid, patience, callbacks, progress), *callbacks], plan)
             arguments = (self, source, valid, epochs, hooks, checkpoints, nonfinite)
             ranks = Ranks.here(self.device)
             run = TrainingRun(*arguments) if ranks is None else ParallelRun(*arguments, ranks)
             return run.train(resume)
 
-    def predict(self, loader: loaders.Loader) -> Predictions:
-        """Scores of all utterances, in dataset order where batches carry ``index``.
+    def predict(self, loader: loaders.Loader, *, missing: scoring.Missing = "raise") -> Predictions:
+        """Scores of all utterances, in dataset order where batches carry ``index``. Labels are not needed.
+
+        Args:
+            loader: As for :meth:`fit`; also one batch, or one utterance with arrays ``(T, width)``.
+            missing: What to do if a batch lacks audio or vision, which the model reads: ``"raise"``, or
+                ``"zeros"`` to give each utterance one frame of zeros (the mean of standardized columns).
+                A model was not trained on such utterances, so expect worse scores.
 
         Raises:
             BatchError: A batch can't be used, or there is none.
+            ConfigError: ``missing`` is unknown, or the data have another range of labels.
         """
-        return scoring.predict(self, loader)
+        return scoring.predict(self, loader, missing=missing)
 
-    def evaluate(self, loader: loaders.Loader) -> Metrics:
-        """Measures over all utterances of a loader with labels.
+    def evaluate(self, loader: loaders.Loader, *, missing: scoring.Missing = "raise") -> Metrics:
+        """Measures over all utterances of a loader with labels; ``missing`` as for :meth:`predict`.
 
         Raises:
             BatchError: A batch has no labels or can't be used, or there is none.
+            ConfigError: ``missing`` is unknown, or the data have another range of labels.
         """
-        return scoring.measured(self.predict(loader))
+        return scoring.measured(self.predict(loader, missing=missing))
 
 
 def _own(

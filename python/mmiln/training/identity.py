@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +13,7 @@ from ..config import differing
 from ..data import Split
 from ..errors import StateError
 from .learner import Learner
-from .loaders import Loader, source
+from .loaders import Loader, batches_of, source
 
 # What a resumed run may change on request: its further course differs, but remains sound.
 ADOPTABLE: Final = ("train.lr", "train.decay", "train.patience", "device", "mmiln", "torch")
@@ -31,7 +31,7 @@ def identity(model: Learner, loader: Iterable[Any], valid: Loader, samples: int 
         "data.fingerprint": _fingerprint(loader),
         "valid.fingerprint of the validation part": _fingerprint(valid),
         "data.samples": samples,
-        "data.batches": len(loader) if isinstance(loader, Sized) else None,
+        "data.batches": batches_of(loader),
         "mmiln": version("mmiln"),
         "torch": torch.__version__.partition("+")[0],
     }

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
 from ..data import Split
-from ..errors import BatchError, StateError
+from ..errors import BatchError, DataWarning, StateError
 from ..labels import LabelRange
 from ..text_encoder import TextEncoder
 from . import batches
@@ -45,7 +47,7 @@ def for_reading(data: Loader, batch_size: int) -> Iterable[Any]:
     """
     if isinstance(data, Split):
         return data.loader(batch_size)
-    return _iterable([data] if isinstance(data, Mapping) else data)
+    return _iterable([batches.of_one(data)] if isinstance(data, Mapping) else data)
 
 
 def _iterable(data: Loader) -> Iterable[Any]:
@@ -70,6 +72,14 @@ def each(loader: Iterable[Any], encoder: TextEncoder | None = None) -> Iterator[
             yield batch
     if empty:
         raise BatchError("the loader yields no batch")
+
+
+def batches_of(loader: Iterable[Any]) -> int | None:
+    """The number of batches of a loader; None where it does not tell."""
+    try:
+        return len(loader) if isinstance(loader, Sized) else None
+    except TypeError:  # a DataLoader of an IterableDataset without a length
+        return None
 
 
 def label_range(loader: Loader) -> LabelRange | None:
@@ -98,8 +108,15 @@ def training_size(loader: Iterable[Any]) -> int:
     if isinstance(loader, Sequence):
         indices = [batch.get("index") for batch in map(batches.check_keys, loader)]
         if all(index is not None for index in indices):
-            largest = max(batches.whole_numbers("index", index).max().item() for index in indices)
-            return 1 + max(0, int(largest))
+            known = torch.cat([batches.whole_numbers("index", index) for index in indices])
+            if repeated := len(known) - len(set(known.tolist())):
+                warnings.warn(
+                    f"{repeated} utterances have an index that another one has too: pseudo-labels are kept "
+                    "by index, so they share them",
+                    DataWarning,
+                    stacklevel=5,
+                )
+            return 1 + max(0, int(known.max()))
         raise StateError(
             "pseudo-labels are kept by position in the training set: every batch needs an 'index'"
         )

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BatchError
+from ..errors import BatchError, ConfigError
 from ..labels import LabelRange
 from ..results.metrics import Metrics
 from ..results.predictions import Predictions
 from . import batches, loaders
 from .learner import Learner
 from .ranks import Ranks
+
+Missing = Literal["raise", "zeros"]
 
 
 class Scored(NamedTuple):
@@ -27,12 +29,18 @@ class Scored(NamedTuple):
     label: npt.NDArray[np.float32] | None
 
 
-def predict(model: Learner, loader: loaders.Loader, ranks: Ranks | None = None) -> Predictions:
+def predict(
+    model: Learner, loader: loaders.Loader, ranks: Ranks | None = None, *, missing: Missing = "raise"
+) -> Predictions:
     """Scores of all utterances, in dataset order where batches carry ``index``; with ``ranks``, each process
     scores some of the batches.
     """
+    if missing not in get_args(Missing):
+        raise ConfigError(f"missing must be one of {get_args(Missing)}, got {missing!r}")
     model.follow(loaders.label_range(loader))
     supply = loaders.each(loaders.for_reading(loader, model.config.train["batch_size"]), model.encoder)
+    if missing == "zeros":
+        supply = (batches.with_zeros(batch, model.config.model) for batch in supply)
     if ranks is None:
         return joined((_scored(model, batch) for batch in supply), model.label_range_)
     own = [_scored(model, batch) for batch in islice(supply, ranks.rank, None, ranks.size)]

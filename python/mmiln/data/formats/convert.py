@@ -235,15 +235,12 @@ def _differs(stage: Staging, part: str, file: str, what: str) -> DataError:
 def _parts(dataset: Dataset, scaler: Standardizer | None) -> dict[Any, Part]:
     """Fingerprints of each split, as it is and standardized."""
     plain = _fingerprints(dataset)
-    try:
-        if scaler is None:
-            raise DataError("there is no train part to learn a scale from")
+    standardized: dict[str, Any] = dict.fromkeys(plain, (None, None))
+    if scaler is not None:
         scaled = {name: scaler.transform(split) for name, split in dataset.splits.items()}
-        standardized: dict[str, Any] = _fingerprints(
-            Dataset(scaled.get("train"), scaled.get("valid"), scaled.get("test"), name=dataset.name)
+        standardized = _fingerprints(
+            Dataset(scaled["train"], scaled.get("valid"), scaled.get("test"), name=dataset.name)
         )
-    except DataError:  # an outlier is too large: the error is raised when standardizing is asked for
-        standardized = dict.fromkeys(plain, (None, None))
     return {
         name: Part(
             utterances=len(split),

@@ -51,9 +51,8 @@ class Part:
 
     def _as_one_of_many(self) -> None:
         """Gives the fields of one clip, (T, w) each, an axis of utterances."""
-        two = [m for m in MODALITIES if isinstance(v := self.fields.get(m), np.ndarray) and v.ndim == 2]
-        tokens = self.fields.get("text_bert")
-        if not two and not (isinstance(tokens, np.ndarray) and tokens.ndim == 2):
+        arrays = {key: self.fields[key] for key in self._present if key != "raw_text"}
+        if not arrays or any(isinstance(v, list) or np.ndim(v) != 2 for v in arrays.values()):
             return
         for key in [*self._present, *KNOWN[:2], *(f"{m}_lengths" for m in MODALITIES)]:
             if self.fields.get(key) is not None:
