@@ -7,7 +7,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -69,9 +69,9 @@ class TextEncoder:
         self.directory = directory
         self.name = name or str(directory)
         self._compared = False  # whether text_bert was compared with own tokens
-        self._sets = 0  # sets of sentences under way
-        self._seen, self._cut = set[str](), set[str]()  # their sentences so far, and those that were cut
-        self._told = set[str]()  # all that was warned of
+        # By identity, the sets of sentences under way: those seen, and those of them that were cut.
+        self._sets = dict[int, tuple[set[str], set[str]]]()
+        self._told = set[str]()  # cut sentences that were warned of
         config = _read_config(directory)
         kind = config.get("model_type")
         self._prefix = SAVED.get(kind) if isinstance(kind, str) else None
@@ -203,9 +203,10 @@ class TextEncoder:
             ConfigError: The tokenizer can't be used.
         """
         encodings = self._encode(sentences)
-        with self.one_set(), _COUNTING:
-            self._seen.update(sentences)
-            self._cut.update(s for s, e in zip(sentences, encodings, strict=True) if e.overflowing)
+        with nullcontext() if self._sets else self.one_set(), _COUNTING:
+            for seen, cut in self._sets.values():
+                seen.update(sentences)
+                cut.update(s for s, e in zip(sentences, encodings, strict=True) if e.overflowing)
         return [torch.from_numpy(np.array([e.ids, e.attention_mask, e.type_ids])) for e in encodings]
 
     @contextmanager
@@ -213,19 +214,17 @@ class TextEncoder:
         """Sentences that are tokenized within are one set: at the end a single warning counts those that were
         cut, unless it has been given for the same sentences before.
         """
+        one = seen, cut = set[str](), set[str]()
         with _COUNTING:
-            self._sets += 1
+            self._sets[id(one)] = one
         try:
             yield
         finally:
             with _COUNTING:
-                self._sets -= 1
-                cut, seen = self._cut, self._seen
-                if self._sets == 0:
-                    self._cut, self._seen = set(), set()
-                told = self._sets > 0 or cut <= self._told
-                self._told.update(() if told else cut)
-            if not told:
+                del self._sets[id(one)]
+                new = not cut <= self._told
+                self._told |= cut
+            if new:
                 warnings.warn(
                     f"{len(cut)} of {len(seen)} different sentences have more than {self.longest} tokens, "
                     f"all that the text encoder {self.name} reads, and were cut, such as {min(cut)!r:.60}",
@@ -234,7 +233,7 @@ class TextEncoder:
                 )
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_sets": 0, "_seen": set(), "_cut": set()}
+        return vars(self) | {"_sets": {}}
 
     def check(self, tokens: Tensor, lengths: Tensor) -> None:
         """Refuses packed tokens (sum T, 2), ids and segments, of sentences (B,) without an embedding.

@@ -12,8 +12,8 @@ import torch
 
 import mmiln
 from mmiln.baselines import Baseline
-from mmiln.errors import BatchError, ConfigError, WeightsError
-from mmiln.text_encoder import TextEncoder
+from mmiln.errors import BatchError, ConfigError, MissingFileError, WeightsError
+from mmiln.text_encoder import TextEncoder, find_text_encoder
 from reference import batches, configs, losses, model
 from support import small_bert
 from support.model_checks import (
@@ -173,11 +173,18 @@ def test_old_files_leave_the_padding_out(directory: Path, tmp_path: Path) -> Non
     assert TextEncoder(tmp_path).longest == TextEncoder(directory).longest == 16
 
 
-def test_the_way_to_convert_a_pickle(tmp_path: Path) -> None:
+@pytest.mark.parametrize("there", [True, False])  # of a repository on the hub, only safetensors are fetched
+def test_the_way_to_convert_a_pickle(there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_bert.write_roberta(tmp_path)
-    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
-    with pytest.raises(WeightsError, match=r"AutoTokenizer.*from_pretrained\('a/b'\)\.save_pretrained\(DIR"):
-        TextEncoder(tmp_path, "a/b").weights()
+    weights = tmp_path / "model.safetensors"
+    weights.rename(tmp_path / "pytorch_model.bin") if there else weights.unlink()
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    encoder = find_text_encoder("a/b")
+    with pytest.raises(WeightsError if there else MissingFileError) as error:
+        encoder.weights()
+    assert "a/b" in str(error.value)
+    assert "[kind.from_pretrained('a/b').save_pretrained(DIR, safe_serialization=True)" in str(error.value)
+    assert "pytorch_model.bin" in str(error.value)
 
 
 # Baselines

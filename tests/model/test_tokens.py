@@ -17,6 +17,7 @@ import mmiln
 from mmiln.data import Split
 from mmiln.errors import BatchError, ConfigError, DataWarning, MissingFileError
 from mmiln.text_encoder import TextEncoder
+from mmiln.training import loaders
 from reference import configs
 from support import small_bert
 
@@ -189,6 +190,18 @@ def test_cut_sentences_are_counted_once_for_each_set(encoder: TextEncoder) -> No
         pickle.loads(pickle.dumps(model)).predict(train)
     with pytest.warns(DataWarning, match="1 of 1 different"):
         encoder.tokenize([LONG])
+
+
+def test_a_set_within_another_is_told_at_its_own_end(tmp_path: Path) -> None:
+    """Also where the outer one never ends, as that of a run whose error a notebook keeps."""
+    model = model_of(small_bert.write_roberta(tmp_path))
+    outer = loaders.each([1, 2], model.encoder)
+    next(outer)
+    with pytest.warns(DataWarning, match="1 of 1 different"):
+        model.predict({"raw_text": [LONG]})
+    model.forward({"raw_text": [f"{LONG} film", "good"]})
+    with pytest.warns(DataWarning, match="2 of 3 different"):
+        outer.close()
 
 
 def test_a_copy_made_within_a_set_still_warns(tmp_path: Path) -> None:

@@ -77,9 +77,8 @@ def put_text_features(dataset: Dataset, name: str | Path, *, progress: bool = Tr
             for i, row, true in zip(some, hidden, mask, strict=True):
                 found[i] = row[true].numpy()
         split.text, split.text_bert = found, None
-    dataset.report.add(
-        f"text: features of {name}, {split.text[0].shape[1]} wide, computed once; text_bert is left out."
-    )
+    width = dataset.dims["text"]
+    dataset.report.add(f"text: features of {name}, {width} wide, computed once; text_bert is left out.")
 
 
 def _longest(config: Any, tokenizer: Any) -> int | None:
