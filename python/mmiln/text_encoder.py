@@ -276,7 +276,8 @@ class TextEncoder:
         ]
         fault = f"text_bert was made by another tokenizer than that of the text encoder {self.name}"
         anew = (
-            "give batches without text_bert (of a split, split.text_bert = None) to have raw_text tokenized"
+            "give batches without text_bert (split.text_bert = None, or `mmiln convert --no-text-bert`) to "
+            "have raw_text tokenized anew"
         )
         if 2 * sum(ends) < len(ends):
             first, *_, last = given[ends.index(False)] * 2

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import mmiln
 from mmiln import cli
-from mmiln.errors import ConfigError, DataError, DataWarning, MissingFileError
+from mmiln.errors import BatchError, ConfigError, DataError, DataWarning, MissingFileError
 from support import small_bert
 
 transformers = pytest.importorskip("transformers", reason="computes the features")
@@ -125,3 +125,25 @@ def test_what_can_not_be_computed(encoder: Path, source: Path, tmp_path: Path) -
 def test_the_way_is_named_where_an_encoder_is_of_another_kind(encoder: Path) -> None:
     with pytest.raises(ConfigError, match=r"got 'electra': let `mmiln convert --text-features`"):
         mmiln.Model("mosi", text_encoder=encoder)
+
+
+def test_tokens_of_another_vocabulary_can_be_left_out(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "roberta").mkdir()
+    encoder = small_bert.write_roberta(tmp_path / "roberta")
+    model = mmiln.Model("mosi", text_encoder=encoder, num_layers=1, vision_dim=0)
+    with pytest.raises(BatchError, match="mmiln convert --no-text-bert"):
+        model.predict(mmiln.data.load(source).test)
+    target = tmp_path / "x.mmiln"
+    arguments = ["convert", str(source), str(target), "--no-text-bert", "--json"]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 0, result.output
+    converted = mmiln.data.load(target)
+    assert converted.fields == ["text", "raw_text", "audio"]
+    assert "text_bert is left out: text encoders tokenize raw_text." in converted.report.notes
+    assert len(model.predict(converted.test)) == 5
+    content = pickle.loads(source.read_bytes())
+    for part in content.values():
+        del part["raw_text"]
+    source.write_bytes(pickle.dumps(content))
+    with pytest.raises(DataError, match="expected raw_text to leave text_bert out"):
+        mmiln.data.convert(source, tmp_path / "y.mmiln", text_bert=False, progress=False)

@@ -33,6 +33,12 @@ def convert(
             "--target", help="The label to learn where there are several: a column's number or a name."
         ),
     ] = None,
+    text_bert: Annotated[
+        bool,
+        typer.Option(
+            help="Whether to keep token ids; without them any text encoder tokenizes the sentences itself."
+        ),
+    ] = True,
     text_features: Annotated[
         str | None,
         typer.Option(
@@ -62,6 +68,7 @@ def convert(
         labels=parsed_labels(labels),
         clamp=clamp,
         label=column_of(target_),
+        text_bert=text_bert,
         text_features=text_features,
         progress=not json_,
     )
