@@ -262,7 +262,9 @@ class TextEncoder:
         """
         if self._compared or not isinstance(sentences, (list, tuple)) or len(sentences) != len(tokens):
             return
-        some = [str(sentence) for sentence in sentences[:COMPARED]]
+        some = sentences[:COMPARED]
+        if not all(isinstance(sentence, str) for sentence in some):
+            return
         try:
             *own, empty = (encoding.ids for encoding in self._encode([*some, ""]))
         except (ConfigError, MissingFileError):

@@ -35,6 +35,7 @@ def test_mosi_in_mmsa_format() -> None:
     for tokens in dataset.train.text_bert:
         assert (tokens[0, 0], tokens[0, -1]) == (101, 102)  # [CLS] ... [SEP]
     assert dataset.train.raw_text[0] == "anyhow it was really good"
+    assert not dataset.report.warnings  # columns of openSMILE from -12 to 376 are as they should be
 
 
 def test_tokens_of_mosi_are_those_of_berts_vocabulary() -> None:

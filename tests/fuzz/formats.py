@@ -131,6 +131,12 @@ SAFETENSORS = Format(
 )  # fmt: skip
 
 
+BYTES = Format(
+    lambda data: [data[at : at + 4] for at in range(0, len(data), 4)],
+    (*(_LENGTH.pack(min(number, 2**64 - 1)) for number in (*HUGE, 0, 1, 2, 100)), bytes(4), b"\xff" * 4, b""),
+)
+
+
 def _pickle(data: bytes) -> list[bytes]:
     """Instruction by instruction."""
     starts = [position for _, _, position in pickletools.genops(data)]

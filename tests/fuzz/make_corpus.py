@@ -120,6 +120,16 @@ def misa(lengths: bool) -> list[Any]:
     return samples
 
 
+def mag_bert() -> dict[str, list[Any]]:
+    """Words come first, and there are no word ids."""
+    of = {"train": 2, "dev": 1, "test": 1}
+    return {
+        part: [((["so", "good"][:n], np.ones((n, 1)), np.zeros((n, 2))), np.array([[0.5]]), f"{part}[{n}]")
+               for n in range(1, count + 1)]
+        for part, count in of.items()
+    }  # fmt: skip
+
+
 def datasets(folder: Path) -> None:
     folder.mkdir()
     whole = mmsa()
@@ -129,6 +139,7 @@ def datasets(folder: Path) -> None:
         ("misa", misa(lengths=False), 4),
         ("misa-0", misa(lengths=True)[:3], 0),
         ("parts", {"train": misa(lengths=True), "dev": misa(lengths=False)[:1]}, 2),
+        ("mag-bert", mag_bert(), 3),
     ):
         (folder / f"{name}.pkl").write_bytes(pickle.dumps(content, protocol))
 

@@ -12,9 +12,11 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 import mmiln
 from mmiln.data import Split, Standardizer
@@ -22,10 +24,10 @@ from mmiln.data.formats.sentences import Sentences
 from mmiln.errors import DataWarning
 from mmiln.experiments import Experiment, Report, Search
 from mmiln.text_encoder import TextEncoder
-from support import small_bert
+from support import sequences, small_bert
 
 from . import make_corpus
-from .formats import CONTENT, NPY, PICKLE, SAFETENSORS, Format, text
+from .formats import BYTES, CONTENT, NPY, PICKLE, SAFETENSORS, Format, text
 from .mutate import Files
 
 CORPUS = make_corpus.CORPUS
@@ -84,7 +86,7 @@ def _read_dataset(folder: Path, option: int) -> object:
         if option >= 4:
             options |= {"standardize": True, "seed": 0}  # a part alone has no train part otherwise
         dataset = mmiln.data.load(folder / "data.pkl", nonfinite=how, **options)
-    return dataset.fingerprint(), [split[0] for split in dataset.splits.values()], dataset.report.notes
+    return dataset.fingerprint(), [split[0] for split in dataset.splits.values()], str(dataset.describe())
 
 
 def _contents() -> list[Files]:
@@ -155,6 +157,56 @@ def _read_sentences(folder: Path, option: int) -> object:
     if option % 4 == 3:
         return Sentences.of_lines(data).texts
     return Sentences.of_csv(folder / "sentences.csv", (None, "text", "n")[option % 4]).texts
+
+
+_MANY = b"""id,text,label,split,label_T,audio
+a,good,1.5,train,1,audio.npy
+b,"so, bad",-2,dev,0,audio.npy
+c,so,0,test,,audio.npy
+"""
+
+
+def _tables() -> list[Files]:
+    numbers = BytesIO()
+    np.save(numbers, np.arange(6, dtype=np.float32).reshape(3, 2))
+    return [{"data.csv": _MANY, "audio.npy": numbers.getvalue()}]
+
+
+def _read_table(folder: Path, option: int) -> object:
+    target, labels = ((None, None), ("label_t", None), (None, (-2, 5)), (None, None))[option % 4]
+    data = mmiln.data.load(
+        folder / "data.csv", target=target, labels=labels, test=option != 3, clamp=option > 3
+    )
+    return data.fingerprint(), data.report.notes, str(data.describe())
+
+
+def _parquet() -> list[Files]:
+    table = BytesIO()
+    pd.read_csv(BytesIO(_MANY)).drop(columns="audio").to_parquet(table)
+    return [{"data.parquet": table.getvalue()}]
+
+
+def _read_parquet(folder: Path, option: int) -> object:
+    data = mmiln.data.load(folder / "data.parquet", test=option != 3)
+    return data.fingerprint(), data.report.notes
+
+
+@cache
+def _sequences() -> list[Files]:
+    with tempfile.TemporaryDirectory() as folder:
+        content = {
+            name: (
+                root,
+                {video: (frames[:6], times[:6]) for video, (frames, times) in [*entries.items()][-2:]},
+            )
+            for name, (root, entries) in sequences.mosi(columns=7).items()
+        }
+        return [_files(sequences.write_all(Path(folder), content))]
+
+
+def _read_sequences(folder: Path, option: int) -> object:
+    data = mmiln.data.load_csd(folder, align=option % 2 == 1, target=(None, 0, "fear", 3)[option // 2])
+    return data.fingerprint(), data.report.notes
 
 
 # Saved models, their encoders and tokenizers
@@ -286,6 +338,18 @@ READERS = {
         {"sentences.csv": text("text raw_text sentence")},
         _read_sentences,
     ),
+    "table": Reader(
+        _tables,
+        {
+            "data.csv": text(
+                "text label labels split part mode id video_id clip_id label_T label_A audio vision"
+            ),
+            "audio.npy": NPY,
+        },
+        _read_table,
+    ),
+    "parquet": Reader(_parquet, {"data.parquet": BYTES}, _read_parquet),
+    "sequences": Reader(_sequences, dict.fromkeys(_sequences()[0], BYTES), _read_sequences),
     "config": Reader(_model, {"config.json": _CONFIG}, _read_model),
     "experiment": Reader(_descriptions, {"experiment.toml": _TOML}, _read_experiment),
     "search": Reader(_searches, {"search.toml": _TOML}, _read_search),

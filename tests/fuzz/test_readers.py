@@ -20,6 +20,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="limits memory by RLIMIT_AS and /proc"),
     # Said of damaged checkpoints, and of few utterances, in any case.
     pytest.mark.filterwarnings("ignore:(?s).*trying the one before", "ignore:corr is NaN"),
+    pytest.mark.filterwarnings("ignore::mmiln.errors.DataWarning"),
 ]
 
 INPUTS, SLOW_INPUTS = 300, 5_000  # for each reader

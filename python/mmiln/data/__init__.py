@@ -4,12 +4,12 @@ from mmiln.data.dataset import Dataset, standardized
 from mmiln.data.folds import fold
 from mmiln.data.formats.convert import convert
 from mmiln.data.formats.converted import verify
-from mmiln.data.load import load
+from mmiln.data.load import load, load_csd
 from mmiln.data.split import Split, collate
 from mmiln.data.standardizer import Standardizer
 from mmiln.data.synthetic import synthetic
 
 __all__ = [
-    "Dataset", "Split", "Standardizer", "collate", "convert", "fold", "load", "standardized", "synthetic",
-    "verify",
+    "Dataset", "Split", "Standardizer", "collate", "convert", "fold", "load", "load_csd", "standardized",
+    "synthetic", "verify",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Replaces or refuses NaN and infinities in true frames."""
+"""Replaces or refuses NaN and infinities in true frames, and counts values far from others of a column."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from mmiln.data.arrays import Floats
 from mmiln.data.dataset import Dataset
 from mmiln.data.names import MODALITIES
+from mmiln.data.outliers import Bounds, warn_of_far
 from mmiln.data.sequences import Mapped, Ragged
 from mmiln.errors import ConfigError, DataError
 
@@ -20,6 +21,8 @@ Nonfinite = Literal["zero", "raise", "mean"]
 
 def clean_nonfinite(dataset: Dataset, how: Nonfinite) -> None:
     """Replace non-finite values (in place where they are in lists), and count them in the report.
+
+    The same pass counts values far outside their column's spread, which stay as they are; the report warns.
 
     Args:
         how: ``"zero"`` puts 0, ``"mean"`` the mean of the column's finite values in train (0 where
@@ -31,10 +34,16 @@ def clean_nonfinite(dataset: Dataset, how: Nonfinite) -> None:
     """
     check(how)
     for modality in MODALITIES:
-        fill = None
+        bounds = fill = None
         for name, split in dataset.splits.items():
-            frames: Sequence[Floats] = getattr(split, modality) or []
-            dirty = [i for i, f in enumerate(frames) if not np.isfinite(f).all()]
+            frames: Sequence[Floats] | None = getattr(split, modality)
+            if frames is None:
+                continue
+            bounds = bounds or Bounds.of(frames)
+            unusual = [i for i, f in enumerate(frames) if not bounds.hold(f)]
+            far = {i: mask for i in unusual if (mask := bounds.beyond(frames[i])).any()}
+            warn_of_far(dataset.report, f"{name} {modality}", [split.id[i] for i in far], [*far.values()])
+            dirty = [i for i in unusual if not np.isfinite(frames[i]).all()]
             if not dirty:
                 continue
             if how == "raise":

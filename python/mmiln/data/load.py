@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from mmiln.data.clean import Nonfinite, check, clean_nonfinite
 from mmiln.data.dataset import Dataset, standardized
 from mmiln.data.formats.converted import is_converted, open_converted
+from mmiln.data.formats.csd import ENDING as CSD
+from mmiln.data.formats.csd import files_of, read_csd
 from mmiln.data.formats.misa import read_misa
 from mmiln.data.formats.mmsa import read_mmsa
+from mmiln.data.formats.tables import ENDINGS as TABLES
+from mmiln.data.formats.tables import read_table
 from mmiln.data.formats.unpickle import load_pickle
-from mmiln.data.names import PARTS, SPLITS
+from mmiln.data.names import PARTS, SPLITS, part_of
 from mmiln.data.sequences import Padded
 from mmiln.data.target import Target
 from mmiln.data.videos import split_by_video
 from mmiln.errors import DataError, DataWarning, MissingFileError
 from mmiln.labels import LabelRange
 
-_FORMATS: Final = (
-    "a dictionary {train: {audio: ..., ...}, ...} as of MMSA, or a list of samples as of MISA, MMIM and BBFN"
-)
+MMSA: Final = "a dictionary of splits, as of MMSA"
+MISA: Final = "lists of samples, as of MISA, MMIM, BBFN and MAG-BERT"
 
 
 def load(
@@ -36,8 +39,9 @@ def load(
     clamp: bool = False,
     target: int | str | None = None,
 ) -> Dataset:
-    """Read a data set: a pickle of MMSA's or MISA's format, a folder of MISA's parts, or what
-    :func:`convert` made of one of them.
+    """Read a data set: a pickle of MMSA's, MISA's or MAG-BERT's format, a folder of MISA's parts, a table in
+    CSV or Parquet, a folder of computational sequences (see :func:`load_csd`), or what :func:`convert` made
+    of one of them.
 
     No code of a pickle is run (see ``mmiln.data.formats.unpickle.load_pickle``). True frames are read
     into memory; those of a converted data set stay in its files, and are read at each access. What was
@@ -45,8 +49,8 @@ def load(
     :class:`mmiln.errors.DataWarning` warns of it.
 
     Args:
-        path: a file, or a folder: with ``train.pkl``, ``dev.pkl`` (or ``valid.pkl``), ``test.pkl``, or a
-            converted one.
+        path: a file, or a folder: with ``train.pkl``, ``dev.pkl`` (or ``valid.pkl``), ``test.pkl``, with
+            ``.csd`` files, or a converted one.
         standardize: scale audio and vision columns to mean 0 and variance 1, learned from train.
         nonfinite: replaces NaN and infinities in true frames by ``"zero"`` or ``"mean"`` (of the column in
             train), or refuses them (``"raise"``); None for zero, or for the conversion's own choice.
@@ -66,7 +70,6 @@ def load(
         DataError: the content is not as the format demands, or non-finite values were replaced or labels
             read in another way when it was converted.
         ConfigError: ``nonfinite`` or ``labels`` is not as described.
-
     """
     if nonfinite is not None:
         check(nonfinite)
@@ -82,6 +85,62 @@ def load(
         dataset = read(path, test=test, target=chosen)
         _into_memory(dataset)
         clean_nonfinite(dataset, nonfinite or "zero")
+    return _finished(dataset, standardize, seed, test)
+
+
+def load_csd(
+    folder: str | Path,
+    *,
+    words: str | None = None,
+    text: str | None = None,
+    audio: str | None = None,
+    vision: str | None = None,
+    labels: str | None = None,
+    align: bool = False,
+    folds: Mapping[str, Sequence[str]] | None = None,
+    target: int | str | None = None,
+    label_range: tuple[float, float] | None = None,
+    clamp: bool = False,
+    standardize: bool = False,
+    nonfinite: Nonfinite = "zero",
+    seed: int | None = None,
+    test: bool = True,
+) -> Dataset:
+    """Read computational sequences of the CMU-MultimodalSDK: a folder of ``.csd`` files.
+
+    Each segment of the labels is an utterance with the words and frames that overlap with it, or, aligned by
+    words, with one frame for each word: the mean of the frames, weighted by their overlap with the word, or
+    the nearest frame where none overlaps. :func:`load` reads such a folder with the defaults.
+
+    Args:
+        folder: the folder. ``folds.json`` in it, if any, has the videos of train, valid and test.
+        words, text, audio, vision, labels: files for these, such as ``"CMU_MOSI_COVAREP.csd"``, where their
+            names and contents do not tell, or several fit. Text is vectors of words, such as GloVe.
+        align: whether audio and vision are aligned by words.
+        folds: videos by train, valid and test; None for the standard folds of CMU-MOSI or CMU-MOSEI.
+        target: the column of the labels, by number or as sentiment, happy, sad, anger, surprise, disgust,
+            fear; None for the sentiment.
+        label_range, clamp: the range of labels, ``labels`` and ``clamp`` of :func:`load`.
+        standardize, nonfinite, seed, test: as in :func:`load`.
+
+    Raises:
+        MissingFileError: the folder has no such files.
+        DataError: a file is damaged, several may be the same modality, or h5py is not installed.
+        ConfigError: a name is that of no file, or ``nonfinite`` or ``label_range`` is not as described.
+    """
+    check(nonfinite)
+    if not Path(folder).is_dir() or not files_of(Path(folder)):
+        raise MissingFileError(f"expected a folder with {CSD} files, got {str(folder)!r}")
+    chosen = {"words": words, "text": text, "audio": audio, "vision": vision, "labels": labels}
+    among = None if label_range is None else LabelRange.checked(label_range)
+    of_labels = Target(target, among, clamp)
+    dataset = read_csd(Path(folder), chosen=chosen, align=align, folds=folds, target=of_labels, test=test)
+    clean_nonfinite(dataset, nonfinite)
+    return _finished(dataset, standardize, seed, test)
+
+
+def _finished(dataset: Dataset, standardize: bool, seed: int | None, test: bool) -> Dataset:
+    """The data set, split and scaled where that is wanted; warns of what was found."""
     if seed is not None and len(dataset.splits) == 1:
         dataset = split_by_video(dataset, seed)
     for missing in [name for name in PARTS if name not in dataset.splits and (test or name != "test")]:
@@ -89,7 +148,7 @@ def load(
     if standardize:
         standardized(dataset)
     for warning in dataset.report.warnings:
-        warnings.warn(f"{dataset.name}: {warning}", DataWarning, stacklevel=2)
+        warnings.warn(f"{dataset.name}: {warning}", DataWarning, stacklevel=3)
     return dataset
 
 
@@ -106,9 +165,17 @@ def read(path: Path, *, test: bool, target: Target) -> Dataset:
         folder = path.is_dir()
     except OSError as error:  # such as a name that is too long
         raise MissingFileError(f"expected a data set, but there is none: {error}") from None
-    if folder:
-        return read_misa(_folder(path, test), name=path.name, target=target)
-    return _file(path, test, target)
+    if not folder:
+        return _file(path, test, target)
+    if files_of(path):
+        return read_csd(path, chosen={}, align=False, folds=None, target=target, test=test)
+    return _said(MISA, read_misa(_folder(path, test), name=path.name, target=target))
+
+
+def _said(form: str, dataset: Dataset) -> Dataset:
+    """The data set, whose report begins with the format that it was read from."""
+    dataset.report.notes.insert(0, f"Read from {form}.")
+    return dataset
 
 
 def _folder(path: Path, test: bool) -> dict[str, Sequence[Any]]:
@@ -127,7 +194,8 @@ def _folder(path: Path, test: bool) -> dict[str, Sequence[Any]]:
     if not parts:
         found = sorted(entry.name for entry in path.iterdir())[:10]
         raise MissingFileError(
-            f"expected train.pkl, dev.pkl (or valid.pkl) or test.pkl in {str(path)!r}, got {found}"
+            f"expected train.pkl, dev.pkl (or valid.pkl) or test.pkl, or {CSD} files, in {str(path)!r}, "
+            f"got {found}"
         )
     return parts
 
@@ -135,20 +203,17 @@ def _folder(path: Path, test: bool) -> dict[str, Sequence[Any]]:
 def _file(path: Path, test: bool, target: Target) -> Dataset:
     if not path.exists():
         raise MissingFileError(f"expected a data set, but there is none at {str(path)!r}")
+    if path.suffix.lower() in TABLES:
+        return _said("a table", read_table(path, target=target, test=test))
     content = load_pickle(path)
     if isinstance(content, list):
-        return read_misa({part_of(path.stem): content}, name=path.stem, target=target)
+        return _said(MISA, read_misa({part_of(path.stem): content}, name=path.stem, target=target))
     if not isinstance(content, dict):
-        raise DataError(f"{path.name}: expected {_FORMATS}; got a {type(content).__name__}")
+        raise DataError(f"{path.name}: expected {MMSA}, or {MISA}; got a {type(content).__name__}")
     parts = {part: key for key in content if (part := SPLITS.get(str(key).strip().lower()))}
     if not test and len(parts) > 1:
         content.pop(parts.pop("test", None), None)
     if parts and all(isinstance(content[key], list) for key in parts.values()):
         lists = {part: content[key] for part, key in parts.items()}
-        return read_misa(lists, name=path.stem, target=target)
-    return read_mmsa(content, name=path.stem, target=target)
-
-
-def part_of(stem: str) -> str:
-    """The part that a file of one part holds, by its name; test where that does not tell."""
-    return SPLITS.get(stem.strip().lower(), "test")
+        return _said(MISA, read_misa(lists, name=path.stem, target=target))
+    return _said(MMSA, read_mmsa(content, name=path.stem, target=target))

@@ -38,6 +38,11 @@ ALIASES: Final = {
 }  # fmt: skip
 
 
+def part_of(stem: str) -> str:
+    """The part that a file of one part holds, by its name; test where that does not tell."""
+    return SPLITS.get(stem.strip().lower(), "test")
+
+
 def near(name: object, known: Iterable[str]) -> str | None:
     """The known name that a key most likely stands for; None where none is near."""
     known = list(known)

@@ -29,6 +29,7 @@ from mmiln.data.formats.converted import (
     layout,
     open_split,
 )
+from mmiln.data.formats.csd import FOLDS, files_of
 from mmiln.data.formats.npy import write_rows
 from mmiln.data.formats.staging import Staging, staging
 from mmiln.data.load import load, read
@@ -150,7 +151,9 @@ def convert(
 def _source_files(source: Path) -> dict[str, File]:
     if source.is_file():
         return {source.name: File.of(source)}
-    names = (f"{stem}.pkl" for stem in SPLITS)
+    names = [f"{stem}.pkl" for stem in SPLITS]
+    if sequences := files_of(source):
+        names = [path.name for path in sequences] + [FOLDS]
     return {name: File.of(source / name) for name in names if (source / name).is_file()}
 
 

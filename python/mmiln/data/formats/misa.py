@@ -1,4 +1,4 @@
-"""The format of MISA, MMIM and BBFN: lists of ((word ids, vision, audio, words), label, id)."""
+"""The format of MISA, MMIM, BBFN and MAG-BERT: lists of ((word ids, vision, audio, words), label, id)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def read_misa(parts: Mapping[str, Sequence[Any]], *, name: str, target: Target |
     """Build a data set from lists of samples by split.
 
     A sample is ``((word ids, vision (T, w), audio (T, w), words), label, id)``; two more members,
-    as MMIM and BBFN have them, are the true lengths of vision and audio.
+    as MMIM and BBFN have them, are the true lengths of vision and audio. MAG-BERT's have ``(words, vision,
+    audio)`` in their first place.
 
     Args:
         parts: samples by ``train``, ``valid`` and ``test``, or some of them.
@@ -78,8 +79,12 @@ class _Sample(NamedTuple):
 def _parse(sample: Any) -> _Sample:
     """Parses a sample. Raises TypeError, ValueError or OverflowError where it has another form."""
     features, label, name = sample
-    if type(features) not in (tuple, list) or len(features) not in (4, 6):
+    if type(features) not in (tuple, list) or len(features) not in (3, 4, 6):
         raise ValueError
+    if len(features) == 3:  # of MAG-BERT: words, vision, audio
+        if not all(isinstance(word, (str, bytes)) for word in features[0]):
+            raise ValueError
+        features = (None, *features[1:], features[0])
     vision, audio = np.asarray(features[1]), np.asarray(features[2])
     scores = reals(label).reshape(-1)
     if not scores.size or any(a.ndim != 2 or a.dtype.kind not in "fiub" for a in (vision, audio)):
@@ -101,8 +106,8 @@ def _parsed(part: str, content: Sequence[Any]) -> list[_Sample]:
         except (TypeError, ValueError, OverflowError):
             raise DataError(
                 f"{part}: expected samples ((word ids, vision (T, w), audio (T, w), words), label, "
-                f"id), perhaps with the lengths of vision and audio after words; sample {position} "
-                "is of another form"
+                "id), perhaps with the lengths of vision and audio after words, or MAG-BERT's ((words, "
+                f"vision, audio), label, id); sample {position} is of another form"
             ) from None
     return samples
 

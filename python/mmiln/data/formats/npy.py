@@ -17,7 +17,7 @@ import numpy.typing as npt
 from mmiln.errors import DataError
 
 _HEADER: Final = re.compile(
-    rb"\x93NUMPY\x01\x00..\{'descr': '(<f4|<i8)', 'fortran_order': False, "
+    rb"\x93NUMPY\x01\x00..\{'descr': '(<f[248]|<[iu][248]|\|[iub]1)', 'fortran_order': (False|True), "
     rb"'shape': \((\d{1,18}),(?: (\d{1,18}))?\), \} *\n",
     re.DOTALL,
 )
@@ -34,7 +34,7 @@ def write_rows(path: Path, rows: int, width: int, dtype: str, arrays: Iterable[n
 
 
 def open_rows(path: Path) -> npt.NDArray[Any]:
-    """An array (rows,) or (rows, width) of float32 or int64, mapped from its file read-only.
+    """An array (rows,) or (rows, width) of numbers, mapped from its file read-only.
 
     Raises:
         DataError: The file is something else.
@@ -43,10 +43,12 @@ def open_rows(path: Path) -> npt.NDArray[Any]:
         header = _HEADER.match(file.read(_LONGEST))
         size = path.stat().st_size
     if header is None:
-        raise DataError(f"{path} is no .npy file of float32 or int64, as a conversion writes them")
-    shape = tuple(int(number) for number in header.groups()[1:] if number is not None)
+        raise DataError(f"{path} is no .npy file of numbers in one or two axes")
+    shape = tuple(int(number) for number in header.groups()[2:] if number is not None)
     dtype = np.dtype(header[1].decode())
-    if 0 in shape or header.end() + math.prod(shape) * dtype.itemsize != size:
+    if header.end() + math.prod(shape) * dtype.itemsize != size:
         raise DataError(f"{path} claims the shape {shape} of {dtype}, which is not what {size} bytes hold")
+    if 0 in shape:  # which can't be mapped
+        return np.zeros(shape, dtype)
     # Slicing a plain array is quicker than slicing numpy's memmap.
-    return np.asarray(np.memmap(path, dtype, "r", header.end(), shape))
+    return np.asarray(np.memmap(path, dtype, "r", header.end(), shape, "F" if header[2] == b"True" else "C"))

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from mmiln.data.formats.tables import TEXT, read_csv
 from mmiln.data.split import Batch
 from mmiln.errors import DataError, MissingFileError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-COLUMNS: Final = ("text", "raw_text", "sentence")  # default columns of sentences
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -54,22 +52,11 @@ class Sentences:
             MissingFileError: There is no such file.
             DataError: It is no CSV, has no such column, or a row without a sentence.
         """
-        import pandas as pd
-
         path = Path(path)
         if not path.is_file():
             raise MissingFileError(f"there is no file {path}")
         data = path.read_bytes()
-        try:
-            frame = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        except ValueError as error:  # the base class of pandas' own errors and of decoding errors
-            raise DataError(f"{path} can't be read as CSV in UTF-8 with a header: {error}") from error
-        if not isinstance(frame.index, pd.RangeIndex):  # pandas turns surplus cells into an index
-            raise DataError(
-                f"{path} has rows with more cells than the header has names: a sentence with a comma in it "
-                "must stand in double quotes"
-            )
-        frame = frame.fillna("")  # rows that end early
+        frame = read_csv(path, data)
         return cls(frame, _column(path, [str(name) for name in frame.columns], column), _digest(data))
 
     @classmethod
@@ -105,7 +92,7 @@ def _column(path: Path, columns: list[str], wanted: str | None) -> str:
         if wanted not in columns:
             raise DataError(f"{path} has no column {wanted!r}, but {there}")
         return wanted
-    found = [name for name in COLUMNS if name in columns]
+    found = [name for name in TEXT if name in columns]
     if len(found) != 1:
         raise DataError(
             f"{path} has the columns {there}; which of them holds the sentences? Name it by --column"

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO, Final, Literal, NoReturn
 import numpy as np
 
 from mmiln.data.formats.plain import SCALARS, check_plain, unsafe
+from mmiln.data.formats.sniff import foreign
 from mmiln.errors import DataError, MissingFileError
 
 MAX_OBJECTS: Final = 5_000_000  # containers and memo entries; MISA's CMU-MOSEI needs 2 million
@@ -68,6 +69,8 @@ def load_pickle(path: str | Path) -> Any:
     if not path.is_file():
         raise MissingFileError(f"expected a pickle file, but there is none at {str(path)!r}")
     size = path.stat().st_size
+    if other := foreign(path):
+        raise DataError(f"{path.name} is not a readable pickle, but {other}")
     with path.open("rb") as file:
         try:
             value = _PlainUnpickler(file, size).load()
@@ -75,9 +78,11 @@ def load_pickle(path: str | Path) -> Any:
         except DataError as error:
             raise type(error)(f"{path.name}: {error}") from None
         except _DAMAGED as error:
+            said = "" if isinstance(error, KeyError) else f" ({type(error).__name__}: {error})"
+            file.seek(0)
             raise DataError(
-                f"{path.name} is not a readable pickle ({type(error).__name__}: {error}); "
-                "it may be cut short, compressed or of another format"
+                f"{path.name} is not a readable pickle{said}: it is cut short, damaged or of another format; "
+                f"its first bytes are {file.read(8)!r}"
             ) from None
     return value
 
