@@ -34,8 +34,9 @@ class Model(Estimator):
     Args:
         preset: ``"mosi"`` or ``"mosei"`` (Self-MM's repository), ``"mosi-mmsa"``, ``"mosei-mmsa"`` or
             ``"simsv2"`` (MMSA's set), ``"sims"`` (both, for CH-SIMS).
-        text_encoder: ``None`` to read text features; or a Hugging Face BERT, by directory or hub name, to
-            read ``text_bert`` or ``raw_text`` and be fine-tuned, all of it or, with ``freeze_text``, in part.
+        text_encoder: ``None`` to read text features; or a Hugging Face BERT or RoBERTa, by directory or hub
+            name, to read ``text_bert`` or ``raw_text`` and be fine-tuned, all of it or, with ``freeze_text``,
+            in part.
         text_dim: Width of text features; 0 for the control of one other modality alone. The default is
             the encoder's width, or that of the first batch.
         audio_dim: Width of audio frames; 0 leaves audio out. The default is that of the first batch.

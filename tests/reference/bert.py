@@ -1,4 +1,4 @@
-"""BertModel without pooler, in evaluation mode, on the true tokens of one utterance."""
+"""BertModel or RobertaModel without pooler, in evaluation mode, on the true tokens of one utterance."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,11 +21,13 @@ def bert(params: Params, config: Mapping[str, Any], tokens: Tensor, prefix: str 
     if not bool((mask == 1).all()):
         raise ValueError("text_bert must hold true tokens only: the mask has a zero")
     eps = config["layer_norm_eps"]
+    roberta = config.get("model_type", "bert") in ("roberta", "xlm-roberta", "camembert")
+    first = config["pad_token_id"] + 1 if roberta else 0
 
     name = f"{prefix}.embeddings"
     x = (
         params[f"{name}.word_embeddings.weight"][ids]
-        + params[f"{name}.position_embeddings.weight"][: len(ids)]
+        + params[f"{name}.position_embeddings.weight"][first : first + len(ids)]
         + params[f"{name}.token_type_embeddings.weight"][segments]
     )
     x = layer_norm(params, f"{name}.LayerNorm", x, eps)

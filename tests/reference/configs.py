@@ -44,6 +44,16 @@ TINY_BERT: dict[str, Any] = {
     "layer_norm_eps": 1e-12,
 }
 
+# As many tokens as TINY_BERT reads: 16 of its 18 positions.
+TINY_ROBERTA: dict[str, Any] = TINY_BERT | {
+    "model_type": "roberta",
+    "pad_token_id": 1,
+    "vocab_size": 300,
+    "max_position_embeddings": 18,
+    "type_vocab_size": 1,
+    "layer_norm_eps": 1e-5,
+}
+
 
 def tiny(**changes: str | float | bool) -> dict[str, Any]:
     """The tiny configuration, with changes."""

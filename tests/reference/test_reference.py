@@ -52,19 +52,21 @@ def test_layers_against_torch(frames: int) -> None:
     close(layers.layer_norm(p, "fusion.0.vision.norm1", x), norm(x))
 
 
-def test_bert_against_transformers() -> None:
-    transformers = pytest.importorskip("transformers", reason="BertModel is the peer compared with")
-    settings = transformers.BertConfig(**configs.TINY_BERT, attn_implementation="eager")
-    peer = transformers.BertModel(settings, add_pooling_layer=False)
-    p = random_params(configs.tiny(), bert_config=configs.TINY_BERT)
+@pytest.mark.parametrize("family", ["Bert", "Roberta"])
+def test_bert_against_transformers(family: str) -> None:
+    transformers = pytest.importorskip("transformers", reason="its models are the peers compared with")
+    config = {"Bert": configs.TINY_BERT, "Roberta": configs.TINY_ROBERTA}[family]
+    settings = getattr(transformers, f"{family}Config")(**config, attn_implementation="eager")
+    peer = getattr(transformers, f"{family}Model")(settings, add_pooling_layer=False)
+    p = random_params(configs.tiny(), bert_config=config)
     shapes = {f"text.bert.{k}": tuple(v.shape) for k, v in peer.state_dict().items()}
-    assert shapes == params.bert_shapes(configs.TINY_BERT)
+    assert shapes == params.bert_shapes(config)
     peer = load(peer, p, "text.bert")
-    batch = batches.random_batch(configs.tiny(), LENGTHS, 0, configs.TINY_BERT)
+    batch = batches.random_batch(configs.tiny(), LENGTHS, 0, config)
     for tokens in batch["text_bert"]:
         ids, mask, segments = tokens[:, None]
         expected = peer(ids, attention_mask=mask, token_type_ids=segments).last_hidden_state[0]
-        close(bert.bert(p, configs.TINY_BERT, tokens), expected)
+        close(bert.bert(p, config, tokens), expected)
 
 
 def test_full_model_against_torch_modules() -> None:

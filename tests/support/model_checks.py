@@ -121,16 +121,18 @@ def save_bert(directory: Path, **changes: Any) -> Path:
     return directory
 
 
-def check_text_encoder(bert_dir: Path, present: dict, dtype: str, **arguments: Any) -> None:
+def check_text_encoder(
+    bert_dir: Path, present: dict, dtype: str, bert: dict = configs.TINY_BERT, **arguments: Any
+) -> None:
     config = configs.tiny(text_dim=8, **present)
-    built, p = build(config, dtype, configs.TINY_BERT, text_encoder=bert_dir, **arguments)
-    batch = batches.random_batch(config, LENGTHS, 0, configs.TINY_BERT)
+    built, p = build(config, dtype, bert, text_encoder=bert_dir, **arguments)
+    batch = batches.random_batch(config, LENGTHS, 0, bert)
     plain = {n: v if n == "text_bert" else as_float32({n: v})[n] for n, v in batch.items()}
-    expected = model.forward(p, config, plain, configs.TINY_BERT)
+    expected = model.forward(p, config, plain, bert)
     agree(built.forward(plain, intermediates=True), expected, TOLERANCE[dtype])
-    maps = model.attention_maps(p, config, plain, configs.TINY_BERT)
+    maps = model.attention_maps(p, config, plain, bert)
     agree(built.attention_maps(plain), maps, TOLERANCE[dtype])
-    found, gradients = oracle_losses(p, config, plain, bert=configs.TINY_BERT)
+    found, gradients = oracle_losses(p, config, plain, bert=bert)
     agree(built.losses(plain), found, TOLERANCE[dtype])
     agree(built.gradients(plain), gradients, TOLERANCE[dtype])
 

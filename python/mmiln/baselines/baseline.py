@@ -41,8 +41,9 @@ class Baseline(Estimator):
         network: A name in :data:`mmiln.baselines.NETWORKS`, such as ``"mult"``, or a :class:`Network` of your
             own.
         preset: ``"mosi"`` or ``"mosei"``: hyper-parameters of its own publication.
-        text_encoder: ``None`` to read text features; or a Hugging Face BERT, by directory or hub name, that
-            reads ``text_bert`` or ``raw_text`` and is fine-tuned. Needs the package ``transformers``.
+        text_encoder: ``None`` to read text features; or a Hugging Face BERT or RoBERTa, by directory or hub
+            name, that reads ``text_bert`` or ``raw_text`` and is fine-tuned. Needs the package
+            ``transformers``.
         text_dim, audio_dim, vision_dim: Widths; 0 leaves a modality out. The default is that of the first
             batch.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``.
@@ -265,7 +266,10 @@ class Baseline(Estimator):
         if self._kind.ALIGNED and self.encoder is not None:
             batch = to_pieces(batch, self.encoder)
         packed = self._packed(batch, "cpu")  # padded there, then moved
-        x = Inputs.of(packed.parts(), self.device)
+        parts = packed.parts()
+        if self.encoder is not None and "tokens" in parts:
+            self.encoder.check(parts["tokens"], parts["tokens_lengths"])
+        x = Inputs.of(parts, self.device)
         for name, width in self._final_widths.items():
             sequence = getattr(x, name)
             if sequence is not None and sequence.frames.shape[2] != width:

@@ -28,6 +28,8 @@ def build(
         ConfigError: A text encoder needs the package ``transformers``.
         WeightsError: Lists what is missing, unexpected or misshapen.
     """
+    if encoder is not None and getattr(settings, "unknown", 0) is None and encoder.tokenizer_files():
+        settings = settings.model_copy(update={"unknown": encoder.unknown})
 
     def make() -> Network:
         return kind(settings, widths, None if encoder is None else bert_of(encoder))
@@ -52,15 +54,17 @@ def build(
 
 
 def bert_of(encoder: TextEncoder) -> nn.Module:
-    """A PyTorch BERT of an encoder's sizes, with random weights.
+    """A PyTorch BERT or RoBERTa of an encoder's sizes, with random weights.
 
     Raises:
         ConfigError: The package ``transformers`` is not installed.
     """
     try:
-        from transformers import BertConfig, BertModel
+        from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
     except ImportError:
         raise ConfigError(
             'a baseline with text_encoder= needs the package transformers: pip install "mmiln[baselines]"'
         ) from None
+    if encoder.is_roberta:
+        return RobertaModel(RobertaConfig(**encoder.config), add_pooling_layer=False)
     return BertModel(BertConfig(**encoder.config), add_pooling_layer=False)

@@ -49,7 +49,8 @@ class EMTSettings(EncoderRates):
         attention_dropout, ff_dropout, post_dropout: Dropout within attention, after an FFN, before the head.
         missing: Share of frames removed from the copy in training; 0 makes no copy.
         attract, recon: Weights of the losses.
-        unknown: Id of the word piece that replaces a removed one: [UNK] of BERT's own vocabulary.
+        unknown: Id of the word piece that replaces a removed one; ``None`` for the unknown piece ([UNK] or
+            ``<unk>``) of the encoder's tokenizer, or of BERT's own vocabulary without one.
     """
 
     audio_out: int = 16
@@ -65,7 +66,7 @@ class EMTSettings(EncoderRates):
     missing: float = Field(0.0, ge=0, lt=1)
     attract: float = 1.0
     recon: float = 1.0
-    unknown: int = Field(100, ge=0)
+    unknown: int | None = Field(None, ge=0)
 
 
 class EMT(RatedEncoders):
@@ -87,8 +88,11 @@ class EMT(RatedEncoders):
         super().__init__(settings, widths, bert)
         s, d = settings, settings.width
         pieces: Any = float("inf") if bert is None else bert.config.vocab_size  # type: ignore[union-attr]
-        if s.missing and s.unknown >= pieces:
-            raise ConfigError(f"unknown must be one of the encoder's {pieces} word pieces, got {s.unknown}")
+        self.unknown = 100 if s.unknown is None else s.unknown
+        if s.missing and self.unknown >= pieces:
+            raise ConfigError(
+                f"unknown must be one of the encoder's {pieces} word pieces, got {self.unknown}"
+            )
         self.text = Recurrent(widths["text"], s.text_hidden, s.text_hidden) if bert is None else None
         self.audio = Recurrent(widths["audio"], s.audio_hidden, s.audio_out)
         self.vision = Recurrent(widths["vision"], s.vision_hidden, s.vision_out)
@@ -109,7 +113,7 @@ class EMT(RatedEncoders):
         outputs = self._view(x)
         if not (self.training and self.settings.missing):
             return {name: outputs[name] for name in ("M", "context")}
-        lacking, lost = lose(x, self.settings.missing, self.settings.unknown)
+        lacking, lost = lose(x, self.settings.missing, self.unknown)
         copy = {f"{name}'": value for name, value in self._view(lacking).items()}
         return outputs | copy | {f"lost_{m}": mask for m, mask in lost.items()}
 

@@ -108,7 +108,8 @@ def demo(
 def train(
     data: Data = "synthetic",
     text_encoder: Annotated[
-        str | None, typer.Option(help="A Hugging Face BERT: directory or hub name. Default: text features.")
+        str | None,
+        typer.Option(help="A Hugging Face BERT or RoBERTa: directory or hub name. Default: text features."),
     ] = None,
     preset: Annotated[str, typer.Option(help="mosi, mosi-mmsa, mosei, mosei-mmsa, sims or simsv2.")] = "mosi",
     seed: Annotated[list[int] | None, typer.Option(help="Seed of a run; repeatable; default 1111.")] = None,

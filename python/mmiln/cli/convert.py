@@ -33,6 +33,20 @@ def convert(
             "--target", help="The label to learn where there are several: a column's number or a name."
         ),
     ] = None,
+    text_bert: Annotated[
+        bool,
+        typer.Option(
+            help="Whether to keep token ids; without them any text encoder tokenizes the sentences itself."
+        ),
+    ] = True,
+    text_features: Annotated[
+        str | None,
+        typer.Option(
+            help="A text encoder of transformers, by directory or hub name: what it computes of each "
+            "sentence is stored as text.",
+            metavar="MODEL",
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Write a dataset as a directory that opens in a moment.
@@ -54,6 +68,8 @@ def convert(
         labels=parsed_labels(labels),
         clamp=clamp,
         label=column_of(target_),
+        text_bert=text_bert,
+        text_features=text_features,
         progress=not json_,
     )
     manifest = Manifest.read(target)

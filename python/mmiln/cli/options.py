@@ -21,7 +21,10 @@ STDIN = "-"
 
 Data = Annotated[
     str,
-    typer.Option(help="A pickle of MMSA's or MISA's format, a folder, a converted dataset, or 'synthetic'."),
+    typer.Option(
+        help="A pickle as of MMSA, MISA, MulT or MAG-BERT, a table (CSV, Parquet), a folder of parts or of "
+        ".csd files, a converted dataset, or 'synthetic'."
+    ),
 ]
 Labels = Annotated[
     str | None,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from ..data import Dataset, Split, collate
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, MissingFileError
 from ..text_encoder import TextEncoder
 from . import attribution
 from .attribution import Explained
@@ -118,10 +118,11 @@ def _words(model: Explained, one: Split, text_contribution: float) -> tuple[list
     """The tokens that a model reads of one utterance, and its words with their weights."""
     encoder = model.encoder
     if encoder is not None:
-        one, names, places = _encoded(encoder, one)
+        one, names, places, texts = _encoded(encoder, one)
         field = "text_bert"
     elif model.config.model["text_dim"]:
         names, places = _named(one)
+        texts = [names[i] for (i,) in places]
         field = "text"
     else:
         return [], ()
@@ -130,14 +131,13 @@ def _words(model: Explained, one: Split, text_contribution: float) -> tuple[list
     else:
         weights = attribution.occlusion(model, one, field, places)
     words = (
-        Word("".join(names[i].removeprefix("##") for i in at), float(weight), tuple(at))
-        for at, weight in zip(places, weights, strict=True)
+        Word(text, float(weight), tuple(at)) for text, weight, at in zip(texts, weights, places, strict=True)
     )
     return names, tuple(words)
 
 
-def _encoded(encoder: TextEncoder, one: Split) -> tuple[Split, list[str], list[list[int]]]:
-    """The utterance with the tokens that the text encoder reads, their names, and the places of each word."""
+def _encoded(encoder: TextEncoder, one: Split) -> tuple[Split, list[str], list[list[int]], list[str]]:
+    """The utterance with the tokens that the text encoder reads, their names, each word's places and text."""
     if one.text_bert is not None:
         tokens = one.text_bert[0]
     elif one.raw_text is not None:
@@ -148,9 +148,11 @@ def _encoded(encoder: TextEncoder, one: Split) -> tuple[Split, list[str], list[l
     fields = {name: getattr(one, name) for name in one.fields if name not in attribution.TEXT_FIELDS}
     one = Split(one.id, text_bert=[tokens], **fields)
     ids = tokens[0].tolist()
-    if encoder.tokenizer_files():
+    try:
         return one, *encoder.pieces(ids)
-    return one, [f"#{id_}" for id_ in ids], [[i] for i in range(len(ids))]
+    except MissingFileError:  # there is no tokenizer
+        names = [f"#{id_}" for id_ in ids]
+        return one, names, [[i] for i in range(len(ids))], names
 
 
 def _named(one: Split) -> tuple[list[str], list[list[int]]]:

@@ -118,6 +118,8 @@ def pack(
         parts["index"] = whole_numbers("index", batch["index"])
     packed = _core.Batch(device=device, dtype=dtype, **parts)
     names(batch, len(packed))
+    if pieces is not None and encoder is not None and not reads_sentences(batch, encoder):
+        encoder.compare(pieces, batch.get("raw_text"))
     return packed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch.utils.data import Subset
 from ..data import Split
 from ..errors import BatchError, StateError
 from ..labels import LabelRange
+from ..text_encoder import TextEncoder
 from . import batches
 
 Loader = Any  # an iterable of batches, a Split, or one batch
@@ -55,16 +57,17 @@ def _iterable(data: Loader) -> Iterable[Any]:
     return data
 
 
-def each(loader: Iterable[Any]) -> Iterator[Any]:
-    """The batches of a loader.
+def each(loader: Iterable[Any], encoder: TextEncoder | None = None) -> Iterator[Any]:
+    """The batches of a loader, whose sentences are one set to the text encoder that reads them.
 
     Raises:
         BatchError: There is none.
     """
     empty = True
-    for batch in loader:
-        empty = False
-        yield batch
+    with nullcontext() if encoder is None else encoder.one_set():
+        for batch in loader:
+            empty = False
+            yield batch
     if empty:
         raise BatchError("the loader yields no batch")
 

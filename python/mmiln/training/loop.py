@@ -84,7 +84,7 @@ class TrainingRun:
         kept = self._kept(resume)
         self._note_streams()
         # Widths may have to be read off the first batch.
-        source = loaders.each(self.loader)
+        source = loaders.each(self.loader, self.model.encoder)
         head = next(source)
         model = self.model
         model.pack(head)
@@ -202,7 +202,7 @@ class TrainingRun:
         if self._source is not None:
             source, self._source = self._source, None
         else:
-            source = loaders.each(self.loader)
+            source = loaders.each(self.loader, self.model.encoder)
         self.shift = PseudoShift() if self.model.core.pseudo_labels() else None
         for batch in itertools.islice(source, self.batch):  # done before the run was cut off
             if self.shift is not None:

@@ -38,7 +38,7 @@ def predict(
     if missing not in get_args(Missing):
         raise ConfigError(f"missing must be one of {get_args(Missing)}, got {missing!r}")
     model.follow(loaders.label_range(loader))
-    supply = loaders.each(loaders.for_reading(loader, model.config.train["batch_size"]))
+    supply = loaders.each(loaders.for_reading(loader, model.config.train["batch_size"]), model.encoder)
     if missing == "zeros":
         supply = (batches.with_zeros(batch, model.config.model) for batch in supply)
     if ranks is None:

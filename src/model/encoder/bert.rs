@@ -1,4 +1,5 @@
-//! M_t = BERT(words), (3), on packed tokens; Devlin et al. 2019, Hugging Face's names, no pooler.
+//! M_t = BERT(words), (3), on packed tokens; Devlin et al. 2019, or RoBERTa's family, Liu et al. 2019; Hugging Face's
+//! names, no pooler.
 //!
 //! Linear layers see true tokens only, attention stays within an utterance, positions count from an
 //! utterance's first true token.
@@ -22,9 +23,22 @@ use crate::params::{Init, Scope};
 use crate::ragged::{Layout, Ragged};
 use crate::rng::Noise;
 
-/// The fields of a `BertModel`'s `config.json` that matter here.
+/// Encoders that differ in the position of the first token.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    #[default]
+    Bert,
+    #[serde(alias = "xlm-roberta", alias = "camembert")]
+    Roberta,
+}
+
+/// The fields of a `BertModel`'s or `RobertaModel`'s `config.json` that matter here.
 #[derive(Clone, Debug, Deserialize)]
 pub struct BertConfig {
+    #[serde(default, rename = "model_type")]
+    pub family: Family,
+    pub pad_token_id: Option<i64>,
     pub vocab_size: i64,
     pub hidden_size: i64,
     pub num_hidden_layers: i64,
@@ -59,6 +73,15 @@ impl From<HiddenAct> for Activation {
 }
 
 impl BertConfig {
+    /// The row of the table of positions that an utterance's first token reads: in RoBERTa's family the one after the
+    /// padding's.
+    fn first_position(&self) -> i64 {
+        match self.family {
+            Family::Bert => 0,
+            Family::Roberta => self.pad_token_id.unwrap_or(1).saturating_add(1),
+        }
+    }
+
     /// Checks that the sizes make a model.
     ///
     /// # Errors
@@ -77,6 +100,13 @@ impl BertConfig {
                 return Err(Error::Config(format!("text encoder: {name} must be at least 1, got {size}")));
             }
             require_possible(name, size)?;
+        }
+        if !(0..self.max_position_embeddings).contains(&self.first_position()) {
+            return Err(Error::Config(format!(
+                "text encoder: pad_token_id + 1, the first position, must be below max_position_embeddings, got {} and {}",
+                self.first_position(),
+                self.max_position_embeddings
+            )));
         }
         if self.hidden_size % self.num_attention_heads != 0 {
             return Err(Error::Config(format!(
@@ -143,11 +173,13 @@ impl Bert {
         for (what, got, bound) in [
             ("token id", largest_id, self.config.vocab_size - 1),
             ("segment", largest_segment, self.config.type_vocab_size - 1),
-            ("number of tokens", longest, self.config.max_position_embeddings),
+            ("number of tokens", longest, self.config.max_position_embeddings - self.config.first_position()),
         ] {
             if got > bound {
                 return Err(Error::Batch(format!(
-                    "text_bert: the largest {what} is {got}, the text encoder knows up to {bound}"
+                    "text_bert: the largest {what} is {got}, the text encoder knows up to {bound}: \
+                     these tokens are another tokenizer's; without text_bert, raw_text is tokenized as the encoder \
+                     reads it"
                 )));
             }
         }
@@ -169,9 +201,10 @@ impl Bert {
     }
 
     fn embed(&self, tokens: &Arc<Tokens>, layout: &Arc<Layout>, noise: &Noise) -> Ragged {
+        let first = self.config.first_position();
         let weights = Embedding {
             words: &self.word_embeddings,
-            positions: &self.position_embeddings,
+            positions: &self.position_embeddings.rows(first, self.config.max_position_embeddings - first),
             segments: &self.token_type_embeddings,
             norm: &self.norm,
             dropout: noise.dropout(self.config.hidden_dropout_prob),

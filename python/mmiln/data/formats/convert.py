@@ -38,6 +38,7 @@ from mmiln.data.split import Split, lengths_of
 from mmiln.data.standardizer import FILE as STANDARDIZER
 from mmiln.data.standardizer import Standardizer
 from mmiln.data.target import Target
+from mmiln.data.text_features import put_text_features
 from mmiln.data.videos import split_by_video
 from mmiln.errors import DataError, MissingFileError
 from mmiln.labels import LabelRange
@@ -52,6 +53,8 @@ def convert(
     labels: tuple[float, float] | None = None,
     clamp: bool = False,
     label: int | str | None = None,
+    text_bert: bool = True,
+    text_features: str | Path | None = None,
     progress: bool = True,
 ) -> Dataset:
     """Write a data set as a directory that :func:`load` opens in a moment, without a copy.
@@ -67,6 +70,9 @@ def convert(
         seed: splits a single part by video, as in :func:`load`.
         labels, clamp: the range of labels, as in :func:`load`.
         label: which of several is learned, ``target`` of :func:`load`.
+        text_bert: whether token ids are kept; without them any text encoder tokenizes ``raw_text`` itself.
+        text_features: an encoder of transformers of any kind, by directory or hub name. The last layer that
+            it computes of each ``raw_text`` is stored as ``text``, and ``text_bert`` is left out.
         progress: show bars, where the output is a terminal.
 
     Returns:
@@ -77,7 +83,7 @@ def convert(
         UnsafePickleError: a pickle asks for more than arrays and plain containers.
         DataError: the source's content is not as its format demands, the target exists, it can't be
             written, or what was written is not what was read.
-        ConfigError: ``nonfinite`` or ``labels`` is not as described.
+        ConfigError: ``nonfinite`` or ``labels`` is not as described, or ``text_features`` can't be computed.
 
     >>> import pickle, tempfile
     >>> part = {"id": ["a"], "audio": np.ones((1, 9, 2)), "audio_lengths": [4], "regression_labels": [1.0]}
@@ -99,9 +105,18 @@ def convert(
     if seed is not None and len(dataset.splits) == 1:
         dataset = split_by_video(dataset, seed)
     clean_nonfinite(dataset, nonfinite)
+    if not text_bert:
+        for part, split in dataset.splits.items():
+            if split.raw_text is None:
+                raise DataError(f"expected raw_text to leave text_bert out, got {split.fields} in {part}")
+            split.text_bert = None
+        dataset.report.add("text_bert is left out: text encoders tokenize raw_text.")
+    if text_features is not None:
+        put_text_features(dataset, text_features, progress=progress)
     files = _source_files(source)
     how = {"format": FORMAT, "mmiln": version("mmiln"), "nonfinite": nonfinite, "seed": seed}
     how |= {"labels": among, "clamp": clamp, "label": label}
+    how |= {"text_bert": text_bert, "text_features": None if text_features is None else str(text_features)}
     made_of = how | {"source": {name: file.model_dump() for name, file in files.items()}}
     bar = partial(tqdm, disable=None if progress else True, dynamic_ncols=True)
     try:
