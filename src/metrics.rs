@@ -26,7 +26,7 @@ pub fn sims(truth: &[f64], prediction: &[f64]) -> Vec<(&'static str, f64)> {
     let [truth, prediction] =
         [truth, prediction].map(|side| side.iter().map(|x| x.clamp(-1.0, 1.0)).collect::<Vec<f64>>());
     let pairs = || truth.iter().copied().zip(prediction.iter().copied());
-    let same = |cuts: &[f32]| share(pairs().map(|(t, p)| interval(t, cuts) == interval(p, cuts)));
+    let same = |cuts: &[f64]| share(pairs().map(|(t, p)| interval(t, cuts) == interval(p, cuts)));
     let positive: Vec<_> = pairs().map(|(t, p)| (t > 0.0, p > 0.0)).collect();
     vec![
         ("acc2", share(positive.iter().map(|(t, p)| t == p))),
@@ -38,10 +38,10 @@ pub fn sims(truth: &[f64], prediction: &[f64]) -> Vec<(&'static str, f64)> {
     ]
 }
 
-/// The index of the interval, open below and closed above, that a score lies in. In float32, so that a label such as
-/// 0.1 equals the cut 0.1.
-fn interval(score: f64, cuts: &[f32]) -> usize {
-    cuts.iter().filter(|cut| score as f32 > **cut).count()
+/// The index of the interval, open below and closed above, that a score lies in. Scores are rounded to float32, as
+/// which they leave a model; cuts are not, so that a label of 0.1, in float32 a little more, lies above the cut 0.1.
+fn interval(score: f64, cuts: &[f64]) -> usize {
+    cuts.iter().filter(|cut| f64::from(score as f32) > **cut).count()
 }
 
 /// The sentiment class: clipped to the bound, rounded half to even.

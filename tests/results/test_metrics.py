@@ -158,7 +158,7 @@ SIMS_NAMES = ["n", "acc2", "acc3", "acc5", "f1", "mae", "corr"]
 
 def test_measures_of_ch_sims_by_hand() -> None:
     truth = [-1.0, -0.6, 0.0, 0.2, 0.8, 0.0]
-    prediction = [-1.5, -0.75, 0.3, 0.1, 0.6, -0.1]
+    prediction = [-1.5, -0.75, 0.3, 0.05, 0.6, -0.1]
     found = mmiln.Metrics.of(truth, prediction, SIMS)
     assert list(found.to_dict()) == SIMS_NAMES
     assert found.acc2 == pytest.approx(5 / 6)  # wrong: 0.3 for 0
@@ -168,7 +168,7 @@ def test_measures_of_ch_sims_by_hand() -> None:
     assert found.acc3 == pytest.approx(3 / 6)
     # -2 -1 0 1 2 0 against -2 -2 1 0 1 -1
     assert found.acc5 == pytest.approx(1 / 6)
-    assert found.mae == pytest.approx((0 + 0.15 + 0.3 + 0.1 + 0.2 + 0.1) / 6)  # -1.5 counts as -1
+    assert found.mae == pytest.approx((0 + 0.15 + 0.3 + 0.15 + 0.2 + 0.1) / 6)  # -1.5 counts as -1
     assert str(found).endswith("Acc-2 83.33%  Acc-3 50.00%  Acc-5 16.67%  F1 83.81%  (n = 6)")
 
 

@@ -172,7 +172,7 @@ def depth(
 def _classes(scores: Floats, scale: LabelRange) -> npt.NDArray[np.int64]:
     """The class of each score, from 0."""
     if family_of(scale) is SIMS:
-        return np.searchsorted(np.array(CUTS, np.float32), scores.astype(np.float32)).astype(np.int64)
+        return np.searchsorted(CUTS, scores.astype(np.float32)).astype(np.int64)
     scaled: Floats = scale.scaled(scores)
     last = CLASSES[-1]
     return np.rint(np.clip(scaled, -last, last)).astype(np.int64) + last
