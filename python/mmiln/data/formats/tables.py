@@ -181,10 +181,10 @@ class _Table:
         import pandas as pd
 
         cells = self._cells(column)
-        given = pd.Series([cells[row] for row in rows], dtype=str)
-        if not given.any():
+        given = [cells[row] for row in rows]
+        if not any(given):
             return None
-        values = pd.to_numeric(given, errors="coerce").to_numpy(np.float64)
+        values = pd.to_numeric(pd.Series(given, dtype=str), errors="coerce").to_numpy(np.float64)
         wrong = np.flatnonzero(~np.isfinite(values))
         if len(wrong):
             row = rows[wrong[0]]
