@@ -273,7 +273,8 @@ impl Trainer {
         let bound = self.model.config.label_bound;
         if labels.largest > bound + LABEL_SLACK {
             return Err(Error::Batch(format!(
-                "labels must lie in [-{bound}, {bound}] (label_bound), got one of magnitude {}",
+                "labels must lie in [-{bound}, {bound}] (label_bound), got one of magnitude {}: name the range of \
+                 other labels by label_range=(low, high)",
                 labels.largest
             )));
         }

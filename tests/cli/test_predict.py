@@ -146,7 +146,7 @@ def test_calls_that_can_not_be_meant(full, reader, file, tmp_path):
     for error, fragment, arguments in [
         (ConfigError, "reads audio, and sentences alone", [full, "-"]),
         (DataError, "'score' already", [folder, given]),
-        (ConfigError, "--split is for datasets", [folder, given, "--split", "test"]),
+        (ConfigError, "--split is for datasets", [folder, "-", "--split", "test"]),
         (ConfigError, "--column is for CSV files", [full, file, "--column", "text"]),
         (ConfigError, "--column is for CSV files", [folder, "-", "--column", "text"]),
         (MissingFileError, "no file nowhere.csv", [folder, "nowhere.csv"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -185,3 +186,21 @@ def test_labels_of_another_range_in_scikit_learn(data):
     regressor = mmiln.sklearn.Regressor(build(), epochs=1, validation_fraction=0).fit(stars)
     assert regressor.model_.label_range_ == STARS
     assert (regressor.predict(stars) > 1).all()
+
+
+def test_small_labels_of_a_loader_are_told_of(data):
+    """A loader that reads no split does not say whether its labels are those of CH-SIMS."""
+    batches = list(_in(SIMS, data.train).loader(8))
+    with pytest.warns(DataWarning, match=r"all 24 labels lie in .* label_range=\(-1, 1\)"):
+        build().fit(batches, None, epochs=2, progress=False)
+    model = build(label_range=(-1, 1))
+    model.fit(batches, None, epochs=1, progress=False)
+    assert model.config.model["label_bound"] == 1
+
+
+def test_far_values_are_told_of_before_training(data):
+    frames = [each.copy() for each in data.train.audio]
+    frames[3][1, 2] = 1e30
+    message = rf"audio: 1 values in 1 utterances .* in columns 2 of '{re.escape(data.train.id[3])}'"
+    with pytest.warns(DataWarning, match=message):
+        build().fit(replace(data.train, audio=frames), None, epochs=1, progress=False, nonfinite="skip")

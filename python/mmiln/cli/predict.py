@@ -44,9 +44,9 @@ def predict(
     json_: Json = False,
 ) -> None:
     """Score utterances: a part of a dataset, or sentences. A CSV file keeps its columns and gets a score."""
-    are_sentences = data == STDIN or Path(data).suffix.lower() == ".csv"
-    if are_sentences and split is not None:
-        raise ConfigError(f"--split is for datasets, and {data} holds sentences: leave it out")
+    are_sentences = data == STDIN or (Path(data).suffix.lower() == ".csv" and split is None)
+    if data == STDIN and split is not None:
+        raise ConfigError("--split is for datasets, and standard input holds sentences: leave it out")
     if not are_sentences and column is not None:
         raise ConfigError(f"--column is for CSV files, got {data}: leave it out")
     from . import scoring

@@ -14,7 +14,7 @@ from mmiln.data.findings import Findings
 from mmiln.errors import DataError
 from mmiln.labels import MOSI, SIMS, LabelRange
 
-_ENOUGH: Final = 20  # labels of CMU-MOSI: one in 10^7 such sets lies in [-1, 1] by chance
+ENOUGH: Final = 20  # labels of CMU-MOSI: one in 10^7 such sets lies in [-1, 1] by chance
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Target:
         if small and unimodal:
             report.add("Labels lie in [-1, 1] and there are labels of single modalities: those of CH-SIMS.")
             return SIMS
-        if small and labels.size >= _ENOUGH and labels.any():
+        if small and labels.size >= ENOUGH and labels.any():
             report.warn(
                 f"All {labels.size} labels lie in [-1, 1]: taken for the scale of CH-SIMS, and measured by "
                 "its measures. If the scale is another, name it: labels=(-3, 3)."

@@ -15,7 +15,7 @@ import pydantic
 from pydantic import Field, field_validator, model_validator
 
 from .. import files
-from ..baselines import Baseline
+from ..baselines import NETWORKS, Baseline
 from ..config import Config
 from ..data import Dataset, fold, load, standardized, synthetic
 from ..errors import ConfigError, DataError, MissingFileError
@@ -283,6 +283,12 @@ class Experiment(Described):
             raise DataError(
                 f"the model {task.row.model!r} needs {' and '.join(missing)}, "
                 f"and {task.dataset} has {', '.join(dataset.train.fields)} only: leave it out of models"
+            )
+        network = NETWORKS.get(self._entry(task).network or "")
+        if network is not None and len({*there}) < network.FEWEST:
+            raise DataError(
+                f"the model {task.row.model!r} needs {network.FEWEST} modalities or more, and {task.dataset} "
+                f"has {', '.join(dataset.train.fields)} only: leave it out of models"
             )
         return dataset
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..callbacks import Callback, EarlyStopping, Plan, ProgressBar
 from ..callbacks.callback import Callbacks, checked
-from ..errors import ConfigError, StateError
+from ..data import Split
+from ..data.outliers import far_values
+from ..errors import ConfigError, DataWarning, StateError
 from ..results.history import History
 from ..results.metrics import Metrics
 from ..results.predictions import Predictions
@@ -90,6 +93,9 @@ class Estimator(Learner):
         with self._training:
             for part in (loader, valid):
                 self.follow(loaders.label_range(part))
+            if isinstance(split := loaders.source(loader), Split):
+                for note in far_values(split):
+                    warnings.warn(note, DataWarning, stacklevel=2)
             source = loaders.for_training(loader, self._config.train)
             for name, number in (("epochs", epochs), ("patience", patience)):
                 if not isinstance(number, int) or number < 1:

@@ -139,6 +139,11 @@ class Learner(ABC):
         """The lowest and the highest label and score: as given, else as in the training data."""
         return self.label_range or self._followed or self._usual_range()
 
+    @property
+    def knows_range(self) -> bool:
+        """Whether arguments or data have said the range of labels."""
+        return (self.label_range or self._followed) is not None
+
     def _usual_range(self) -> LabelRange:
         """The range while neither arguments nor data have said another."""
         return MOSI
@@ -149,19 +154,20 @@ class Learner(ABC):
         Raises:
             ConfigError: The model has another range.
         """
-        if data is None or data == (known := self.label_range or self._followed):
-            return
-        if known is not None:
-            raise ConfigError(
-                f"this model's labels lie in {known}, those of the data in {data}: load the data with "
-                f"labels=({known.low:g}, {known.high:g}) if that is their range, or train a model on them"
-            )
-        self._followed = data
-        config = self._resolved(self._final_widths or self._widths())
-        if self._core is not None and config != self._config:
-            weights, self._core = self.state_dict(), None
-            self._build(self._final_widths, weights=weights)
-        self._config = config
+        with self._building:
+            known = self.label_range or self._followed
+            if data is None or data == known:
+                return
+            if known is not None:
+                raise ConfigError(
+                    f"this model's labels lie in {known}, those of the data in {data}: load the data with "
+                    f"labels=({known.low:g}, {known.high:g}) if that is their range, or train a model on them"
+                )
+            self._followed = data
+            config = self._resolved(self._final_widths or self._widths())
+            if self._core is not None and config != self._config:
+                self._core = self._made(config, self._final_widths, self.state_dict())
+            self._config = config
 
     @abstractmethod
     def _resolved(self, widths: dict[str, int]) -> Config:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..callbacks.callback import Callbacks
 from ..callbacks.stopping import Monitor
 from ..errors import CheckpointError, ConfigError, NonFiniteError, StateError
+from ..labels import MOSI
 from ..results.history import History
 from ..results.metrics import Metrics
 from . import loaders
@@ -28,6 +29,7 @@ from .identity import check_same, identity
 from .learner import Learner
 from .pseudo_shift import PseudoShift
 from .scoring import measured, predict
+from .small_labels import SmallLabels
 
 Resume = bool | Literal["auto", "adopt"]
 NonFinite = Literal["raise", "skip"]
@@ -62,6 +64,7 @@ class TrainingRun:
         self.sizes: list[int] = []
         self._raw: deque[Any] = deque()  # packed batches that are not trained on yet
         self.seconds = 0.0
+        self.small_labels = SmallLabels() if self._range_is_guessed() else None
         self._source: Iterator[Any] | None = None  # iterator of the first epoch, already begun
 
     def train(self, resume: Resume) -> History:
@@ -119,6 +122,8 @@ class TrainingRun:
                 self.seconds = time.perf_counter() - started
                 self._save()
         self._look()
+        if epoch == 1 and self.small_labels is not None:
+            self.small_labels.warn()
         self._end_window()
         losses, sizes = self._measured()
         logs = self._mean_losses(losses, sizes)
@@ -158,8 +163,13 @@ class TrainingRun:
     def _evaluate(self, part: loaders.Loader) -> Metrics:
         return measured(predict(self.model, part))
 
+    def _range_is_guessed(self) -> bool:
+        return self.model.label_range_ == MOSI and not self.model.knows_range
+
     def _note(self, batch: Any) -> Any:
         self._raw.append(batch)
+        if self.epoch == 1 and self.small_labels is not None:
+            self.small_labels.note(batch)
         return batch
 
     def _train_batch(self, packed: Any, batch: Any) -> None:
