@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+import math
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 MODEL_BOUND: Final = 3.0  # of labels that are mapped onto a model's scale
 Values = Any  # a number, an array or a tensor; the result is of the same kind
@@ -39,7 +41,7 @@ class LabelRange(NamedTuple):
             raise ConfigError(
                 f"expected a range of labels as a pair such as (-3, 3) or (1, 5), got {value!r}"
             ) from None
-        if not (np.isfinite([low, high]).all() and low < high):
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ConfigError(f"expected a range of labels from low to high, got ({low:g}, {high:g})")
         return cls(low, high)
 
@@ -72,6 +74,8 @@ class LabelRange(NamedTuple):
 
     def outside(self, labels: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Which labels are not in the range, by more than rounding; NaN is not."""
+        import numpy as np
+
         values, slack = np.asarray(labels, np.float64), 1e-4 * (self.high - self.low) / 6
         return ~((values >= self.low - slack) & (values <= self.high + slack))
 

@@ -126,7 +126,7 @@ def test_help_and_errors_of_arguments_do_not_import_torch():
         ["evaluate", 2, "Missing option"],
         ["experiment", "run", 2, "Missing argument"],
         ["experiment", "run", "table9", 1, ""],
-        ["predict", "--model", "m", "--data", "x.csv", "--split", "test", 1, ""],
+        ["predict", "--model", "m", "--data", "-", "--split", "test", 1, ""],
     ]
     code = WITHOUT_TORCH.format(calls=calls)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -11,9 +11,11 @@ import numpy.typing as npt
 
 from mmiln.data.arrays import Floats
 from mmiln.data.dataset import Dataset
+from mmiln.data.findings import Findings
 from mmiln.data.names import MODALITIES
 from mmiln.data.outliers import Bounds, warn_of_far
 from mmiln.data.sequences import Mapped, Ragged
+from mmiln.data.split import Split
 from mmiln.errors import ConfigError, DataError
 
 Nonfinite = Literal["zero", "raise", "mean"]
@@ -67,6 +69,20 @@ def clean_nonfinite(dataset: Dataset, how: Nonfinite) -> None:
                 f"became {'0' if how == 'zero' else 'the mean of their column in train'}.",
                 {f"{name}.{modality}.nonfinite": count},
             )
+
+
+def far_values(split: Split) -> list[str]:
+    """A sentence for each modality of a split in memory with values far outside their column's spread."""
+    report = Findings()
+    for name in MODALITIES:
+        frames = getattr(split, name)
+        if frames is None or isinstance(frames, Ragged):
+            continue
+        bounds = Bounds.of(frames)
+        unusual = [i for i, each in enumerate(frames) if not bounds.hold(each)]
+        far = {i: mask for i in unusual if (mask := bounds.beyond(frames[i])).any()}
+        warn_of_far(report, name, [split.id[i] for i in far], [*far.values()])
+    return report.warnings
 
 
 def check(how: str | None) -> None:

@@ -10,9 +10,7 @@ import numpy.typing as npt
 
 from mmiln.data.arrays import Floats
 from mmiln.data.findings import Findings
-from mmiln.data.names import MODALITIES
 from mmiln.data.sequences import Ragged
-from mmiln.data.split import Split
 
 FAR: Final = 1e4  # spreads from the median
 LEAST: Final = 100.0  # from the median: where columns vary less, such values harm no training
@@ -20,20 +18,6 @@ OF_CONSTANT: Final = 1e6  # from the median of a column that does not vary
 SAMPLE: Final = 2000  # rows that the spread is estimated from
 _IDS: Final = 5  # named in a note
 _COLUMNS: Final = 20
-
-
-def far_values(split: Split) -> list[str]:
-    """A sentence for each modality of a split in memory that has such values; arrays in files are not read."""
-    report = Findings()
-    for name in MODALITIES:
-        frames = getattr(split, name)
-        if frames is None or isinstance(frames, Ragged):
-            continue
-        bounds = Bounds.of(frames)
-        unusual = [i for i, each in enumerate(frames) if not bounds.hold(each)]
-        far = {i: mask for i in unusual if (mask := bounds.beyond(frames[i])).any()}
-        warn_of_far(report, name, [split.id[i] for i in far], [*far.values()])
-    return report.warnings
 
 
 class Bounds(NamedTuple):

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..callbacks import Callback, EarlyStopping, Plan, ProgressBar
 from ..callbacks.callback import Callbacks, checked
 from ..data import Split
-from ..data.outliers import far_values
+from ..data.clean import far_values
 from ..errors import ConfigError, DataWarning, StateError
 from ..results.history import History
 from ..results.metrics import Metrics
