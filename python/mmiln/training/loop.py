@@ -150,11 +150,17 @@ class TrainingRun:
         for packed in self.model.packed_ahead(map(self._note, self._batches())):
             raw = self._raw.popleft()
             self._train_batch(packed, raw)
-            if self.shift is not None:
-                self.shift.note(raw)
+            self._note_labels(raw)
             if self.batch % self.look_every == 0:
                 self._look()
             yield
+
+    def _note_labels(self, batch: Any) -> None:
+        """Remembers the labels of a batch that was trained on."""
+        if self.shift is not None:
+            self.shift.note(batch)
+        if self.epoch == 1 and self.small_labels is not None:
+            self.small_labels.note(batch)
 
     def _end_window(self) -> None:
         """Makes the optimiser's step for the gradients of an unfinished window at the epoch's end."""
@@ -168,8 +174,6 @@ class TrainingRun:
 
     def _note(self, batch: Any) -> Any:
         self._raw.append(batch)
-        if self.epoch == 1 and self.small_labels is not None:
-            self.small_labels.note(batch)
         return batch
 
     def _train_batch(self, packed: Any, batch: Any) -> None:

@@ -88,9 +88,8 @@ class ParallelRun(TrainingRun):
         supply = self._batches()
         while round_ := list(islice(supply, self.ranks.size)):
             self._train_round([batches.check_keys(batch) for batch in round_])
-            if self.shift is not None:
-                for batch in round_:
-                    self.shift.note(batch)
+            for batch in round_:
+                self._note_labels(batch)
             yield
 
     def _train_round(self, round_: list[Any]) -> None:
