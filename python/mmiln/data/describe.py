@@ -25,7 +25,7 @@ VALUES: Final = ("split", "frames", "smallest", "largest", f"beyond {FAR:g} spre
 LABELS_TITLE: Final = "Labels, rounded"
 LENGTHS_TITLE: Final = "True lengths"
 VALUES_TITLE: Final = "Values of true frames"
-_GRADES: Final = 10  # of labels whose range has no few whole numbers
+_GRADES: Final = 10  # whole numbers that a table has room for
 
 
 class Describable(Protocol):
@@ -87,10 +87,10 @@ def tables(splits: Mapping[str, Describable]) -> str:
 
 
 def _grades(splits: Mapping[str, Describable]) -> npt.NDArray[np.float64]:
-    """The labels that others are rounded to: whole numbers where the range has few, else ten steps."""
+    """The labels that others are rounded to: whole numbers where the range has few, else four steps."""
     low, high = next(iter(splits.values())).label_range
     whole = low == round(low) and high == round(high) and 3 <= high - low <= _GRADES
-    return np.linspace(low, high, int(high - low) + 1 if whole else _GRADES + 1).round(9)
+    return np.linspace(low, high, int(high - low) + 1 if whole else 5).round(9)
 
 
 def _label_header(splits: Mapping[str, Describable]) -> Row:
