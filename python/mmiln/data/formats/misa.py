@@ -11,8 +11,8 @@ import numpy.typing as npt
 from mmiln.data.arrays import Floats, place, reals, take
 from mmiln.data.dataset import Dataset
 from mmiln.data.findings import Findings
+from mmiln.data.formats.parts import Read, dataset_of
 from mmiln.data.items import no_frames
-from mmiln.data.split import Split
 from mmiln.data.target import Target
 from mmiln.errors import DataError
 
@@ -41,30 +41,21 @@ def read_misa(parts: Mapping[str, Sequence[Any]], *, name: str, target: Target |
             report.warn(f"{part} has no utterance, and was taken as absent.")
     if not samples:
         raise DataError("expected at least one utterance, got none")
-    labels = {}
+    parts_read = {}
     for part, read in samples.items():
         columns = {len(sample.scores) for sample in read}
         if len(columns) > 1:
             raise DataError(
                 f"{part}: expected labels of as many columns in every sample, got {sorted(columns)}"
             )
-        labels[part] = target.one_column(np.array([sample.scores for sample in read]), part)
-    among = target.range_of([*labels.values()], report, unimodal=False)
-    splits = {}
-    for part, read in samples.items():
-        ids = [sample.name for sample in read]
-        try:
-            splits[part] = Split(
-                ids,
-                target.clamped(labels[part], among, ids, part, report),
-                raw_text=[" ".join(sample.words) for sample in read],
-                audio=_true_frames(part, "audio", read, report),
-                vision=_true_frames(part, "vision", read, report),
-                label_range=among,
-            )
-        except DataError as error:
-            raise DataError(f"{part}: {error}") from None
-    return Dataset(splits.get("train"), splits.get("valid"), splits.get("test"), name=name, report=report)
+        fields = {
+            "raw_text": [" ".join(sample.words) for sample in read],
+            "audio": _true_frames(part, "audio", read, report),
+            "vision": _true_frames(part, "vision", read, report),
+        }
+        labels = target.one_column(np.array([sample.scores for sample in read]), part)
+        parts_read[part] = Read([sample.name for sample in read], fields, labels)
+    return dataset_of(parts_read, name, target, report)
 
 
 class _Sample(NamedTuple):
@@ -119,7 +110,9 @@ def _true_frames(part: str, modality: str, samples: Sequence[_Sample], report: F
         frames: npt.NDArray[Any] = getattr(sample, modality)
         length = sample.lengths[("vision", "audio").index(modality)]
         if length < 0:
-            raise DataError(f"{sample.name!r} claims {length} frames of {modality}, expected 0 or more")
+            raise DataError(
+                f"{part}: {sample.name!r} claims {length} frames of {modality}, expected 0 or more"
+            )
         if length > len(frames):
             cut.append(sample.name)
         if length == 0 or not len(frames):

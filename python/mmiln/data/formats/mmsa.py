@@ -10,8 +10,8 @@ import numpy as np
 from mmiln.data.dataset import Dataset
 from mmiln.data.findings import Findings
 from mmiln.data.formats.mmsa_part import KNOWN, Fields, Part
+from mmiln.data.formats.parts import dataset_of
 from mmiln.data.names import FIELDS, SPLITS, near, renamed
-from mmiln.data.split import UNIMODAL, Split
 from mmiln.data.target import Target
 from mmiln.errors import DataError
 
@@ -51,28 +51,7 @@ def read_mmsa(content: MutableMapping[Any, Any], *, name: str, target: Target | 
     unread = {str(key) for reader in readers.values() for key in reader.fields} - set(KNOWN) - {given}
     if unread:
         report.add(f"Fields left unread: {', '.join(sorted(unread))}.")
-    labelled = [reader.labels for reader in readers.values() if reader.labels is not None]
-    unimodal = any(reader.unimodal for reader in readers.values())
-    among = target.range_of(labelled, report, unimodal=unimodal)
-    splits = {}
-    for split, reader in readers.items():
-        labels, ids = reader.labels, reader.ids
-        if labels is None:
-            report.add(f"{split} has no labels: it can be predicted, not measured.{reader.candidates()}")
-        try:
-            splits[split] = Split(
-                ids,
-                None if labels is None else target.clamped(labels, among, ids, split, report),
-                label_range=among,
-                unimodal_labels={
-                    UNIMODAL[key]: target.clamped(values, among, ids, f"{split} {UNIMODAL[key]}", report)
-                    for key, values in reader.unimodal.items()
-                },
-                **reader.values,
-            )
-        except DataError as error:
-            raise DataError(f"{split}: {error}") from None
-    return Dataset(splits.get("train"), splits.get("valid"), splits.get("test"), name=name, report=report)
+    return dataset_of({split: part.result() for split, part in readers.items()}, name, target, report)
 
 
 def _splits(content: MutableMapping[Any, Any], report: Findings) -> dict[str, Fields]:

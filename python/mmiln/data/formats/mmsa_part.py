@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mmiln.data.arrays import Ints, content_bounds, place, reals
 from mmiln.data.findings import Findings
+from mmiln.data.formats.parts import Read
 from mmiln.data.items import no_frames
 from mmiln.data.names import FIELDS, MODALITIES
 from mmiln.data.sequences import Padded
@@ -81,6 +82,11 @@ class Part:
             self.values["text_bert"], mask = self._tokens()
         self._read_frames(mask)
 
+    def result(self) -> Read:
+        """What was read."""
+        unimodal = {UNIMODAL[letter]: values for letter, values in self.unimodal.items()}
+        return Read(self.ids, self.values, self.labels, unimodal, self._candidates())
+
     def _error(self, message: str) -> DataError:
         return DataError(f"{self.name}: {message}")
 
@@ -121,7 +127,7 @@ class Part:
                 raise self._error(f"expected {key} of shape (N,), got {given.shape}")
             self.labels = self.target.one_column(given, self.name)
         elif isinstance(self.target.column, str):
-            raise self._error(f"there is no field {self.target.column!r} to learn.{self.candidates()}")
+            raise self._error(f"there is no field {self.target.column!r} to learn.{self._candidates()}")
         for letter in UNIMODAL:
             if self.fields.get(f"{LABELS}_{letter}") is not None:
                 one = self._numbers(f"{LABELS}_{letter}")
@@ -129,7 +135,7 @@ class Part:
                     raise self._error(f"expected {LABELS}_{letter} of shape (N,), got {one.shape}")
                 self.unimodal[letter] = one.reshape(-1)
 
-    def candidates(self) -> str:
+    def _candidates(self) -> str:
         """A sentence that names the fields that could be learned; empty without any."""
         names = []
         for key in sorted(map(str, self.fields.keys() - set(KNOWN))):

@@ -25,12 +25,14 @@ class Read:
         fields: text, audio and so on, as :class:`Split` takes them.
         labels: (N,) as they are in the file; None without any.
         unimodal: (N,) labels by modality.
+        advice: a sentence that follows the note that there are no labels.
     """
 
     ids: list[str]
     fields: dict[str, Any]
     labels: npt.NDArray[np.float64] | None
     unimodal: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    advice: str = ""
 
 
 def dataset_of(parts: Mapping[str, Read], name: str, target: Target, report: Findings) -> Dataset:
@@ -44,7 +46,7 @@ def dataset_of(parts: Mapping[str, Read], name: str, target: Target, report: Fin
     splits = {}
     for split, part in parts.items():
         if part.labels is None:
-            report.add(f"{split} has no labels: it can be predicted, not measured.")
+            report.add(f"{split} has no labels: it can be predicted, not measured.{part.advice}")
         try:
             splits[split] = Split(
                 part.ids,
