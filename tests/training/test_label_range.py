@@ -189,10 +189,15 @@ def test_labels_of_another_range_in_scikit_learn(data):
 
 
 def test_small_labels_of_a_loader_are_told_of(data):
-    """A loader that reads no split does not say whether its labels are those of CH-SIMS."""
-    batches = list(_in(SIMS, data.train).loader(8))
+    """Neither a list of batches nor a split made by hand says whether its labels are those of CH-SIMS."""
+    small = _in(SIMS, data.train)
+    batches = list(small.loader(8))
     with pytest.warns(DataWarning, match=r"all 24 labels lie in .* label_range=\(-1, 1\)"):
         build().fit(batches, None, epochs=2, progress=False)
+    by_hand = replace(small, label_range=MOSI)
+    with pytest.warns(DataWarning, match=r"all 24 labels lie in"):
+        build().fit(by_hand, None, epochs=1, progress=False)
+    build(label_range=(-3, 3)).fit(by_hand, None, epochs=1, progress=False)
     model = build(label_range=(-1, 1))
     model.fit(batches, None, epochs=1, progress=False)
     assert model.config.model["label_bound"] == 1

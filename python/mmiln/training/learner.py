@@ -139,11 +139,6 @@ class Learner(ABC):
         """The lowest and the highest label and score: as given, else as in the training data."""
         return self.label_range or self._followed or self._usual_range()
 
-    @property
-    def knows_range(self) -> bool:
-        """Whether arguments or data have said the range of labels."""
-        return (self.label_range or self._followed) is not None
-
     def _usual_range(self) -> LabelRange:
         """The range while neither arguments nor data have said another."""
         return MOSI

@@ -170,7 +170,8 @@ class TrainingRun:
         return measured(predict(self.model, part))
 
     def _range_is_guessed(self) -> bool:
-        return self.model.label_range_ == MOSI and not self.model.knows_range
+        """Whether labels are taken for those of [-3, 3] though the model was not told so."""
+        return self.model.label_range is None and self.model.label_range_ == MOSI
 
     def _note(self, batch: Any) -> Any:
         self._raw.append(batch)

@@ -1,4 +1,4 @@
-"""Tells of labels that all lie in [-1, 1], where a loader does not say their range."""
+"""Tells of labels that all lie in [-1, 1] and are trained on as if of [-3, 3]."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class SmallLabels:
         if self._small and self._count >= ENOUGH:
             warnings.warn(
                 f"all {self._count} labels lie in [-1, 1], and pseudo-labels may go up to 3: if that is "
-                "their range, as in CH-SIMS, build the model with label_range=(-1, 1)",
+                "their range, as in CH-SIMS, name it, Split(..., label_range=(-1, 1)) or, where there is no "
+                "Split, Model(label_range=(-1, 1)); else Model(label_range=(-3, 3))",
                 DataWarning,
                 stacklevel=5,
             )
