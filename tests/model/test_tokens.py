@@ -52,7 +52,7 @@ def test_vocab_json_and_merges_txt_as_transformers_reads_them(prefix: bool, tmp_
     own = roberta(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"add_prefix_space": prefix}))
     peer = transformers.RobertaTokenizerFast.from_pretrained(tmp_path)
-    sentences = [*SENTENCES, "bad <mask> </s> film"]
+    sentences = [*SENTENCES, "bad </s> film"]
     for sentence, tokens in zip(sentences, own.tokenize(sentences), strict=True):
         ids = peer(sentence)["input_ids"]
         assert tokens.tolist() == [ids, [1] * len(ids), [0] * len(ids)], sentence
@@ -178,7 +178,7 @@ def test_cut_sentences_are_counted_once_for_each_set(encoder: TextEncoder) -> No
     valid = split_of(["bad", f"{LONG} very"])
     with pytest.warns(DataWarning) as told:
         model.fit(train, valid, epochs=3, progress=False)
-    assert [str(w.message)[:57] for w in told] == [
+    assert [str(w.message)[:57] for w in told if w.category is DataWarning] == [
         "2 of 6 different sentences have more than 16 tokens, all ",
         "1 of 2 different sentences have more than 16 tokens, all ",
     ]

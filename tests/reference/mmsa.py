@@ -46,9 +46,9 @@ def sims(truth: ArrayLike, prediction: ArrayLike) -> dict[str, float]:
 
 def intervals(scores: Singles, bounds: list[float]) -> Singles:
     """The number of the interval (lower, upper] that each score lies in."""
-    found = np.full_like(scores, -1)
+    found, exact = np.full_like(scores, -1), scores.astype(np.float64)
     for number, (lower, upper) in enumerate(itertools.pairwise(bounds)):
-        found[(scores > np.float64(lower)) & (scores <= np.float64(upper))] = number
+        found[(exact > lower) & (exact <= upper)] = number
     assert (found >= 0).all()
     return found
 
