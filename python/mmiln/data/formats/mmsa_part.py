@@ -138,13 +138,13 @@ class Part:
     def _candidates(self) -> str:
         """A sentence that names the fields that could be learned; empty without any."""
         names = []
-        for key in sorted(map(str, self.fields.keys() - set(KNOWN))):
+        for key in sorted(self.fields.keys() - set(KNOWN), key=str):
             try:
                 array = np.asarray(self.fields[key])
             except ValueError:  # rows of unequal lengths
                 continue
             if array.dtype.kind in "fiub" and array.ndim in (1, 2) and len(array) == len(self.ids):
-                names.append(key)
+                names.append(str(key))
         if not names:
             return ""
         return (

@@ -255,7 +255,9 @@ def read_parquet(path: Path) -> pd.DataFrame:
             raise DataError(
                 f"{path.name} claims {file.metadata.num_rows} rows of {claimed} bytes, and has {size} bytes"
             )
-        frame: pd.DataFrame = file.read().to_pandas(ignore_metadata=True)
+        content = file.read()
+        content.validate(full=True)  # text that is not UTF-8 would be met when a cell is read
+        frame: pd.DataFrame = content.to_pandas(ignore_metadata=True)
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, MemoryError, NotImplementedError) as error:
         if isinstance(error, DataError):
             raise
