@@ -133,6 +133,7 @@ def train(
     On several cores, cards or machines: torchrun --nproc-per-node 2 -m mmiln train ...
     """
     from ..experiments import runs
+    from ..results.metrics import spread
     from ..training.ranks import is_first, restarted
 
     out.quiet = not is_first()
@@ -154,7 +155,7 @@ def train(
     family = next(iter(finished[0].metrics.values())).family
     summary = {
         part: {
-            name: _spread([getattr(run.metrics[part], name) for run in finished]) for name in family.measures
+            name: spread([getattr(run.metrics[part], name) for run in finished]) for name in family.measures
         }
         for part in finished[0].metrics
     }
@@ -222,12 +223,6 @@ def inspect(
         print_json(_described(dataset))
     else:
         out.print(dataset.describe())
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    from ..results.metrics import spread
-
-    return spread(values)
 
 
 def _described(dataset: mmiln.data.Dataset) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def clean_nonfinite(dataset: Dataset, how: Nonfinite) -> None:
                 continue
             bounds = bounds or Bounds.of(frames)
             unusual = [i for i, f in enumerate(frames) if not bounds.hold(f)]
-            far = {i: mask for i in unusual if (mask := bounds.beyond(frames[i])).any()}
+            far = bounds.far(frames, unusual)
             warn_of_far(dataset.report, f"{name} {modality}", [split.id[i] for i in far], [*far.values()])
             dirty = [i for i in unusual if not np.isfinite(frames[i]).all()]
             if not dirty:
@@ -80,7 +80,7 @@ def far_values(split: Split) -> list[str]:
             continue
         bounds = Bounds.of(frames)
         unusual = [i for i, each in enumerate(frames) if not bounds.hold(each)]
-        far = {i: mask for i in unusual if (mask := bounds.beyond(frames[i])).any()}
+        far = bounds.far(frames, unusual)
         warn_of_far(report, name, [split.id[i] for i in far], [*far.values()])
     return report.warnings
 

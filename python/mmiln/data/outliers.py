@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -50,6 +50,10 @@ class Bounds(NamedTuple):
         if frames.min() >= self.inner[0] and frames.max() <= self.inner[1]:  # quicker
             return True
         return bool((frames.min(axis=0) >= self.low).all() and (frames.max(axis=0) <= self.high).all())
+
+    def far(self, frames: Sequence[Floats], among: Iterable[int]) -> dict[int, npt.NDArray[np.bool_]]:
+        """By position, for the arrays ``among`` these that have any, which values are not ordinary."""
+        return {i: mask for i in among if (mask := self.beyond(frames[i])).any()}
 
     def beyond(self, frames: Floats) -> npt.NDArray[np.bool_]:
         """Which values of (T, w) are finite and not ordinary."""

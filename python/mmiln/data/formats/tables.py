@@ -258,8 +258,9 @@ def read_parquet(path: Path) -> pd.DataFrame:
         content = file.read()
         content.validate(full=True)  # text that is not UTF-8 would be met when a cell is read
         frame: pd.DataFrame = content.to_pandas(ignore_metadata=True)
+    except DataError:
+        raise
+    # What pyarrow raises for damaged files beside its own errors, as fuzzing found.
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, MemoryError, NotImplementedError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"{path.name} can't be read as a table in Parquet: {error}") from None
     return frame
