@@ -68,7 +68,8 @@ class TextEncoder:
     def __init__(self, directory: Path, name: str | None = None) -> None:
         self.directory = directory
         self.name = name or str(directory)
-        self._compared = False  # whether text_bert was compared with own tokens
+        self._compared = False  # whether text_bert of the set under way was compared with own tokens
+        self._differed = False  # whether that which was compared last was found to differ
         # By identity, the sets of sentences under way: those seen, and those of them that were cut.
         self._sets = dict[int, tuple[set[str], set[str]]]()
         self._told = set[str]()  # cut sentences that were warned of
@@ -211,12 +212,13 @@ class TextEncoder:
 
     @contextmanager
     def one_set(self) -> Iterator[None]:
-        """Sentences that are tokenized within are one set: at the end a single warning counts those that were
-        cut, unless it has been given for the same sentences before.
+        """Sentences within are one set: at the end a single warning counts those that were cut, unless it has
+        been given for the same sentences before; the first ``text_bert`` is compared.
         """
         one = seen, cut = set[str](), set[str]()
         with _COUNTING:
             self._sets[id(one)] = one
+            self._compared = False
         try:
             yield
         finally:
@@ -255,7 +257,8 @@ class TextEncoder:
 
     def compare(self, tokens: Sequence[Tensor], sentences: Any) -> None:
         """Compares ``text_bert``, (3, T) each, with the encoder's own tokens of the first sentences, if there
-        are any: once. :class:`mmiln.errors.DataWarning` warns where most of them differ.
+        are any: once for each set. :class:`mmiln.errors.DataWarning` warns where most of them differ, unless
+        those of the set before differed too, as in the epochs of a run.
 
         Raises:
             BatchError: Most do not begin and end with the encoder's own special tokens.
@@ -287,8 +290,9 @@ class TextEncoder:
                 f"{fault}: expected ids that begin with {empty[0]} and end with {empty[-1]}, got {first} and "
                 f"{last}; {anew}"
             )
+        differed, self._differed = self._differed, 2 * sum(same) < len(same)
         self._compared = True
-        if 2 * sum(same) < len(same):
+        if self._differed and not differed:
             at = same.index(False)
             warnings.warn(
                 f"{fault}, or of other sentences than raw_text: {same.count(False)} of the first {len(same)} "

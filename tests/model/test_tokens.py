@@ -248,6 +248,9 @@ def test_tokens_of_another_vocabulary_are_warned_of(encoder: TextEncoder) -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.predict(batch)  # told already
+        model.predict({"raw_text": SAID, "text_bert": tokens_of(encoder, SAID)})
+    with pytest.warns(DataWarning, match=what):
+        model.predict(batch)  # other data than before
 
 
 def test_own_tokens_are_not_warned_of(encoder: TextEncoder) -> None:

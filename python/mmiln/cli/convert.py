@@ -14,7 +14,7 @@ from .options import Clamp, Json, Labels, column_of, out, parsed_labels, print_j
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="A pickle of MMSA's or MISA's format, or a folder.")],
+    source: Annotated[Path, typer.Argument(help="Whatever --data takes: a pickle, a table, a folder.")],
     target: Annotated[
         Path | None,
         typer.Argument(help="The directory to write. Default: beside the source, its name with .mmiln."),
@@ -33,6 +33,9 @@ def convert(
             "--target", help="The label to learn where there are several: a column's number or a name."
         ),
     ] = None,
+    align: Annotated[
+        bool, typer.Option("--align", help="Align audio and vision by words; for folders of .csd files.")
+    ] = False,
     text_bert: Annotated[
         bool,
         typer.Option(
@@ -68,6 +71,7 @@ def convert(
         labels=parsed_labels(labels),
         clamp=clamp,
         label=column_of(target_),
+        align=align,
         text_bert=text_bert,
         text_features=text_features,
         progress=not json_,
