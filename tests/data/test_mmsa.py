@@ -194,7 +194,7 @@ def _put(split: str, key: str, value: Any) -> Any:
         (_set("train", "text_bert", (4, 1, 1), 0), r"unbroken run of ones"),
         (_set("train", "text_bert", (4, 0, 1), 0.5), r"whole numbers"),
         (_put("train", "id", ["only"]), r"'id': 1, 'regression_labels': 9"),
-        (_put("train", "audio", np.zeros((9, 12))), r"expected audio of shape \(N, T, w\)"),
+        (_put("train", "audio", np.zeros((9, 2, 2, 3))), r"expected audio of shape \(N, T, w\)"),
         (_put("train", "audio", np.array([["x"]] * 9)), r"expected audio of shape"),
         (_put("train", "audio_lengths", 5), r"'audio_lengths': 1"),
         (_put("train", "audio_lengths", [[1], [2, 3]] + [[1]] * 7), r"expected audio_lengths"),
