@@ -52,6 +52,16 @@ def test_other_names_of_columns(header: str, tmp_path: Path) -> None:
     assert not [note for note in data.report.notes if "unread" in note]
 
 
+@pytest.mark.parametrize(("between", "name"), [("\t", "mine.tsv"), ("\t", "mine.csv"), (";", "mine.csv")])
+def test_other_separators(between: str, name: str, tmp_path: Path) -> None:
+    rows = (("text", "label", "split"), ("good, I'd say", "2.5", "train"), ("bad", "-1", "test"))
+    data = load(_csv(tmp_path, "\n".join(map(between.join, rows)), name))
+    assert data.train.raw_text == ["good, I'd say"]
+    assert data.test.labels.tolist() == [-1]
+    said = f"{name}: cells are separated by {between!r}, as its header has no comma."
+    assert said in data.report.notes
+
+
 def test_the_table_of_ch_sims(tmp_path: Path) -> None:
     data = load(_csv(tmp_path, SIMS))
     assert data.train.id == ["video_0001$_$0001"]

@@ -24,7 +24,7 @@ from mmiln.errors import DataError, MissingFileError
 if TYPE_CHECKING:
     import pandas as pd
 
-ENDINGS: Final = (".csv", ".parquet")
+ENDINGS: Final = (".csv", ".tsv", ".parquet")
 TEXT: Final = ("text", "raw_text", "sentence")  # names of the columns, in any case
 LABEL: Final = ("label", "labels", "sentiment", "score")
 PART: Final = ("split", "part", "mode")
@@ -87,8 +87,13 @@ class _Table:
         self._prefix = prefix  # of row numbers as ids, which are to differ between tables
         self._target = target
         self._report = report
-        parquet = path.suffix.lower() == ".parquet"
-        self._frame = read_parquet(path) if parquet else read_csv(path, path.read_bytes())
+        if path.suffix.lower() == ".parquet":
+            self._frame = read_parquet(path)
+        else:
+            data = path.read_bytes()
+            self._frame = read_csv(path, data)
+            if (between := separator(data)) != ",":
+                report.add(f"{path.name}: cells are separated by {between!r}, as its header has no comma.")
         self._columns = {str(name).strip().lower(): place for place, name in enumerate(self._frame.columns)}
         if len(self._columns) < self._frame.shape[1]:
             raise self._error(f"expected columns of different names, got {self._there()}")
@@ -230,6 +235,12 @@ class _Table:
         return single(open_rows(path)).copy()  # not a map of each file
 
 
+def separator(data: bytes) -> str:
+    """What separates the cells of a CSV file: a comma; where its header has none, a tab or a semicolon."""
+    header = data.partition(b"\n")[0]
+    return next((sign for sign in ",\t;" if sign.encode() in header), ",")
+
+
 def read_csv(path: Path, data: bytes) -> pd.DataFrame:
     """The content of a CSV file in UTF-8 with a header, its cells as text.
 
@@ -241,7 +252,9 @@ def read_csv(path: Path, data: bytes) -> pd.DataFrame:
     if data and (other := foreign(path, sniff.TEXT)):
         raise DataError(f"{path} is not a CSV file, but {other}")
     try:
-        frame = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        frame = pd.read_csv(
+            io.BytesIO(data), sep=separator(data), dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
     except ValueError as error:  # the base class of pandas' own errors and of decoding errors
         raise DataError(f"{path} can't be read as CSV in UTF-8 with a header: {error}") from error
     if not isinstance(frame.index, pd.RangeIndex):  # pandas turns surplus cells into an index
