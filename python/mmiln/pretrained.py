@@ -83,7 +83,7 @@ def save(
         staging.mkdir(parents=True)
         try:
             write_safetensors(staging / "model.safetensors", weights)
-            for file in () if encoder is None else encoder.tokenizer_files():
+            for file in () if encoder is None else encoder.tokenizer.files():
                 shutil.copyfile(file, staging / file.name)
             write_text(staging / "README.md", card)
             write_text(staging / "config.json", json.dumps(config, indent=2) + "\n")

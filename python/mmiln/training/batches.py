@@ -119,7 +119,7 @@ def pack(
     packed = _core.Batch(device=device, dtype=dtype, **parts)
     names(batch, len(packed))
     if pieces is not None and encoder is not None and not reads_sentences(batch, encoder):
-        encoder.compare(pieces, batch.get("raw_text"))
+        encoder.tokenizer.compare(pieces, batch.get("raw_text"))
     return packed
 
 
@@ -302,4 +302,4 @@ def tokens(batch: Mapping[str, Any], encoder: TextEncoder) -> list[Tensor]:
         raise BatchError("the batch has no text_bert or raw_text, which the text encoder reads")
     if not isinstance(sentences, (list, tuple)) or not all(isinstance(s, str) for s in sentences):
         raise BatchError("raw_text must be a list of sentences, one string an utterance")
-    return encoder.tokenize(list(sentences))
+    return encoder.tokenizer.tokenize(list(sentences))

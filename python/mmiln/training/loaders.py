@@ -64,7 +64,7 @@ def each(loader: Iterable[Any], encoder: TextEncoder | None = None) -> Iterator[
         BatchError: There is none.
     """
     empty = True
-    with nullcontext() if encoder is None else encoder.one_set():
+    with nullcontext() if encoder is None else encoder.tokenizer.one_set():
         for batch in loader:
             empty = False
             yield batch
