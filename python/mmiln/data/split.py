@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 from mmiln.data.arrays import Floats, Ints, single
 from mmiln.data.items import Item, column, cut, frames_of, labels_of, tokens_of
 from mmiln.data.known import Known
-from mmiln.data.names import FIELDS, MODALITIES
+from mmiln.data.names import FIELDS, MODALITIES, UNIMODAL
 from mmiln.data.order import LengthAware, Order
 from mmiln.data.sequences import Ragged
 from mmiln.errors import ConfigError, DataError
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Batch = dict[str, Any]
-UNIMODAL: Final = {"T": "text", "A": "audio", "V": "vision"}  # MMSA's keys of human labels of one modality
 
 
 @dataclass(eq=False, repr=False)

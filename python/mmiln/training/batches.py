@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import _core
-from ..data.names import KEYS, MMSA_EXTRAS, near
-from ..data.split import UNIMODAL
+from ..data.names import KEYS, MMSA_EXTRAS, UNIMODAL, near
 from ..errors import BatchError, DataWarning
 from ..labels import MOSI, LabelRange
 
