@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mmiln.data.findings import Findings
 from mmiln.data.known import Known
-from mmiln.data.split import Split
+from mmiln.data.split import Split, check_alike
 from mmiln.data.standardizer import Standardizer
 from mmiln.errors import DataError
 from mmiln.labels import LabelRange
@@ -60,7 +60,7 @@ class Dataset:
         self.known: KnownDataset | None = None
         if not self.splits:
             raise DataError("expected at least one of train, valid and test, got none")
-        _check_same_fields(self.splits)
+        check_alike(self.splits)
         _check_ids(self.splits, self.report)
 
     @property
@@ -173,14 +173,6 @@ def standardized(dataset: Dataset) -> Dataset:
         )
     dataset.report.add("Audio and vision columns were standardized as learned from train.")
     return dataset
-
-
-def _check_same_fields(splits: Mapping[str, Split]) -> None:
-    said = {"fields": "modalities", "dims": "widths", "label_range": "range of labels"}
-    for what, words in said.items():
-        found = {name: getattr(split, what) for name, split in splits.items()}
-        if any(value != next(iter(found.values())) for value in found.values()):
-            raise DataError(f"expected the same {words} in every split, got {found}")
 
 
 def _check_ids(splits: Mapping[str, Split], report: Findings) -> None:

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from itertools import chain
-from typing import Any
-
 import numpy as np
 
 from mmiln.data.dataset import Dataset
-from mmiln.data.sequences import Joined, Ragged
 from mmiln.data.split import Split
 from mmiln.data.videos import video_of
 from mmiln.errors import DataError
@@ -36,7 +30,7 @@ def fold(dataset: Dataset, number: int, folds: int) -> Dataset:
 
     if folds < LEAST or not 0 <= number < folds:
         raise DataError(f"expected at least {LEAST} folds and a fold from 0 on, got fold {number} of {folds}")
-    whole = joined(dataset)
+    whole = Split.concat(dataset.splits.values())
     videos = [video_of(name) for name in whole.id]
     if len(set(videos)) < folds:
         raise DataError(f"expected at least as many videos as folds, got {len(set(videos))} and {folds}")
@@ -50,24 +44,3 @@ def fold(dataset: Dataset, number: int, folds: int) -> Dataset:
         name=dataset.name,
         report=dataset.report,
     )
-
-
-def joined(dataset: Dataset) -> Split:
-    """All utterances of a data set as one split, train first; arrays shared."""
-    parts = list(dataset.splits.values())
-    fields = {name: _one([getattr(part, name) for part in parts]) for name in parts[0].fields}
-    return replace(
-        parts[0],
-        id=[name for part in parts for name in part.id],
-        labels=np.concatenate([part.truth for part in parts]),
-        unimodal_labels={
-            name: np.concatenate([part.unimodal_labels[name] for part in parts])
-            for name in parts[0].unimodal_labels
-        },
-        **fields,
-    )
-
-
-def _one(sequences: list[Sequence[Any]]) -> Any:
-    ragged = [sequence for sequence in sequences if isinstance(sequence, Ragged)]
-    return Joined(ragged) if len(ragged) == len(sequences) else list(chain(*sequences))
