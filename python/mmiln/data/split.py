@@ -172,10 +172,10 @@ class Split(TorchDataset[Item]):
         return len(self.id)
 
     @overload
-    def __getitem__(self, index: int) -> Utterance: ...
+    def __getitem__(self, index: int) -> Item: ...
     @overload
     def __getitem__(self, index: slice | Iterable[int]) -> Split: ...
-    def __getitem__(self, index: Any) -> Utterance | Split:
+    def __getitem__(self, index: Any) -> Item | Split:
         if isinstance(index, slice) or np.ndim(index):
             return self.subset(index)
         position = range(len(self))[index]
@@ -193,7 +193,7 @@ class Split(TorchDataset[Item]):
     def __add__(self, other: TorchDataset[Item]) -> Split | ConcatDataset[Item]:  # type: ignore[override]
         return Split.concat([self, other]) if isinstance(other, Split) else super().__add__(other)
 
-    def __iter__(self) -> Iterator[Utterance]:
+    def __iter__(self) -> Iterator[Item]:
         return (self[position] for position in range(len(self)))
 
     def __repr__(self) -> str:
