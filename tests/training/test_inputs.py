@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch.utils.data import ConcatDataset, DataLoader, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Subset, SubsetRandomSampler, random_split
 
 import mmiln
 from mmiln.data import Dataset, Split, synthetic
-from mmiln.errors import BatchError, ConfigError, DataError
+from mmiln.errors import BatchError, ConfigError, DataError, DataWarning
 from reference import configs
 from support import small_bert
 from support.small_runs import build
@@ -102,6 +102,9 @@ def test_utterances(data: Dataset, fitted: mmiln.Model) -> None:
     bare = [{name: torch.tensor(item[name]) for name in ("text", "audio", "vision")} for item in data.test]
     np.testing.assert_array_equal(fitted.predict(bare).score, expected)
     np.testing.assert_array_equal(fitted.predict(bare[3]).score, expected[3:4])
+    np.testing.assert_array_equal(fitted.predict(Subset(data.test, [3, 1])).score, expected[[3, 1]])
+    both = ConcatDataset([data.test, Subset(data.test, [2])])
+    np.testing.assert_array_equal(fitted.predict(both).score, expected[[*range(9), 2]])
 
 
 def test_a_split_without_labels(data: Dataset, fitted: mmiln.Model) -> None:
@@ -167,3 +170,36 @@ def test_tokens_of_torch_s_own_collate_function(reader: mmiln.Model) -> None:
     (batch,) = DataLoader(split, batch_size=2)
     assert batch["text_bert"].shape == (2, 3, max(each.shape[1] for each in tokens))
     np.testing.assert_array_equal(reader.predict(batch).score, reader.predict(split).score)
+
+
+def shared(train: Any, valid: Any) -> None:
+    build(num_layers=1).fit(train, valid, epochs=1, progress=False)
+
+
+def test_the_same_utterances_in_training_and_validation(data: Dataset) -> None:
+    train = data.train
+    some = train.subset(range(4)) + data.valid
+    for valid in (
+        some,
+        DataLoader(some, batch_size=4),
+        Subset(train, [3, 2, 1, 0]),
+        DataLoader(Subset(train, range(4))),
+    ):
+        with pytest.warns(
+            DataWarning, match="4 ids are in both the training and the validation part, 'train000"
+        ):
+            shared(DataLoader(train, batch_size=8, shuffle=True), valid)
+    with pytest.warns(DataWarning, match=r"24 ids .*, 'train000\$_\$0', .*, \.\.\.: validation then"):
+        shared(train, train)
+
+
+def test_other_utterances_in_training_and_validation(data: Dataset) -> None:
+    """Parts of one split, and rows of two tables that are numbered alike, are not the same utterances."""
+    first, second = random_split(data.train, [16, 8], generator=torch.Generator().manual_seed(0))
+    shared(DataLoader(first, batch_size=8), DataLoader(second, batch_size=8))
+    samplers = SubsetRandomSampler(range(16)), SubsetRandomSampler(range(16, 24))
+    shared(*(DataLoader(data.train, batch_size=8, sampler=sampler) for sampler in samplers))
+    shared(*(table(split).drop(columns="id") for split in (data.train, data.valid)))
+    numbered = table(data.train).drop(columns="id")
+    with pytest.warns(DataWarning, match="8 ids are in both .*, '0', '1', '2', "):
+        shared(numbered, numbered[:8])

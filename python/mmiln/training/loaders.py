@@ -12,9 +12,18 @@ from typing import Any, Final
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+)
+from torch.utils.data import Dataset as TorchDataset
 
 from ..data import Dataset, Split
+from ..data.order import LengthAware
 from ..errors import BatchError, DataError, StateError
 from ..labels import LabelRange
 from ..text_encoder import TextEncoder
@@ -26,8 +35,8 @@ _FILE: Final = re.compile(r"\S+\.[A-Za-z]\w{1,6}")  # one word that ends as the 
 
 
 def understood(data: Any, part: str, label_range: LabelRange) -> Loader:
-    """The data as a loader: a :class:`Dataset`, a table, sentences and a list of utterances become a
-    :class:`Split`, whatever else is returned as it is.
+    """The data as a loader: a :class:`Dataset`, a table, sentences, and utterances in a list or in a dataset
+    of torch become a :class:`Split`, whatever else is returned as it is.
 
     Args:
         data: What a user gave.
@@ -45,6 +54,10 @@ def understood(data: Any, part: str, label_range: LabelRange) -> Loader:
         data = data.to_frame("raw_text")
     if pandas is not None and isinstance(data, pandas.DataFrame):
         return Split.from_pandas(data, label_range)
+    if isinstance(data, Subset) and isinstance(data.dataset, Split):
+        return data.dataset[data.indices]
+    if isinstance(data, TorchDataset) and not isinstance(data, (Split, IterableDataset)):
+        return Split.from_items([data[place] for place in range(len(data))], label_range=label_range)  # type: ignore[arg-type]
     if isinstance(data, Path) or (
         isinstance(data, str) and (_FILE.fullmatch(data) or ("/" in data and os.path.exists(data)))
     ):
@@ -144,6 +157,35 @@ def source(loader: Loader) -> Any:
     while isinstance(dataset, Subset):  # a subset's items keep the indices of the whole
         dataset = dataset.dataset
     return dataset
+
+
+def shared(train: Loader, valid: Loader) -> str | None:
+    """A sentence about the utterances that two loaders both read; None if no split tells of any."""
+    both = sorted(_known(train) & _known(valid))
+    if not both:
+        return None
+    some = ", ".join(repr(name) for name, _ in both[:3]) + (", ..." if len(both) > 3 else "")
+    return (
+        f"{len(both)} ids are in both the training and the validation part, {some}: validation then tells "
+        "nothing of unseen utterances; leave them out of one part, or, if others, give them other ids"
+    )
+
+
+def _known(loader: Loader) -> set[tuple[str, float]]:
+    """The ids of the utterances that a loader reads of splits; beside an id that is a mere number, such as of
+    a row, the label. Empty where it is not known which ones it reads.
+    """
+    if isinstance(loader, DataLoader):
+        whole = isinstance(loader.sampler, (SequentialSampler, RandomSampler))
+        known = whole and type(loader.batch_sampler) in (BatchSampler, LengthAware)
+        return _known(loader.dataset) if known else set()
+    if isinstance(loader, Subset) and isinstance(loader.dataset, Split):
+        loader = loader.dataset[loader.indices]
+    if not isinstance(loader, Split):
+        return set()
+    labels = np.zeros(len(loader)) if loader.labels is None else loader.labels
+    pairs = zip(loader.id, labels.tolist(), strict=True)
+    return {(name, label if name.isdecimal() else 0.0) for name, label in pairs}
 
 
 def training_size(loader: Iterable[Any]) -> int:
