@@ -102,8 +102,8 @@ class Estimator(Learner):
             if isinstance(split := loaders.source(loader), Split):
                 for note in far_values(split):
                     warnings.warn(note, DataWarning, stacklevel=2)
-            if note := loaders.shared(loader, valid):
-                warnings.warn(note, DataWarning, stacklevel=2)
+            if shared := loaders.shared(loader, valid):
+                warnings.warn(shared, DataWarning, stacklevel=2)
             source = loaders.for_training(loader, self._config.train)
             for name, number in (("epochs", epochs), ("patience", patience)):
                 if not isinstance(number, int) or number < 1:
