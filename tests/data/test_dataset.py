@@ -14,7 +14,8 @@ import torch
 from rich.console import Console
 from torch.utils.data import ConcatDataset, Subset
 
-from mmiln.data import Dataset, Split, collate, synthetic
+from mmiln.data import Dataset, Split, collate, fold, synthetic
+from mmiln.data.videos import video_of
 from mmiln.errors import DataError, DataWarning
 
 
@@ -259,6 +260,38 @@ def test_impossible_splits_are_refused(fields: dict[str, Any], message: str) -> 
 def test_an_utterance_in_train_and_test_is_leakage(dataset: Dataset) -> None:
     with pytest.raises(DataError, match="tested on what it was trained on"):
         Dataset(dataset.train, None, dataset.train.subset([1]), name="x")
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_folds_keep_videos_together_and_test_every_utterance_once(seed: int | None) -> None:
+    data = synthetic(60, 30, 30)
+    divisions = list(data.kfold(4, seed=seed))
+    every = {name for split in data.splits.values() for name in split.id}
+    assert sorted(name for division in divisions for name in division.test.id) == sorted(every)
+    for division, following in zip(divisions, [*divisions[1:], divisions[0]], strict=True):
+        assert {name for split in division.splits.values() for name in split.id} == every
+        assert division.valid.id == following.test.id
+        videos = [{video_of(name) for name in split.id} for split in division.splits.values()]
+        assert sum(map(len, videos)) == len(set.union(*videos))
+        assert 20 <= len(division.test) <= 40
+    same = list(data.kfold(4, seed=seed))
+    assert [d.fingerprint() for d in divisions] == [d.fingerprint() for d in same]
+    assert divisions[1].fingerprint() == fold(data, 1, 4).fingerprint() or seed is not None
+    if seed is not None:
+        other = next(data.kfold(4, seed=4))
+        assert other.test.id != divisions[0].test.id
+
+
+def test_folds_by_other_groups(dataset: Dataset) -> None:
+    for division in dataset.kfold(3, by=lambda name: name[-1], seed=0):
+        last = [{name[-1] for name in split.id} for split in division.splits.values()]
+        assert sum(map(len, last)) == len(set.union(*last))
+    with pytest.raises(DataError, match="as many videos or groups as folds, got 4 folds of 1"):
+        dataset.kfold(4, by=lambda name: "all")
+    with pytest.raises(DataError, match="at least 3 folds"):
+        dataset.kfold(2)
+    with pytest.raises(DataError, match="a fold from 0 on, got fold 3 of 3"):
+        fold(dataset, 3, 3)
 
 
 def test_the_fingerprint_follows_every_byte() -> None:
