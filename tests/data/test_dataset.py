@@ -286,11 +286,11 @@ def test_folds_by_other_groups(dataset: Dataset) -> None:
     for division in dataset.kfold(3, by=lambda name: name[-1], seed=0):
         last = [{name[-1] for name in split.id} for split in division.splits.values()]
         assert sum(map(len, last)) == len(set.union(*last))
-    with pytest.raises(DataError, match="as many videos or groups as folds, got 4 folds of 1"):
+    with pytest.raises(DataError, match="as many groups as folds, got 1 and 4"):
         dataset.kfold(4, by=lambda name: "all")
-    with pytest.raises(DataError, match="at least 3 folds"):
+    with pytest.raises(DataError, match="at least 3 folds, for train, valid and test, got 2"):
         dataset.kfold(2)
-    with pytest.raises(DataError, match="a fold from 0 on, got fold 3 of 3"):
+    with pytest.raises(DataError, match="one of 3 folds, from 0 on, got 3"):
         fold(dataset, 3, 3)
 
 

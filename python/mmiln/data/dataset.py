@@ -139,11 +139,11 @@ class Dataset:
         whole = Split.concat(self.splits.values())
         groups = [(video_of if by == "video" else by)(name) for name in whole.id]
         names = sorted(set(groups))
-        if n < LEAST or len(names) < n:
-            raise DataError(
-                f"expected at least {LEAST} folds, and as many videos or groups as folds, got {n} folds of "
-                f"{len(names)}"
-            )
+        if n < LEAST:
+            raise DataError(f"expected at least {LEAST} folds, for train, valid and test, got {n}")
+        if len(names) < n:
+            what = "videos" if by == "video" else "groups"
+            raise DataError(f"expected at least as many {what} as folds, got {len(names)} and {n}")
         folds: list[list[int]] = [[] for _ in range(n)]
         if seed is None:
             divisions = GroupKFold(n).split(np.zeros(len(whole)), groups=groups)

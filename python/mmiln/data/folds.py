@@ -21,7 +21,7 @@ def fold(dataset: Dataset, number: int, folds: int) -> Dataset:
     Dataset('synthetic', train 104, valid 48, test 48; text, raw_text, audio, vision)
     """
     if not 0 <= number < folds:
-        raise DataError(f"expected a fold from 0 on, got fold {number} of {folds}")
+        raise DataError(f"expected one of {folds} folds, from 0 on, got {number}")
     return next(islice(dataset.kfold(folds), number, None))
 
 
