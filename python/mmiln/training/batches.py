@@ -103,7 +103,7 @@ def pack(
     if lacking := [name for name in frames_of if batch.get(name) is None]:
         raise BatchError(
             f"the batch has no {' and '.join(map(repr, lacking))}, which this model was built with: give "
-            'them, or, to predict without, predict(..., missing="zeros")'
+            'what is missing, or predict(..., missing="zeros")'
         )
     for name in frames_of:
         frames = _frames(name, batch[name])
