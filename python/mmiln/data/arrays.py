@@ -45,6 +45,8 @@ def positions(index: Any, count: int) -> list[int]:
         return list(range(count)[index])
     if hasattr(index, "sort_index") and index.dtype.kind == "b" and sorted(index.index) == [*range(count)]:
         index = index.sort_index()  # a column of the table of utterances, which may have been sorted
+    if isinstance(index, Tensor):
+        index = index.cpu()
     chosen = np.asarray(index if hasattr(index, "__len__") else list(index))
     if chosen.dtype == object:  # such as of pandas' nullable types
         chosen = np.array(chosen.tolist())

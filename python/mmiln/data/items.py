@@ -175,13 +175,9 @@ def without_padding(name: str, frames: Any, lengths: Any, tokens: Any) -> Any:
                 f"{lengths!r:.200}"
             )
         return take(padded, place(padded, true).starts, true)
-    mask = (
-        np.asarray(tokens)[:, 1] != 0
-        if isinstance(tokens, (np.ndarray, Tensor)) and tokens.ndim == 3
-        else None
-    )
-    if mask is not None and mask.shape == (count, most):  # aligned: a frame a token
-        return [each[its] for each, its in zip(padded, mask, strict=True)]
+    if isinstance(tokens, (np.ndarray, Tensor)) and tuple(tokens.shape) == (count, 3, most):
+        masks = np.asarray(tokens)[:, 1] != 0  # aligned: a frame a token
+        return [each[mask] for each, mask in zip(padded, masks, strict=True)]
     if most > 1:
         raise DataError(
             f"{name} is a padded array, so {name}_lengths is needed: the true length of each utterance; if "

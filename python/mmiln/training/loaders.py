@@ -76,9 +76,11 @@ def _is_words(data: Any) -> bool:
 
 
 def _part(dataset: Dataset, part: str) -> Split:
+    if part == "train":
+        return dataset.train
     splits = dataset.splits
-    if part == "train" or (part == "test" and len(splits) == 1):
-        return dataset.train if part == "train" else next(iter(splits.values()))
+    if part == "test" and len(splits) == 1:
+        return next(iter(splits.values()))
     if part not in splits:
         raise DataError(f"{dataset.name} has no {part} part, but {' and '.join(splits)}: give one of these")
     return splits[part]
