@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mmiln.data import load
-from mmiln.errors import DataError
+from mmiln.errors import DataError, DataWarning
 
 WIDTHS = {"audio": (12, 3), "vision": (15, 4)}
 
@@ -226,6 +226,7 @@ def test_repeated_ids_and_those_shared_with_valid_are_reported(tmp_path: Path) -
     content, _ = _content()
     content["train"]["id"][1] = content["train"]["id"][0]
     content["valid"]["id"][0] = content["train"]["id"][2]
-    counts = _load(tmp_path, content).report.counts
+    with pytest.warns(DataWarning, match=r"1 ids are in both train and valid: 'train0\$_\$2'; measures"):
+        counts = _load(tmp_path, content).report.counts
     assert counts["train.id.repeated"] == 1
     assert counts["train.valid.id.shared"] == 1

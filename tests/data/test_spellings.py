@@ -80,7 +80,8 @@ def test_an_array_of_another_name_is_told_of(tmp_path):
 
 def test_two_parts_that_are_one_object(tmp_path):
     train, test = _part("a"), _part("bc")
-    dataset = _load(tmp_path, {"train": train, "valid": test, "test": test})
+    with pytest.warns(DataWarning, match="4 ids are in both valid and test: 'bc0'"):
+        dataset = _load(tmp_path, {"train": train, "valid": test, "test": test})
     assert dataset.valid.fingerprint() == dataset.test.fingerprint()
     assert dataset.report.counts["valid.test.id.shared"] == 4
 

@@ -355,7 +355,7 @@ def test_fit_evaluate_predict_save_load(dtype: str, tolerance: float, tmp_path: 
 
 
 def test_the_same_seed_gives_the_same_bits(data: list[Batch], device: str) -> None:
-    check_seeds(data, device=device)
+    check_seeds(data, data, device=device)
 
 
 def test_the_best_epoch_is_the_result(data: list[Batch], device: str) -> None:

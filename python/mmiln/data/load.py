@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from mmiln.data.clean import Nonfinite, check, clean_nonfinite
 from mmiln.data.dataset import Dataset, standardized
+from mmiln.data.folds import split_by_video
 from mmiln.data.formats.converted import is_converted, open_converted
 from mmiln.data.formats.csd import ENDING as CSD
 from mmiln.data.formats.csd import files_of, read_csd
@@ -20,7 +21,6 @@ from mmiln.data.formats.unpickle import load_pickle
 from mmiln.data.names import PARTS, SPLITS, part_of
 from mmiln.data.sequences import Padded
 from mmiln.data.target import Target
-from mmiln.data.videos import split_by_video
 from mmiln.errors import ConfigError, DataError, DataWarning, MissingFileError
 from mmiln.labels import LabelRange
 

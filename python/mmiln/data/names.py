@@ -8,6 +8,8 @@ from typing import Any, Final
 
 MODALITIES: Final = ("text", "audio", "vision")
 FIELDS: Final = ("text", "text_bert", "raw_text", "audio", "vision")
+#: MMSA's keys of human labels of one modality.
+UNIMODAL: Final = {"T": "text", "A": "audio", "V": "vision"}
 #: Keys of batches and of utterances.
 KEYS: Final = (
     *("text", "text_bert", "raw_text", "audio", "vision"),

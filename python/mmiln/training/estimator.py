@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..callbacks import Callback, EarlyStopping, Plan, ProgressBar
 from ..callbacks.callback import Callbacks, checked
-from ..data import Split
+from ..data import Dataset, Split
 from ..data.clean import far_values
 from ..errors import ConfigError, DataWarning, StateError
 from ..results.history import History
@@ -55,7 +55,9 @@ class Estimator(Learner):
         Args:
             loader: A :class:`mmiln.data.Split` (shuffled, as ``order`` says), a torch DataLoader, MMSA's
                 loader, or a list of batches. Batches hold ``text`` or ``text_bert`` or ``raw_text``,
-                ``audio``, ``vision``, lengths where they are padded, ``labels`` and ``index``.
+                ``audio``, ``vision``, lengths where they are padded, ``labels`` and ``index``. Also a pandas
+                frame or a list of utterances, as :meth:`mmiln.data.Split.from_pandas` and ``from_items``
+                read them, or a :class:`mmiln.data.Dataset`, which stands for its train and valid parts.
             valid: The same, but ``index`` is not needed; read in its own order.
             epochs: The largest number of passes.
             patience: Replaces the field of the same name for this run.
@@ -91,11 +93,17 @@ class Estimator(Learner):
         checkpoints = None if checkpoint_dir is None else Checkpoints(Path(checkpoint_dir), checkpoint_every)
         patience = config["patience"] if patience is None else patience
         with self._training:
+            if valid is None and isinstance(loader, Dataset):
+                valid = loader.valid
+            loader = loaders.understood(loader, "train", self.label_range_)
+            valid = loaders.understood(valid, "valid", self.label_range_)
             for part in (loader, valid):
                 self.follow(loaders.label_range(part))
             if isinstance(split := loaders.source(loader), Split):
                 for note in far_values(split):
                     warnings.warn(note, DataWarning, stacklevel=2)
+            if shared := loaders.shared(loader, valid):
+                warnings.warn(shared, DataWarning, stacklevel=2)
             source = loaders.for_training(loader, self._config.train)
             for name, number in (("epochs", epochs), ("patience", patience)):
                 if not isinstance(number, int) or number < 1:
@@ -114,7 +122,9 @@ class Estimator(Learner):
         """Scores of all utterances, in dataset order where batches carry ``index``. Labels are not needed.
 
         Args:
-            loader: As for :meth:`fit`; also one batch, or one utterance with arrays ``(T, width)``.
+            loader: As for :meth:`fit`; also one batch, one utterance with arrays ``(T, width)``, a sentence,
+                or several in a list or a pandas Series. Of a :class:`mmiln.data.Dataset` the test part, or
+                the only one.
             missing: What to do if a batch lacks audio or vision, which the model reads: ``"raise"``, or
                 ``"zeros"`` to give each utterance one frame of zeros (the mean of standardized columns).
                 A model was not trained on such utterances, so expect worse scores.
@@ -123,7 +133,8 @@ class Estimator(Learner):
             BatchError: A batch can't be used, or there is none.
             ConfigError: ``missing`` is unknown, or the data have another range of labels.
         """
-        return scoring.predict(self, loader, missing=missing)
+        given = loaders.understood(loader, "test", self.label_range_)
+        return scoring.predict(self, given, missing=missing)
 
     def evaluate(self, loader: loaders.Loader, *, missing: scoring.Missing = "raise") -> Metrics:
         """Measures over all utterances of a loader with labels; ``missing`` as for :meth:`predict`.

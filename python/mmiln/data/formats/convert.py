@@ -15,6 +15,7 @@ from tqdm import tqdm
 from mmiln.data.arrays import Ints
 from mmiln.data.clean import Nonfinite, check, clean_nonfinite
 from mmiln.data.dataset import Dataset
+from mmiln.data.folds import split_by_video
 from mmiln.data.formats.converted import (
     FORMAT,
     MANIFEST,
@@ -38,7 +39,6 @@ from mmiln.data.standardizer import FILE as STANDARDIZER
 from mmiln.data.standardizer import Standardizer
 from mmiln.data.target import Target
 from mmiln.data.text_features import put_text_features
-from mmiln.data.videos import split_by_video
 from mmiln.errors import DataError, MissingFileError
 from mmiln.labels import LabelRange
 

@@ -10,12 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mmiln.data.arrays import Ints, content_bounds, place, reals
-from mmiln.data.findings import Findings
-from mmiln.data.formats.parts import Read
+from mmiln.data.findings import Findings, Read
 from mmiln.data.items import no_frames
-from mmiln.data.names import FIELDS, MODALITIES
+from mmiln.data.names import FIELDS, MODALITIES, UNIMODAL
 from mmiln.data.sequences import Padded
-from mmiln.data.split import UNIMODAL
 from mmiln.data.target import Target
 from mmiln.errors import DataError
 

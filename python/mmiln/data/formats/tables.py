@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from mmiln.data.arrays import Floats, single
 from mmiln.data.dataset import Dataset
-from mmiln.data.findings import Findings
+from mmiln.data.findings import Findings, Read
 from mmiln.data.formats import sniff
 from mmiln.data.formats.npy import open_rows
-from mmiln.data.formats.parts import Read, dataset_of
+from mmiln.data.formats.parts import dataset_of
 from mmiln.data.formats.sniff import foreign
 from mmiln.data.names import PARTS, SPLITS
 from mmiln.data.target import Target
