@@ -1,6 +1,7 @@
 """The command: every verb on a small file, its JSON, its errors."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -10,9 +11,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import mmiln
 from mmiln import cli
 from mmiln.cli import demonstration
 from mmiln.data import synthetic
+from mmiln.errors import ConfigError, MissingFileError, ProtocolError
 from support import small_file
 
 WITHOUT_TORCH = """
@@ -63,6 +66,61 @@ def test_train_writes_a_folder_a_seed_and_reports_their_spread(trained):
         assert len(pd.read_csv(folder / f"seed-{seed}" / "history.csv")) == 2
     assert report["test"]["mae"]["mean"] == pytest.approx(np.mean(maes))
     assert report["test"]["mae"]["std"] == pytest.approx(np.std(maes, ddof=1))
+    assert json.loads((folder / "summary.json").read_text()) | {"out": str(folder)} == report
+    table = (folder / "summary.md").read_text()
+    assert f"{np.mean(maes):.3f} ± {np.std(maes, ddof=1):.3f}" in table
+    assert "2 seeds, mean ± standard deviation; epoch chosen on validation" in table
+
+
+def test_a_folder_of_seeds_is_evaluated_as_it_was_when_trained(trained, file):
+    folder, report = trained
+    again = json.loads(invoke("evaluate", "--model", folder, "--data", file, "--json").stdout)
+    assert again["test"] == report["test"]
+    assert again["each"]["2"]["test"] == report["each"]["2"]["test"]
+    assert "ensemble" not in again
+    shown = invoke("evaluate", "--model", folder, "--data", file, "--ensemble").stdout
+    assert "seed 1  test: MAE" in shown
+    assert "2 seeds, mean ± standard deviation" in shown
+    assert "test, ensemble" in shown
+
+
+def test_an_ensemble_is_the_mean_score_of_the_seeds(trained, file, tmp_path):
+    folder, _ = trained
+
+    def scores(*arguments):
+        rows = json.loads(invoke("predict", "--data", file, "--json", *arguments).stdout)
+        return np.array([row["score"] for row in rows]), np.array([row["label"] for row in rows])
+
+    of_each = [scores("--model", folder / f"seed-{seed}")[0] for seed in (1, 2)]
+    together, labels = scores("--model", folder, "--ensemble")
+    np.testing.assert_allclose(together, np.mean(of_each, axis=0), rtol=1e-6)
+    measured = json.loads(
+        invoke("evaluate", "--model", folder, "--data", file, "--ensemble", "--json").stdout
+    )
+    assert measured["ensemble"]["test"]["mae"] == pytest.approx(np.abs(together - labels).mean())
+    page = tmp_path / "page.html"
+    invoke("predict", "--model", folder, "--data", file, "--ensemble", "--html", page)
+    assert "mean score of 2 seeds of MMILN, full" in page.read_text(encoding="utf-8")
+
+
+def test_seeds_that_can_not_be_meant(trained, file, tmp_path):
+    folder, _ = trained
+    for error, fragment, arguments in [
+        (
+            ConfigError,
+            r"seeds 1, 2: give one of them, such as --model .*seed-1, or",
+            ["predict", folder],
+        ),
+        (ConfigError, "--ensemble is for a folder of seeds", ["predict", folder / "seed-1", "--ensemble"]),
+        (ConfigError, "--ensemble is for a folder of seeds", ["evaluate", folder / "seed-1", "--ensemble"]),
+        (MissingFileError, "is not there: a saved model is", ["evaluate", tmp_path]),
+    ]:
+        with pytest.raises(error, match=fragment):
+            invoke(arguments[0], "--data", file, "--model", *arguments[1:])
+    shutil.copytree(folder / "seed-1", tmp_path / "seed-1")
+    mmiln.Model("mosi", text_dim=8, audio_dim=4, vision_dim=0).save_pretrained(tmp_path / "seed-2")
+    with pytest.raises(ProtocolError, match=r"differ in .*num_layers \(1 and 3\)"):
+        invoke("evaluate", "--data", file, "--model", tmp_path)
 
 
 def test_evaluate_scales_as_training_did(trained, file):

@@ -29,6 +29,9 @@ def predict(
         str | None,
         typer.Option(help="The column of a CSV file with sentences; default text, raw_text or sentence."),
     ] = None,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Of a folder of seeds: the mean of their scores.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--out", help="A CSV file; without it or --html, the screen.")
     ] = None,
@@ -52,9 +55,11 @@ def predict(
     from . import scoring
 
     if are_sentences:
-        frame, report = scoring.of_sentences(model, data, column)
+        frame, report = scoring.of_sentences(model, data, column, ensemble=ensemble)
     else:
-        frame, report = scoring.of_dataset(model, data, split, labels, clamp, target, missing)
+        frame, report = scoring.of_dataset(
+            model, data, split, labels, clamp, target, missing, ensemble=ensemble
+        )
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         files.write(output, lambda path: frame.to_csv(path, index=False))

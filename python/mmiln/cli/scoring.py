@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import files
-from ..auto import load_pretrained
 from ..data import Split
 from ..data.formats.sentences import Sentences
 from ..data.names import MODALITIES
 from ..errors import ConfigError, DataError
 from ..model import Model
 from ..pages.prediction_report import PredictionReport
+from ..results.predictions import Predictions
 from ..training.estimator import Estimator
-from .options import STDIN, prepared
+from .options import STDIN, opened, prepared, seed_folders
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,16 +34,20 @@ def of_dataset(
     clamp: bool,
     target: str | None,
     missing: Any,
+    *,
+    ensemble: bool,
 ) -> tuple[pd.DataFrame, PredictionReport]:
     """The scores of a part of a dataset, and a page about them."""
-    loaded, part = prepared(model, data, split, labels, clamp, target)
+    models = _chosen(model, ensemble)
+    _, parts = prepared(models, data, split, labels, clamp, target)
     where = f", {split}" if split else ""
-    predictions = loaded.predict(part, missing=missing)
+    predictions = Predictions.mean_of([m.predict(parts[at], missing=missing) for at, m in models.items()])
+    part = next(iter(parts.values()))
     lengths, unit = _lengths(part)
     report = PredictionReport(
         predictions,
         f"Predictions for {Path(data).name}{where}",
-        _facts(loaded, model, f"{data}{where}", part.fingerprint()),
+        _facts(models, f"{data}{where}", part.fingerprint()),
         texts=part.raw_text,
         lengths=lengths,
         unit=unit,
@@ -51,7 +55,9 @@ def of_dataset(
     return predictions.to_pandas(), report
 
 
-def of_sentences(model: Path, data: str, column: str | None) -> tuple[pd.DataFrame, PredictionReport]:
+def of_sentences(
+    model: Path, data: str, column: str | None, *, ensemble: bool
+) -> tuple[pd.DataFrame, PredictionReport]:
     """The same for a CSV file of sentences, which keeps its columns, or for lines on standard input."""
     if data == STDIN:
         if column is not None:
@@ -61,18 +67,34 @@ def of_sentences(model: Path, data: str, column: str | None) -> tuple[pd.DataFra
         sentences = Sentences.of_csv(data, column)
     if SCORE in sentences.frame:
         raise DataError(f"{data} has a column {SCORE!r} already, which the scores would replace: rename it")
-    loaded = load_pretrained(model)
-    _check_reads_sentences(loaded)
+    models = _chosen(model, ensemble)
+    for loaded in models.values():
+        _check_reads_sentences(loaded)
     source = "standard input" if data == STDIN else data
-    batches = list(sentences.batches(loaded.config.train["batch_size"]))
-    predictions = loaded.predict(batches)
+    predictions = Predictions.mean_of(
+        [m.predict(list(sentences.batches(m.config.train["batch_size"]))) for m in models.values()]
+    )
     report = PredictionReport(
         predictions,
         f"Predictions for {Path(source).name}",
-        _facts(loaded, model, source, sentences.fingerprint),
+        _facts(models, source, sentences.fingerprint),
         texts=sentences.texts,
     )
     return sentences.frame.assign(**{SCORE: predictions.score}), report
+
+
+def _chosen(folder: Path, ensemble: bool) -> dict[Path, Estimator]:
+    """The models whose mean is the score, by directory: one without ``ensemble``.
+
+    Raises:
+        ConfigError: The folder holds several seeds, and no ensemble is wanted.
+    """
+    if (seeds := seed_folders(folder)) and not ensemble:
+        raise ConfigError(
+            f"{folder} holds the models of the seeds {', '.join(map(str, seeds))}: give one of them, such as "
+            f"--model {next(iter(seeds.values()))}, or --ensemble for the mean of their scores"
+        )
+    return opened(folder, ensemble=ensemble)
 
 
 def _lengths(part: Split) -> tuple[npt.NDArray[np.int64], str]:
@@ -84,14 +106,17 @@ def _lengths(part: Split) -> tuple[npt.NDArray[np.int64], str]:
     return part.lengths(part.sequences[0]), f"frames of {part.sequences[0]}"
 
 
-def _facts(model: Estimator, folder: Path, data: str, read: str) -> dict[str, str]:
-    """The origin of a page's numbers: model and data."""
+def _facts(models: dict[Path, Estimator], data: str, read: str) -> dict[str, str]:
+    """The origin of a page's numbers: model, or the models whose mean they are, and data."""
+    folder, model = next(iter(models.items()))
     kind = f"MMILN, {model.kind}" if isinstance(model, Model) else model.kind
     reads = ", ".join(name for name in MODALITIES if model.config.model[f"{name}_dim"])
-    digest = files.sha256(folder / "model.safetensors")
+    digests = ", ".join(files.sha256(each / "model.safetensors")[:12] for each in models)
     size = model.summary().total
+    if len(models) > 1:
+        folder, kind = folder.parent, f"mean score of {len(models)} seeds of {kind}"
     return {
-        "model": f"{folder}: {kind}; reads {reads}; {size:,} parameters; SHA-256 {digest[:12]}",
+        "model": f"{folder}: {kind}; reads {reads}; {size:,} parameters; SHA-256 {digests}",
         "data": f"{data}; SHA-256 {read[:12]}",
     }
 

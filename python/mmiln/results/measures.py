@@ -33,6 +33,11 @@ class Measure(NamedTuple):
         """Title and convention."""
         return f"{self.title} {self.convention}".rstrip()
 
+    @property
+    def heading(self) -> str:
+        """Title and convention of numbers that ``factor`` multiplies."""
+        return f"{self.label} (%)" if self.unit == "%" else self.label
+
     def text(self, value: float) -> str:
         """A value as text, a share in per cent."""
         return f"{value:.2%}" if self.unit == "%" else f"{value:.4f}"

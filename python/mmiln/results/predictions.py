@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import BatchError, DataError
 from ..labels import MOSI, LabelRange
 from ..pages import html
+from .metrics import Metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +43,36 @@ class Predictions:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return np.array(self.score, dtype=dtype, copy=True if copy is None else copy)
+
+    @classmethod
+    def mean_of(cls, several: Sequence[Predictions]) -> Predictions:
+        """The mean of several models' scores of the same utterances, an ensemble.
+
+        Raises:
+            DataError: They are of different utterances, or there are none.
+        """
+        if not several:
+            raise DataError("the mean of predictions needs at least one")
+        first = several[0]
+        for other in several[1:]:
+            for name in ("id", "index", "label", "label_range"):
+                if len(first) != len(other) or not np.array_equal(getattr(first, name), getattr(other, name)):
+                    raise DataError(
+                        "the mean of several models' scores needs predictions of the same utterances, but "
+                        f"{name} differs"
+                    )
+        scores = [each.score for each in several]
+        return replace(first, score=np.asarray(np.mean(scores, axis=0, dtype=np.float64), np.float32))
+
+    def measured(self) -> Metrics:
+        """Measures of the scores against the labels.
+
+        Raises:
+            BatchError: There are no labels.
+        """
+        if self.label is None:
+            raise BatchError("evaluation needs labels in every batch")
+        return Metrics.of(self.label, self.score, self.label_range)
 
     def to_pandas(self) -> pd.DataFrame:
         """A frame with those of the columns ``id``, ``index``, ``label``, ``score`` that are known."""

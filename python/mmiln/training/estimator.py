@@ -132,7 +132,7 @@ class Estimator(Learner):
             BatchError: A batch has no labels or can't be used, or there is none.
             ConfigError: ``missing`` is unknown, or the data have another range of labels.
         """
-        return scoring.measured(self.predict(loader, missing=missing))
+        return self.predict(loader, missing=missing).measured()
 
 
 def _own(
