@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 
+import torch
 from torch import Tensor
 
 from . import pretrained
@@ -41,7 +42,8 @@ class Model(Estimator):
             the encoder's width, or that of the first batch.
         audio_dim: Width of audio frames; 0 leaves audio out. The default is that of the first batch.
         vision_dim: The same for vision.
-        device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``, a card of compute capability 8.0 or later.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``, a card of compute capability 8.0 or later; or a
+            ``torch.device``.
         dtype: ``"float32"``, or ``"float64"`` to check the arithmetic.
         precision: ``"float32"``; or ``"bf16"``, in which a text encoder on a card multiplies matrices.
             Weights, moments and all else stay float32.
@@ -85,7 +87,7 @@ class Model(Estimator):
         text_dim: int | None = None,
         audio_dim: int | None = None,
         vision_dim: int | None = None,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         dtype: str = "float32",
         precision: str = "float32",
         label_range: tuple[float, float] | None = None,
@@ -303,7 +305,7 @@ class Model(Estimator):
 
     @classmethod
     def from_pretrained(
-        cls, directory: str | Path, *, device: str = "cpu", precision: str = "float32"
+        cls, directory: str | Path, *, device: str | torch.device = "cpu", precision: str = "float32"
     ) -> Model:
         """A model as :meth:`save_pretrained` left it.
 

@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 import mmiln
-from mmiln import cli
+from mmiln import _core, cli
 from mmiln.cli import demonstration
 from mmiln.data import synthetic
 from mmiln.errors import ConfigError, MissingFileError, ProtocolError
@@ -148,10 +148,12 @@ def test_inspect_data_and_model(trained, file):
     ("arguments", "fragment"),
     [
         (["train", "--data", "missing.pkl"], "missing.pkl"),
-        (["train", "--data", "FILE", "--preset", "moli"], "expected one of mosi"),
         (["train", "--data", "FILE", "--set", "num_layer=1"], "did you mean 'num_layers'"),
         (["train", "--data", "FILE", "--set", "num_layers"], "expected name=value"),
-        (["train", "--data", "FILE", "--text-encoder", "./nowhere"], "there is no directory"),
+        (["train", "--data", "missing.pkl", "--text-encoder", "./nowhere"], "there is no directory nowhere"),
+        (["train", "--data", "missing.pkl", "--set", "text_encoder=./none"], "there is no directory none"),
+        (["train", "--set", "seed=3"], "leave out --set seed"),
+        (["convert", "missing.pkl", "--text-features", "./nowhere"], "can't load a model and tokenizer"),
         (["evaluate", "--model", "nowhere", "--data", "FILE"], "is not there"),
         (["inspect", "missing"], "missing"),
     ],
@@ -178,8 +180,12 @@ def test_help_and_errors_of_arguments_do_not_import_torch():
     calls = list(helps(typer.main.get_command(cli.app)))
     assert len(calls) == 12
     calls += [
-        ["nosuch", 2, "No such command"],
-        ["train", "--nosuch", 2, "No such option"],
+        ["trian", 2, "Did you mean 'train'?"],
+        ["train", "--epoch", "3", 2, "--epochs"],
+        ["train", "--preset", "moli", 2, "'moli' is not one of 'mosi',"],
+        ["convert", "x.pkl", "--nonfinite", "none", 2, "'none' is not one of 'zero',"],
+        ["predict", "--model", "m", "--data", "d", "--missing", "zero", 2, "'zero' is not one of"],
+        ["experiment", "run", "table2", "--backend", "slurm", 2, "'slurm' is not one of"],
         ["train", "--epochs", "many", 2, "Invalid value"],
         ["evaluate", 2, "Missing option"],
         ["experiment", "run", 2, "Missing argument"],
@@ -189,6 +195,14 @@ def test_help_and_errors_of_arguments_do_not_import_torch():
     code = WITHOUT_TORCH.format(calls=calls)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_presets_and_formats_are_all_named():
+    for preset in _core.PRESETS:
+        with pytest.raises(MissingFileError, match=r"missing\.pkl"):
+            invoke("train", "--preset", preset.upper(), "--data", "missing.pkl")
+    for command in ("train", "evaluate", "predict"):
+        assert ".csd files" in " ".join(invoke(command, "--help").stdout.replace("│", "").split())
 
 
 def test_demo_compares_saves_and_predicts_from_disk(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import pretrained
-from ..config import Config
+from ..config import Config, meant
 from ..data.names import MODALITIES
 from ..errors import BatchError, ConfigError, StateError
 from ..files import read_safetensors
@@ -46,7 +46,7 @@ class Baseline(Estimator):
             ``transformers``.
         text_dim, audio_dim, vision_dim: Widths; 0 leaves a modality out. The default is that of the first
             batch.
-        device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``, or a ``torch.device``.
         dtype: ``"float32"``, or ``"float64"`` to check numbers.
         label_range: The lowest and the highest label; the default is that of the data it is trained on.
         **fields: Any hyper-parameter of the network's ``Settings``.
@@ -78,7 +78,7 @@ class Baseline(Estimator):
         text_dim: int | None = None,
         audio_dim: int | None = None,
         vision_dim: int | None = None,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         dtype: str = "float32",
         label_range: tuple[float, float] | None = None,
         **fields: Any,
@@ -134,7 +134,7 @@ class Baseline(Estimator):
         given = {name: value for name, value in self.fields.items() if value is not None}
         if unknown := [name for name in given if name not in kind.Settings.model_fields]:
             raise ConfigError(
-                f"{self.network} has no field {unknown[0]!r}; known: {', '.join(kind.Settings.model_fields)}"
+                f"{self.network} has no field {unknown[0]!r}{meant(unknown[0], kind.Settings.model_fields)}"
             )
         try:
             return kind.Settings.model_validate(dict(kind.PRESETS[self.preset]) | given)
@@ -218,7 +218,11 @@ class Baseline(Estimator):
 
     @classmethod
     def from_pretrained(
-        cls, directory: str | Path, *, device: str = "cpu", network: type[Network] | None = None
+        cls,
+        directory: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        network: type[Network] | None = None,
     ) -> Self:
         """Loads what :meth:`save_pretrained` wrote; give ``network`` where it is a class of your own.
 

@@ -17,7 +17,7 @@ import typer
 import mmiln
 
 from .. import files
-from ..errors import MmilnError
+from ..errors import ConfigError, MmilnError
 from . import experiment
 from .convert import convert
 from .options import (
@@ -109,7 +109,10 @@ def train(
         str | None,
         typer.Option(help="A Hugging Face BERT or RoBERTa: directory or hub name. Default: text features."),
     ] = None,
-    preset: Annotated[str, typer.Option(help="mosi, mosi-mmsa, mosei, mosei-mmsa, sims or simsv2.")] = "mosi",
+    preset: Annotated[
+        Literal["mosi", "mosi-mmsa", "mosei", "mosei-mmsa", "sims", "simsv2"],
+        typer.Option(help="The hyper-parameters of a publication's code.", case_sensitive=False),
+    ] = "mosi",
     seed: Annotated[list[int] | None, typer.Option(help="Seed of a run; repeatable; default 1111.")] = None,
     epochs: Annotated[int, typer.Option(help="The largest number of epochs.")] = 50,
     standardize: Annotated[bool, typer.Option(help="Scale audio and vision by the train part.")] = False,
@@ -136,13 +139,17 @@ def train(
 
     out.quiet = not is_first()
     among = parsed_labels(labels)
+    arguments: dict[str, Any] = {"preset": preset, "text_encoder": text_encoder, "device": device}
+    arguments |= overrides(settings or [])
+    if "seed" in arguments:
+        raise ConfigError("--seed gives the seeds, by which folders are named: leave out --set seed")
+    mmiln.Model(**arguments)  # its errors come before the data are read
     dataset = load_data(data, standardize=standardize, seed=0, labels=among, clamp=clamp, target=target)
-    fields = overrides(settings or [])
     if not json_:
         out.print(dataset.describe())
     parts: dict[str, dict[int, mmiln.Metrics]] = {}
     for one in seed or [1111]:
-        model = mmiln.Model(preset, text_encoder=text_encoder, device=device, seed=one, **fields)
+        model = mmiln.Model(**arguments, seed=one)
         folder = output / f"seed-{one}"
         how: Literal["auto", False] = "auto" if resume or restarted() else False
         run = runs.train(dataset, model, folder, epochs=epochs, progress=not json_, resume=how)

@@ -23,13 +23,12 @@ out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 STDIN = "-"
 
-Data = Annotated[
-    str,
-    typer.Option(
-        help="A pickle as of MMSA, MISA, MulT or MAG-BERT, a table (CSV, Parquet), a folder of parts or of "
-        ".csd files, a converted dataset, or 'synthetic'."
-    ),
-]
+#: What ``--data`` takes, in words.
+DATA = (
+    "A pickle as of MMSA, MISA, MulT or MAG-BERT, a table (CSV, Parquet), a folder of parts or of "
+    ".csd files, a converted dataset, or 'synthetic'."
+)
+Data = Annotated[str, typer.Option(help=DATA)]
 Labels = Annotated[
     str | None,
     typer.Option(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from .. import files
 from ..errors import ConfigError
-from .options import STDIN, Clamp, Json, Labels, Saved, Target, out
+from .options import DATA, STDIN, Clamp, Json, Labels, Saved, Target, out
 
 
 def predict(
@@ -17,8 +17,8 @@ def predict(
     data: Annotated[
         str,
         typer.Option(
-            help="A dataset: a pickle of MMSA's or MISA's format, a folder, or 'synthetic'. For a model of "
-            "text alone also a CSV file with sentences, or - for sentences on standard input, one a line."
+            help=f"{DATA} A CSV file without --split holds sentences, for a model of text alone, as does - "
+            "(standard input, one a line)."
         ),
     ],
     split: Annotated[
@@ -42,7 +42,8 @@ def predict(
     clamp: Clamp = False,
     target: Target = None,
     missing: Annotated[
-        str, typer.Option(help="If the data lack audio or vision that the model reads: raise, or zeros.")
+        Literal["raise", "zeros"],
+        typer.Option(help="If the data lack audio or vision that the model reads: raise, or give zeros."),
     ] = "raise",
     json_: Json = False,
 ) -> None:

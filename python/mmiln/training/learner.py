@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from .._core import Batch
@@ -22,7 +23,7 @@ from ..results.history import History
 from ..results.summary import Summary
 from ..text_encoder import TextEncoder, find_text_encoder
 from . import batches
-from .device import check_device
+from .device import check_device, device_name
 
 
 class Trainer(Protocol):
@@ -92,15 +93,16 @@ class Learner(ABC):
         preset: str,
         text_encoder: str | Path | None,
         widths: tuple[int | None, int | None, int | None],
-        device: str,
+        device: str | torch.device,
         dtype: str,
         fields: dict[str, Any],
         label_range: tuple[float, float] | None = None,
     ) -> None:
-        self.preset = preset
+        # The same objects where they are fine, as scikit-learn's clone() demands.
+        self.preset = preset.lower() if isinstance(preset, str) and not preset.islower() else preset
         self.text_encoder = text_encoder
         self.text_dim, self.audio_dim, self.vision_dim = widths
-        self.device = device
+        self.device = device_name(device)
         self.dtype = dtype
         self.fields = fields
         self.label_range = None if label_range is None else LabelRange.checked(label_range)
@@ -205,7 +207,7 @@ class Learner(ABC):
 
     @classmethod
     @abstractmethod
-    def from_pretrained(cls, directory: str | Path, *, device: str = "cpu") -> Self:
+    def from_pretrained(cls, directory: str | Path, *, device: str | torch.device = "cpu") -> Self:
         """A model as :meth:`save_pretrained` left it."""
 
     def _repr_html_(self) -> str:
