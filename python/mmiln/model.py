@@ -278,6 +278,7 @@ class Model(Estimator):
             except BatchError as error:
                 raise WeightsError(str(error)) from None
         self.core.load_state_dict(tensors, "")
+        self._random = False
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Writes ``config.json``, ``model.safetensors``, a model card and the tokenizer to a directory.
@@ -324,6 +325,7 @@ class Model(Estimator):
         weights = read_safetensors(directory / "model.safetensors")
         model._followed = LabelRange.checked(saved.get("label_range", model._usual_range()))
         model._build({name: saved["model"][f"{name}_dim"] for name in MODALITIES}, weights=weights)
+        model._random = False
         return model
 
     # The core

@@ -69,9 +69,10 @@ class TextEncoder:
         self.directory = directory
         self.name = name or str(directory)
         self._compared = False  # whether text_bert was compared with own tokens
-        # By identity, the sets of sentences under way: those seen, and those of them that were cut.
-        self._sets = dict[int, tuple[set[str], set[str]]]()
-        self._told = set[str]()  # cut sentences that were warned of
+        # By identity, the sets of sentences under way: those seen, those of them that were cut, and those of
+        # which most tokens are the unknown one.
+        self._sets = dict[int, tuple[set[str], set[str], set[str]]]()
+        self._told = set[str](), set[str]()  # cut and unknown sentences that were warned of
         config = _read_config(directory)
         kind = config.get("model_type")
         self._prefix = SAVED.get(kind) if isinstance(kind, str) else None
@@ -107,10 +108,14 @@ class TextEncoder:
             ConfigError: The tokenizer can't be used, or has no such token.
         """
         self._encode([""])  # reads it
-        for name in ("[UNK]", "<unk>"):
-            if (found := self._tokenizer.token_to_id(name)) is not None:
-                return int(found)
-        raise ConfigError(f"the tokenizer of {self.name} has neither [UNK] nor <unk>")
+        if self._unknown is None:
+            raise ConfigError(f"the tokenizer of {self.name} has neither [UNK] nor <unk>")
+        return self._unknown
+
+    @cached_property
+    def _unknown(self) -> int | None:
+        ids = [self._tokenizer.token_to_id(name) for name in ("[UNK]", "<unk>")]
+        return next((int(id_) for id_ in ids if id_ is not None), None)
 
     @property
     def longest(self) -> int:
@@ -195,8 +200,8 @@ class TextEncoder:
     def tokenize(self, sentences: list[str]) -> list[Tensor]:
         """One (3, T) tensor a sentence: ids with [CLS] and [SEP] (or ``<s>`` and ``</s>``), mask, segments.
 
-        A sentence of more than :attr:`longest` tokens is cut. :class:`mmiln.errors.DataWarning` says so: at
-        once, or at the end of :meth:`one_set`.
+        A sentence of more than :attr:`longest` tokens is cut. :class:`mmiln.errors.DataWarning` says so, and
+        where more than half of a sentence's tokens are unknown: at once, or at the end of :meth:`one_set`.
 
         Raises:
             MissingFileError: There is no tokenizer.
@@ -204,17 +209,19 @@ class TextEncoder:
         """
         encodings = self._encode(sentences)
         with nullcontext() if self._sets else self.one_set(), _COUNTING:
-            for seen, cut in self._sets.values():
+            pairs = list(zip(sentences, encodings, strict=True))
+            for seen, cut, unknown in self._sets.values():
                 seen.update(sentences)
-                cut.update(s for s, e in zip(sentences, encodings, strict=True) if e.overflowing)
+                cut.update(s for s, e in pairs if e.overflowing)
+                unknown.update(s for s, e in pairs if 2 * e.ids.count(self._unknown) > _words(e))
         return [torch.from_numpy(np.array([e.ids, e.attention_mask, e.type_ids])) for e in encodings]
 
     @contextmanager
     def one_set(self) -> Iterator[None]:
-        """Sentences that are tokenized within are one set: at the end a single warning counts those that were
-        cut, unless it has been given for the same sentences before.
+        """Sentences that are tokenized within are one set: at the end one warning counts those that were cut,
+        and one those that are mostly unknown, unless it has been given for the same sentences before.
         """
-        one = seen, cut = set[str](), set[str]()
+        one = seen, cut, unknown = set[str](), set[str](), set[str]()
         with _COUNTING:
             self._sets[id(one)] = one
         try:
@@ -222,9 +229,18 @@ class TextEncoder:
         finally:
             with _COUNTING:
                 del self._sets[id(one)]
-                new = not cut <= self._told
-                self._told |= cut
-            if new:
+                told_cut, told_unknown = self._told
+                new_cut, new_unknown = not cut <= told_cut, not unknown <= told_unknown
+                self._told = told_cut | cut, told_unknown | unknown
+            if new_unknown:
+                warnings.warn(
+                    f"{len(unknown)} of {len(seen)} different sentences are mostly unknown to the text "
+                    f"encoder {self.name}, such as {min(unknown)!r:.60}: more than half of their tokens are "
+                    "not in its vocabulary. Give an encoder of their language",
+                    DataWarning,
+                    stacklevel=3,
+                )
+            if new_cut:
                 warnings.warn(
                     f"{len(cut)} of {len(seen)} different sentences have more than {self.longest} tokens, "
                     f"all that the text encoder {self.name} reads, and were cut, such as {min(cut)!r:.60}",
@@ -425,6 +441,11 @@ def least_encoder_weights(encoder: Mapping[str, Any]) -> int:
     layer = 4 * width**2 + 2 * width * encoder["intermediate_size"]
     count: int = width * embedded + encoder["num_hidden_layers"] * layer
     return count
+
+
+def _words(encoding: Any) -> int:
+    """The number of a sentence's own tokens, without [CLS] and [SEP]."""
+    return len(encoding.special_tokens_mask) - sum(encoding.special_tokens_mask)
 
 
 def _bare(name: str) -> str:

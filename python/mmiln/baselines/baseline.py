@@ -174,6 +174,7 @@ class Baseline(Estimator):
             StateError: The widths are not known before the first batch.
         """
         self.core.load_state_dict(dict(state))
+        self._random = False
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The score ``"M"`` (B,) and the network's other outputs by name, without dropout or gradients.
@@ -243,6 +244,7 @@ class Baseline(Estimator):
             {name: saved.widths.get(name, 0) for name in MODALITIES},
             weights=read_safetensors(directory / "model.safetensors"),
         )
+        model._random = False
         return model
 
     # The network

@@ -108,10 +108,13 @@ class Estimator(Learner):
             arguments = (self, source, valid, epochs, hooks, checkpoints, nonfinite)
             ranks = Ranks.here(self.device)
             run = TrainingRun(*arguments) if ranks is None else ParallelRun(*arguments, ranks)
+            self._random = False
             return run.train(resume)
 
     def predict(self, loader: loaders.Loader, *, missing: scoring.Missing = "raise") -> Predictions:
         """Scores of all utterances, in dataset order where batches carry ``index``. Labels are not needed.
+
+        :class:`mmiln.errors.StateWarning` warns, once, that the model is not trained.
 
         Args:
             loader: As for :meth:`fit`; also one batch, or one utterance with arrays ``(T, width)``.
@@ -123,6 +126,7 @@ class Estimator(Learner):
             BatchError: A batch can't be used, or there is none.
             ConfigError: ``missing`` is unknown, or the data have another range of labels.
         """
+        self._tell_untrained()
         return scoring.predict(self, loader, missing=missing)
 
     def evaluate(self, loader: loaders.Loader, *, missing: scoring.Missing = "raise") -> Metrics:

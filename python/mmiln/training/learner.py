@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 from .._core import Batch
 from ..config import Config
 from ..data.names import MODALITIES
-from ..errors import ConfigError, StateError
+from ..errors import ConfigError, StateError, StateWarning
 from ..labels import MOSI, LabelRange
 from ..pages import html
 from ..results.history import History
@@ -109,6 +110,7 @@ class Learner(ABC):
         self._followed: LabelRange | None = None  # the range of the data that it was trained on
         self.encoder: TextEncoder | None = None if text_encoder is None else find_text_encoder(text_encoder)
         self._core: Trainer | None = None
+        self._random = True  # whether its weights are those that it was built with, and nobody was told so
         self._final_widths: dict[str, int] = {}
         self._make_locks()
         self._config = self._checked()
@@ -219,6 +221,17 @@ class Learner(ABC):
         if not self.built:
             return shown + html.paragraph("No weights yet: the widths are read off the first batch.")
         return shown + self.summary()._repr_html_()
+
+    def _tell_untrained(self) -> None:
+        """Warns, once, where scores are those of random weights."""
+        if self._random:
+            self._random = False
+            warnings.warn(
+                "this model is not trained: its scores are those of random weights. Train it by fit(), or "
+                "load weights by from_pretrained() or load_state_dict()",
+                StateWarning,
+                stacklevel=3,
+            )
 
     # Copies: pickle, deepcopy, joblib
 
