@@ -19,6 +19,7 @@ from .errors import BatchError, ConfigError, StateError, WeightsError
 from .explain import Explanation, explain
 from .files import read_safetensors
 from .labels import MODEL_BOUND, LabelRange
+from .results.calibration import Calibration
 from .results.summary import Summary
 from .text_encoder import least_encoder_weights
 from .training import batches, nonfinite
@@ -278,7 +279,7 @@ class Model(Estimator):
             except BatchError as error:
                 raise WeightsError(str(error)) from None
         self.core.load_state_dict(tensors, "")
-        self._random = False
+        self._weights_change()
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Writes ``config.json``, ``model.safetensors``, a model card and the tokenizer to a directory.
@@ -296,6 +297,7 @@ class Model(Estimator):
                 "preset": self.preset,
                 "dtype": self.dtype,
                 "label_range": self.label_range_,
+                "residuals": None if self.calibration_ is None else self.calibration_.residuals.tolist(),
                 "model": config.model,
                 "train": config.train,
             },
@@ -325,7 +327,9 @@ class Model(Estimator):
         weights = read_safetensors(directory / "model.safetensors")
         model._followed = LabelRange.checked(saved.get("label_range", model._usual_range()))
         model._build({name: saved["model"][f"{name}_dim"] for name in MODALITIES}, weights=weights)
-        model._random = False
+        model._weights_change()
+        if saved.get("residuals") is not None:
+            model.calibration_ = Calibration.read(saved["residuals"])
         return model
 
     # The core

@@ -445,7 +445,8 @@ def least_encoder_weights(encoder: Mapping[str, Any]) -> int:
 
 def _words(encoding: Any) -> int:
     """The number of a sentence's own tokens, without [CLS] and [SEP]."""
-    return len(encoding.special_tokens_mask) - sum(encoding.special_tokens_mask)
+    count: int = len(encoding.ids) - sum(encoding.special_tokens_mask)
+    return count
 
 
 def _bare(name: str) -> str:

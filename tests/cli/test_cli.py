@@ -103,6 +103,29 @@ def test_an_ensemble_is_the_mean_score_of_the_seeds(trained, file, tmp_path):
     assert "mean score of 2 seeds of MMILN, full" in page.read_text(encoding="utf-8")
 
 
+def test_classes_and_intervals_are_columns(trained, file, tmp_path):
+    """By the errors on validation that train has saved."""
+    folder, _ = trained
+    out, page = tmp_path / "scores.csv", tmp_path / "page.html"
+    arguments = ["predict", "--model", folder / "seed-1", "--data", file, "--classes", 7]
+    invoke(*arguments, "--interval", 0.8, "--out", out, "--html", page)
+    frame, known = pd.read_csv(out), pd.read_csv(folder / "seed-1" / "predictions.csv")
+    valid = known.query("part == 'valid'")
+    assert frame.columns[:7].tolist() == ["id", "index", "label", "score", "low", "high", "class"]
+    assert frame.filter(like="p_").sum(axis=1).tolist() == pytest.approx([1] * 9)
+    margin = np.sort(np.abs(valid["label"] - valid["score"]))[7]  # of 8, ceil(0.8 * 9)
+    np.testing.assert_allclose(frame["low"], np.clip(frame["score"] - margin, -3, 3), atol=1e-5)
+    assert "p_strongly negative" in page.read_text(encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"needs a model that was calibrated on 19 .* got 8"):
+        invoke(*arguments, "--interval", 0.95)
+    with pytest.raises(ConfigError, match="classes must be one of 2, 5, 7"):
+        invoke(*arguments[:-1], 3)
+    with pytest.raises(ConfigError, match="--interval is for one model"):
+        invoke("predict", "--model", folder, "--ensemble", "--data", file, "--interval", 0.8)
+    of_both = invoke("predict", "--model", folder, "--ensemble", "--data", file, "--classes", 2, "--json")
+    assert {row["class"] for row in json.loads(of_both.stdout)} <= {"negative", "positive"}
+
+
 def test_seeds_that_can_not_be_meant(trained, file, tmp_path):
     folder, _ = trained
     for error, fragment, arguments in [

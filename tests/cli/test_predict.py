@@ -86,6 +86,7 @@ def test_a_csv_file_keeps_its_columns(reader, tmp_path):
     np.testing.assert_allclose(written["score"], scores(model, SENTENCES), rtol=1e-6)
     with pytest.warns(DataWarning, match="3 of 3 different sentences are mostly unknown"):
         named = invoke("--model", folder, "--data", given, "--column", "n", "--json").stdout
+    with pytest.warns(DataWarning, match="3 of 3 different sentences are mostly unknown"):
         expected = scores(model, ["007", "008", "010"])
     np.testing.assert_allclose([row["score"] for row in json.loads(named)], expected, rtol=1e-6)
 

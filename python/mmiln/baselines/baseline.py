@@ -18,6 +18,7 @@ from ..errors import BatchError, ConfigError, StateError
 from ..files import read_safetensors
 from ..labels import LabelRange
 from ..plain import faults
+from ..results.calibration import Calibration
 from ..results.summary import Summary
 from ..training import batches
 from ..training.estimator import Estimator
@@ -174,7 +175,7 @@ class Baseline(Estimator):
             StateError: The widths are not known before the first batch.
         """
         self.core.load_state_dict(dict(state))
-        self._random = False
+        self._weights_change()
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The score ``"M"`` (B,) and the network's other outputs by name, without dropout or gradients.
@@ -204,6 +205,7 @@ class Baseline(Estimator):
                 "preset": self.preset,
                 "dtype": self.dtype,
                 "label_range": self.label_range_,
+                "residuals": None if self.calibration_ is None else self.calibration_.residuals.tolist(),
                 "widths": self._final_widths,
                 "settings": self.settings.model_dump(),
             },
@@ -244,7 +246,9 @@ class Baseline(Estimator):
             {name: saved.widths.get(name, 0) for name in MODALITIES},
             weights=read_safetensors(directory / "model.safetensors"),
         )
-        model._random = False
+        model._weights_change()
+        if saved.residuals is not None:
+            model.calibration_ = Calibration.read(saved.residuals)
         return model
 
     # The network

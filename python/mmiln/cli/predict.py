@@ -32,6 +32,16 @@ def predict(
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="Of a folder of seeds: the mean of their scores.")
     ] = False,
+    classes: Annotated[
+        int | None,
+        typer.Option(
+            help="Adds each utterance's class, of 2, 5 or 7 (CH-SIMS: 2, 3 or 5), and how probable each is."
+        ),
+    ] = None,
+    interval: Annotated[
+        float | None,
+        typer.Option(help="Adds an interval, low to high, that holds a label with this probability, as 0.9."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--out", help="A CSV file; without it or --html, the screen.")
     ] = None,
@@ -55,12 +65,11 @@ def predict(
         raise ConfigError(f"--column is for CSV files, got {data}: leave it out")
     from . import scoring
 
+    sure = classes, interval
     if are_sentences:
-        frame, report = scoring.of_sentences(model, data, column, ensemble=ensemble)
+        frame, report = scoring.of_sentences(model, data, column, ensemble, sure)
     else:
-        frame, report = scoring.of_dataset(
-            model, data, split, labels, clamp, target, missing, ensemble=ensemble
-        )
+        frame, report = scoring.of_dataset(model, data, split, labels, clamp, target, missing, ensemble, sure)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         files.write(output, lambda path: frame.to_csv(path, index=False))

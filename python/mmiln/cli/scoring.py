@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,13 @@ from ..model import Model
 from ..pages.prediction_report import PredictionReport
 from ..results.predictions import Predictions
 from ..training.estimator import Estimator
+from ..training.loaders import Loader
 from .options import STDIN, opened, prepared, seed_folders
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCORE = "score"
+Sure = tuple[int | None, float | None]  # number of classes, probability of an interval
 
 
 def of_dataset(
@@ -34,14 +36,14 @@ def of_dataset(
     clamp: bool,
     target: str | None,
     missing: Any,
-    *,
     ensemble: bool,
+    sure: Sure,
 ) -> tuple[pd.DataFrame, PredictionReport]:
     """The scores of a part of a dataset, and a page about them."""
     models = _chosen(model, ensemble)
     _, parts = prepared(models, data, split, labels, clamp, target)
     where = f", {split}" if split else ""
-    predictions = Predictions.mean_of([m.predict(parts[at], missing=missing) for at, m in models.items()])
+    predictions = _predicted(models, parts, sure, missing=missing)
     part = next(iter(parts.values()))
     lengths, unit = _lengths(part)
     report = PredictionReport(
@@ -56,7 +58,7 @@ def of_dataset(
 
 
 def of_sentences(
-    model: Path, data: str, column: str | None, *, ensemble: bool
+    model: Path, data: str, column: str | None, ensemble: bool, sure: Sure
 ) -> tuple[pd.DataFrame, PredictionReport]:
     """The same for a CSV file of sentences, which keeps its columns, or for lines on standard input."""
     if data == STDIN:
@@ -65,22 +67,44 @@ def of_sentences(
         sentences = Sentences.of_lines(sys.stdin.buffer.read())
     else:
         sentences = Sentences.of_csv(data, column)
-    if SCORE in sentences.frame:
-        raise DataError(f"{data} has a column {SCORE!r} already, which the scores would replace: rename it")
+    classes, interval = sure
+    new = ["score", *(["class"] if classes else []), *(["low", "high"] if interval else [])]
+    if taken := [name for name in new if name in sentences.frame]:
+        raise DataError(f"{data} has a column {taken[0]!r} already, which would be replaced: rename it")
     models = _chosen(model, ensemble)
     for loaded in models.values():
         _check_reads_sentences(loaded)
     source = "standard input" if data == STDIN else data
-    predictions = Predictions.mean_of(
-        [m.predict(list(sentences.batches(m.config.train["batch_size"]))) for m in models.values()]
-    )
+    batches = {at: list(sentences.batches(m.config.train["batch_size"])) for at, m in models.items()}
+    predictions = _predicted(models, batches, sure)
     report = PredictionReport(
         predictions,
         f"Predictions for {Path(source).name}",
         _facts(models, source, sentences.fingerprint),
         texts=sentences.texts,
     )
-    return sentences.frame.assign(**{SCORE: predictions.score}), report
+    return sentences.frame.assign(**predictions.columns()), report
+
+
+def _predicted(
+    models: Mapping[Path, Estimator], loaders: Mapping[Path, Loader], sure: Sure, **how: Any
+) -> Predictions:
+    """The scores of one model, or the mean of those of several.
+
+    Raises:
+        ConfigError: An interval of several models is wanted.
+    """
+    classes, interval = sure
+    if len(models) == 1:
+        ((at, model),) = models.items()
+        return model.predict(loaders[at], classes=classes, interval=interval, **how)
+    if interval is not None:
+        raise ConfigError(
+            "--interval is for one model, whose errors on validation are known, and an ensemble's are not: "
+            "give one seed, or leave it out"
+        )
+    mean = Predictions.mean_of([model.predict(loaders[at], **how) for at, model in models.items()])
+    return mean if classes is None else mean.with_classes(classes)
 
 
 def _chosen(folder: Path, ensemble: bool) -> dict[Path, Estimator]:

@@ -20,6 +20,7 @@ from ..data.names import MODALITIES
 from ..errors import ConfigError, StateError, StateWarning
 from ..labels import MOSI, LabelRange
 from ..pages import html
+from ..results.calibration import Calibration
 from ..results.history import History
 from ..results.summary import Summary
 from ..text_encoder import TextEncoder, find_text_encoder
@@ -75,6 +76,7 @@ class Learner(ABC):
 
     Attributes:
         history_: What the last ``fit`` measured.
+        calibration_: What :meth:`mmiln.Model.calibrate` measured, or ``None``.
         encoder: The text encoder, or ``None``.
     """
 
@@ -111,6 +113,7 @@ class Learner(ABC):
         self.encoder: TextEncoder | None = None if text_encoder is None else find_text_encoder(text_encoder)
         self._core: Trainer | None = None
         self._random = True  # whether its weights are those that it was built with, and nobody was told so
+        self.calibration_: Calibration | None = None
         self._final_widths: dict[str, int] = {}
         self._make_locks()
         self._config = self._checked()
@@ -232,6 +235,10 @@ class Learner(ABC):
                 StateWarning,
                 stacklevel=3,
             )
+
+    def _weights_change(self) -> None:
+        """Weights are trained or loaded: they are not random, and residuals of older ones are not theirs."""
+        self._random, self.calibration_ = False, None
 
     # Copies: pickle, deepcopy, joblib
 
