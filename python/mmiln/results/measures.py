@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Iterable
 from typing import Final, NamedTuple
 
@@ -42,7 +43,9 @@ class Measure(NamedTuple):
         return f"{self.label} (%)" if self.unit == "%" else self.label
 
     def text(self, value: float) -> str:
-        """A value as text, a share in per cent."""
+        """A value as text, a share in per cent; a dash for NaN."""
+        if math.isnan(value):
+            return "–"
         return f"{value:.2%}" if self.unit == "%" else f"{value:.4f}"
 
 
