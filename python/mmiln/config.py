@@ -25,7 +25,7 @@ _MEANT = {
     "earlystop": ("patience",), "earlystopping": ("patience",), "randomstate": ("seed",),
     "epochs": _EPOCHS, "epoch": _EPOCHS, "nepochs": _EPOCHS, "numepochs": _EPOCHS, "maxepochs": _EPOCHS,
     "task": ("preset=",), "dataset": ("preset=",), "gpu": ("device=",),
-    "labelbounds": ("label_range=",), "labels": ("label_range=",),
+    "labels": ("label_range=",),
 }  # fmt: skip
 
 
@@ -78,13 +78,14 @@ def meant(name: str, fields: Collection[str]) -> str:
     "; did you mean 'lr_other' or 'lr_text'?"
     """
     plain = name.lower().replace("_", "").replace("-", "")
-    known = [field for field in _MEANT.get(plain, ()) if field in fields or field.endswith(("=", ")"))]
     bare = {field.replace("_", ""): field for field in fields}
-    found = known[:2] or [bare[near] for near in difflib.get_close_matches(plain, bare, n=2)]
-    if not found:
-        return ": config.to_dict() of a model has all fields"
     if plain in bare:
         found = [bare[plain]]
+    else:
+        known = [field for field in _MEANT.get(plain, ()) if field in fields or field.endswith(("=", ")"))]
+        found = known[:2] or [bare[near] for near in difflib.get_close_matches(plain, bare, n=2)]
+    if not found:
+        return ": config.to_dict() of a model has all fields"
     return f"; did you mean {' or '.join(map(repr, found))}?"
 
 

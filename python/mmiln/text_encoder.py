@@ -210,10 +210,12 @@ class TextEncoder:
         encodings = self._encode(sentences)
         with nullcontext() if self._sets else self.one_set(), _COUNTING:
             pairs = list(zip(sentences, encodings, strict=True))
+            long = {s for s, e in pairs if e.overflowing}
+            foreign = {s for s, e in pairs if 2 * e.ids.count(self._unknown) > _words(e)}
             for seen, cut, unknown in self._sets.values():
                 seen.update(sentences)
-                cut.update(s for s, e in pairs if e.overflowing)
-                unknown.update(s for s, e in pairs if 2 * e.ids.count(self._unknown) > _words(e))
+                cut |= long
+                unknown |= foreign
         return [torch.from_numpy(np.array([e.ids, e.attention_mask, e.type_ids])) for e in encodings]
 
     @contextmanager

@@ -148,7 +148,7 @@ def train(
     if not json_:
         out.print(dataset.describe())
     parts: dict[str, dict[int, mmiln.Metrics]] = {}
-    for one in seed or [1111]:
+    for one in dict.fromkeys(seed or [1111]):
         model = mmiln.Model(**arguments, seed=one)
         folder = output / f"seed-{one}"
         how: Literal["auto", False] = "auto" if resume or restarted() else False

@@ -107,10 +107,11 @@ def parsed_labels(labels: str | None) -> tuple[float, float] | None:
 
 def seed_folders(folder: Path) -> dict[int, Path]:
     """The saved models of a folder that ``mmiln train`` wrote, by seed; none where it is itself one."""
-    found = {} if (folder / "config.json").is_file() else {p.name: p for p in folder.glob("seed-*")}
-    seeds = {name.removeprefix("seed-"): path for name, path in found.items()}
-    whole = {int(s): p for s, p in seeds.items() if s.isdecimal() and (p / "config.json").is_file()}
-    return dict(sorted(whole.items()))
+    if (folder / "config.json").is_file():
+        return {}
+    saved = [file.parent for file in folder.glob("seed-*/config.json")]
+    found = {path.name.removeprefix("seed-"): path for path in saved}
+    return dict(sorted((int(seed), path) for seed, path in found.items() if seed.isdecimal()))
 
 
 def opened(folder: Path, *, ensemble: bool) -> dict[Path, mmiln.Estimator]:
