@@ -26,7 +26,7 @@ class Seeds(SeedMetrics):
     models: dict[int, Estimator]
 
     def predict(self, loader: Loader, *, missing: Missing = "raise") -> Predictions:
-        """The mean of the models' scores, an ensemble; arguments and errors as of :meth:`Model.predict`."""
+        """The mean of the models' scores, an ensemble; otherwise as :meth:`mmiln.Model.predict`."""
         return Predictions.mean_of([m.predict(loader, missing=missing) for m in self.models.values()])
 
 
@@ -44,10 +44,10 @@ def fit_seeds(
         model: A :class:`mmiln.Model` or a baseline. It is neither trained nor changed, and weights that it
             has are not used.
         seeds: Different whole numbers.
-        train: As for :meth:`Model.fit`.
-        valid: As for :meth:`Model.fit`.
+        train: As for :meth:`mmiln.Model.fit`.
+        valid: As for :meth:`mmiln.Model.fit`.
         test: A part to measure beside ``valid``; read once, after training.
-        **fit: Further arguments of :meth:`Model.fit`. ``checkpoint_dir`` gets a folder for each seed.
+        **fit: Further arguments of :meth:`mmiln.Model.fit`. ``checkpoint_dir`` gets a folder for each seed.
 
     Returns:
         The fitted models and, by part, the measures of each seed, their mean and deviation, and those of the

@@ -155,7 +155,7 @@ class Estimator(Learner):
                 ``"zeros"`` to give each utterance one frame of zeros (the mean of standardized columns).
                 A model was not trained on such utterances, so expect worse scores.
             classes: Also gives each utterance's class of 2, 5 or 7 (CH-SIMS: 2, 3 or 5), and the probability
-                of each class if the model is calibrated; see :meth:`Predictions.with_classes`.
+                of each class if the model is calibrated; see :meth:`mmiln.Predictions.with_classes`.
             interval: Also gives an interval for each label that holds it with this probability, such as 0.9,
                 by split conformal prediction (Lei et al., 2018); see :meth:`calibrate`.
 
