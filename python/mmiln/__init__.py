@@ -23,8 +23,8 @@ __version__ = version("mmiln")
 
 __all__ = [
     "Callback", "Estimator", "History", "Metrics", "Model", "Predictions", "Summary", "baselines",
-    "callbacks", "data", "errors", "experiments", "explain", "functional", "load_pretrained", "plotting",
-    "sklearn", "testing",
+    "callbacks", "data", "errors", "experiments", "explain", "fit_seeds", "functional", "load_pretrained",
+    "plotting", "sklearn", "testing",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .results.metrics import Metrics
     from .results.predictions import Predictions
     from .results.summary import Summary
+    from .seeds import fit_seeds
     from .training.estimator import Estimator
 else:
     _MODULE_OF = {
@@ -46,6 +47,7 @@ else:
         "Model": "model",
         "Predictions": "results.predictions",
         "Summary": "results.summary",
+        "fit_seeds": "seeds",
         "load_pretrained": "auto",
     }
 

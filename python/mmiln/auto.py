@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from . import pretrained
 from .files import read_json
 from .model import Model
 from .training.estimator import Estimator
 
 
-def load_pretrained(directory: str | Path, *, device: str = "cpu") -> Estimator:
+def load_pretrained(directory: str | Path, *, device: str | torch.device = "cpu") -> Estimator:
     """A :class:`mmiln.Model` or a baseline, whichever was saved.
 
     Raises:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 
+import torch
 from torch import Tensor
 
 from . import pretrained
@@ -18,6 +19,7 @@ from .errors import BatchError, ConfigError, StateError, WeightsError
 from .explain import Explanation, explain
 from .files import read_safetensors
 from .labels import MODEL_BOUND, LabelRange
+from .results.calibration import Calibration
 from .results.summary import Summary
 from .text_encoder import least_encoder_weights
 from .training import batches, nonfinite
@@ -41,7 +43,8 @@ class Model(Estimator):
             the encoder's width, or that of the first batch.
         audio_dim: Width of audio frames; 0 leaves audio out. The default is that of the first batch.
         vision_dim: The same for vision.
-        device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``, a card of compute capability 8.0 or later.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``, a card of compute capability 8.0 or later; or a
+            ``torch.device``.
         dtype: ``"float32"``, or ``"float64"`` to check the arithmetic.
         precision: ``"float32"``; or ``"bf16"``, in which a text encoder on a card multiplies matrices.
             Weights, moments and all else stay float32.
@@ -85,7 +88,7 @@ class Model(Estimator):
         text_dim: int | None = None,
         audio_dim: int | None = None,
         vision_dim: int | None = None,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         dtype: str = "float32",
         precision: str = "float32",
         label_range: tuple[float, float] | None = None,
@@ -276,6 +279,7 @@ class Model(Estimator):
             except BatchError as error:
                 raise WeightsError(str(error)) from None
         self.core.load_state_dict(tensors, "")
+        self._weights_change()
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Writes ``config.json``, ``model.safetensors``, a model card and the tokenizer to a directory.
@@ -293,6 +297,7 @@ class Model(Estimator):
                 "preset": self.preset,
                 "dtype": self.dtype,
                 "label_range": self.label_range_,
+                "residuals": None if self.calibration_ is None else self.calibration_.residuals.tolist(),
                 "model": config.model,
                 "train": config.train,
             },
@@ -303,7 +308,7 @@ class Model(Estimator):
 
     @classmethod
     def from_pretrained(
-        cls, directory: str | Path, *, device: str = "cpu", precision: str = "float32"
+        cls, directory: str | Path, *, device: str | torch.device = "cpu", precision: str = "float32"
     ) -> Model:
         """A model as :meth:`save_pretrained` left it.
 
@@ -322,6 +327,9 @@ class Model(Estimator):
         weights = read_safetensors(directory / "model.safetensors")
         model._followed = LabelRange.checked(saved.get("label_range", model._usual_range()))
         model._build({name: saved["model"][f"{name}_dim"] for name in MODALITIES}, weights=weights)
+        model._weights_change()
+        if saved.get("residuals") is not None:
+            model.calibration_ = Calibration.read(saved["residuals"])
         return model
 
     # The core

@@ -156,7 +156,10 @@ def find_text_encoder(name: str | Path) -> TextEncoder:
         ConfigError: It is not a name, or not that of an encoder of BERT's or RoBERTa's family.
     """
     if not isinstance(name, (str, Path)):
-        raise ConfigError(f"text_encoder must be a directory or a hub name, got {name!r}")
+        raise ConfigError(
+            f"text_encoder must be a directory or a hub name, got {type(name).__name__}: save an encoder and "
+            "its tokenizer by save_pretrained(DIR), and give text_encoder=DIR"
+        )
     try:
         path = Path(name).expanduser()
         there = path.is_dir()

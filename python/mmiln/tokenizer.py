@@ -45,9 +45,10 @@ class Tokenizer:
         self.longest = longest
         self._compared = False  # whether text_bert of the set under way was compared with own tokens
         self._differed = False  # whether that which was compared last was found to differ
-        # By identity, the sets of sentences under way: those seen, and those of them that were cut.
-        self._sets = dict[int, tuple[set[str], set[str]]]()
-        self._told = set[str]()  # cut sentences that were warned of
+        # By identity, the sets of sentences under way: those seen, those of them that were cut, and those of
+        # which most tokens are the unknown one.
+        self._sets = dict[int, tuple[set[str], set[str], set[str]]]()
+        self._told = set[str](), set[str]()  # cut and unknown sentences that were warned of
 
     @property
     def unknown(self) -> int:
@@ -58,10 +59,14 @@ class Tokenizer:
             ConfigError: The tokenizer can't be used, or has no such token.
         """
         self._encode([""])  # reads it
-        for name in ("[UNK]", "<unk>"):
-            if (found := self._tokenizer.token_to_id(name)) is not None:
-                return int(found)
-        raise ConfigError(f"the tokenizer of {self.name} has neither [UNK] nor <unk>")
+        if self._unknown is None:
+            raise ConfigError(f"the tokenizer of {self.name} has neither [UNK] nor <unk>")
+        return self._unknown
+
+    @cached_property
+    def _unknown(self) -> int | None:
+        ids = [self._tokenizer.token_to_id(name) for name in ("[UNK]", "<unk>")]
+        return next((int(id_) for id_ in ids if id_ is not None), None)
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -104,8 +109,8 @@ class Tokenizer:
     def tokenize(self, sentences: list[str]) -> list[Tensor]:
         """One (3, T) tensor a sentence: ids with [CLS] and [SEP] (or ``<s>`` and ``</s>``), mask, segments.
 
-        A sentence of more than :attr:`longest` tokens is cut. :class:`mmiln.errors.DataWarning` says so: at
-        once, or at the end of :meth:`one_set`.
+        A sentence of more than :attr:`longest` tokens is cut. :class:`mmiln.errors.DataWarning` says so, and
+        where more than half of a sentence's tokens are unknown: at once, or at the end of :meth:`one_set`.
 
         Raises:
             MissingFileError: There is no tokenizer.
@@ -113,17 +118,22 @@ class Tokenizer:
         """
         encodings = self._encode(sentences)
         with nullcontext() if self._sets else self.one_set(), _COUNTING:
-            for seen, cut in self._sets.values():
+            pairs = list(zip(sentences, encodings, strict=True))
+            long = {s for s, e in pairs if e.overflowing}
+            foreign = {s for s, e in pairs if 2 * e.ids.count(self._unknown) > _words(e)}
+            for seen, cut, unknown in self._sets.values():
                 seen.update(sentences)
-                cut.update(s for s, e in zip(sentences, encodings, strict=True) if e.overflowing)
+                cut |= long
+                unknown |= foreign
         return [torch.from_numpy(np.array([e.ids, e.attention_mask, e.type_ids])) for e in encodings]
 
     @contextmanager
     def one_set(self) -> Iterator[None]:
-        """Sentences within are one set: at the end a single warning counts those that were cut, unless it has
-        been given for the same sentences before; the first ``text_bert`` is compared.
+        """Sentences within are one set, whose first ``text_bert`` is compared: at the end one warning counts
+        those that were cut, and one those that are mostly unknown, unless it has been given for the same
+        sentences before.
         """
-        one = seen, cut = set[str](), set[str]()
+        one = seen, cut, unknown = set[str](), set[str](), set[str]()
         with _COUNTING:
             self._sets[id(one)] = one
             self._compared = False
@@ -132,9 +142,18 @@ class Tokenizer:
         finally:
             with _COUNTING:
                 del self._sets[id(one)]
-                new = not cut <= self._told
-                self._told |= cut
-            if new:
+                told_cut, told_unknown = self._told
+                new_cut, new_unknown = not cut <= told_cut, not unknown <= told_unknown
+                self._told = told_cut | cut, told_unknown | unknown
+            if new_unknown:
+                warnings.warn(
+                    f"{len(unknown)} of {len(seen)} different sentences are mostly unknown to the text "
+                    f"encoder {self.name}, such as {min(unknown)!r:.60}: more than half of their tokens are "
+                    "not in its vocabulary. Give an encoder of their language",
+                    DataWarning,
+                    stacklevel=3,
+                )
+            if new_cut:
                 warnings.warn(
                     f"{len(cut)} of {len(seen)} different sentences have more than {self.longest} tokens, "
                     f"all that the text encoder {self.name} reads, and were cut, such as {min(cut)!r:.60}",
@@ -269,6 +288,12 @@ class Tokenizer:
     def files(self) -> list[Path]:
         """The files that :meth:`tokenize` reads."""
         return [path for name in FILES if (path := self.directory / name).is_file()]
+
+
+def _words(encoding: Any) -> int:
+    """The number of a sentence's own tokens, without [CLS] and [SEP]."""
+    count: int = len(encoding.ids) - sum(encoding.special_tokens_mask)
+    return count
 
 
 def _letter(sentence: str, begin: int) -> int:

@@ -63,6 +63,7 @@ def test_vocab_json_and_merges_txt_as_transformers_reads_them(prefix: bool, tmp_
     assert all(torch.equal(a, b) for a, b in zip(again, own.tokenize(sentences), strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:.* mostly unknown")
 def test_each_piece_belongs_to_a_word_that_white_space_parts(encoder: TextEncoder) -> None:
     for sentence, number, tokens in zip(
         SENTENCES, encoder.tokenizer.words(SENTENCES), encoder.tokenizer.tokenize(SENTENCES), strict=True
@@ -214,6 +215,17 @@ def test_a_copy_made_within_a_set_still_warns(tmp_path: Path) -> None:
         copy.tokenize([LONG])
 
 
+def test_sentences_of_another_script_are_counted(tmp_path: Path) -> None:
+    model = model_of(small_bert.write(tmp_path))
+    said = ["good film", "фильм был хорошим", "очень good плохой", "good очень", "", "фильм был хорошим"]
+    with pytest.warns(DataWarning, match=r"2 of 5 different sentences are mostly unknown .* 'очень good"):
+        model.predict(split_of(said))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict(split_of(said))  # told already
+    assert model.encoder.unknown == 1
+
+
 # Tokens of another vocabulary
 
 
@@ -262,7 +274,7 @@ def test_own_tokens_are_not_warned_of(encoder: TextEncoder) -> None:
     for row, own in zip(padded, tokens, strict=True):
         row[:, : own.shape[1]] = own[:, :5]
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", DataWarning)
         model_of(encoder.directory).predict({"raw_text": SAID, "text_bert": tokens})
         model_of(encoder.directory).predict({"raw_text": SAID, "text_bert": padded})
         model_of(encoder.directory).predict(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 
 import mmiln
 from mmiln.errors import (
@@ -291,7 +292,13 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
         'unknown preset "mosy": expected one of mosi, mosi-mmsa, mosei, mosei-mmsa, sims, simsv2',
     ),
     ({"num_layer": 3}, "unknown field 'num_layer'; did you mean 'num_layers'?"),
-    ({"hidden": 3}, "Known fields: text_dim, audio_dim"),
+    ({"hidden": 3}, "unknown field 'hidden'; did you mean 'd_model' or 'audio_hidden'?"),
+    ({"lr": 0.1}, "unknown field 'lr'; did you mean 'lr_other' or 'lr_text'?"),
+    ({"epochs": 3}, "unknown field 'epochs'; did you mean 'fit(epochs=)'?"),
+    ({"task": "mosi"}, "unknown field 'task'; did you mean 'preset='?"),
+    ({"batchsize": 8}, "unknown field 'batchsize'; did you mean 'batch_size'?"),
+    ({"hidden_size": 8}, "unknown field 'hidden_size'; did you mean 'd_model' or 'audio_hidden'?"),
+    ({"xyz": 8}, "unknown field 'xyz': config.to_dict() of a model has all fields"),
     *[({name: 0}, f"{name} must be at least 1, got 0") for name in AT_LEAST_1.split()],
     *[({name: -0.1}, f"{name} must be finite and at least 0, got -0.1") for name in AT_LEAST_0.split()],
     *[({name: -1}, f"{name} must be a width, or 0") for name in ("text_dim", "audio_dim", "vision_dim")],
@@ -315,7 +322,7 @@ def test_fields(changes: dict[str, Any], message: str) -> None:
         Model(**{"preset": "mosi", **changes})
 
 
-DEVICES = ["gpu", "cuda:", "cuda:-1", "cpu:0", "CPU", 3, None, torch.device("cpu"), "cuda:99"]
+DEVICES = ["gpu", "cuda:", "cuda:-1", "cpu:0", "CPU", 3, None, "cuda:99"]
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -323,6 +330,34 @@ def test_devices(device: Any) -> None:
     with pytest.raises(DeviceError, match="device") as caught:
         Model("mosi", device=device)
     assert repr(device) in str(caught.value)
+
+
+def test_a_torch_device_is_a_device(model: Model, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    cpu = torch.device("cpu")
+    built = [
+        Model("mosi", device=cpu),
+        mmiln.baselines.Baseline("lmf", device=cpu),
+        Model.from_pretrained(tmp_path, device=cpu),
+        mmiln.load_pretrained(tmp_path, device=cpu),
+    ]
+    assert [one.device for one in built] == ["cpu"] * 4
+    with pytest.raises(DeviceError, match="'cuda:99' is not available"):
+        Model("mosi", device=torch.device("cuda:99"))
+
+
+def test_presets_are_known_in_capitals() -> None:
+    for name in ("MOSI", "Mosi", "mosi"):
+        assert Model(name).config == Model("mosi").config
+        assert clone(Model(name)).preset == "mosi"
+        assert mmiln.baselines.Baseline("lmf", name).preset == "mosi"
+    assert Model("MOSEI-MMSA").preset == "mosei-mmsa"
+
+
+def test_an_encoder_in_memory_is_named_by_its_type() -> None:
+    with pytest.raises(ConfigError, match=r"got Linear: save an encoder .* text_encoder=DIR$") as caught:
+        Model("mosi", text_encoder=torch.nn.Linear(2, 3))  # type: ignore[arg-type]
+    assert "in_features" not in str(caught.value)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

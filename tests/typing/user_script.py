@@ -71,6 +71,11 @@ def train(folder: Path) -> mmiln.Model:
     predictions = model.predict(data.train)
     assert_type(predictions.score, npt.NDArray[np.float32])
     assert_type(predictions.id, list[str] | None)
+    assert_type(model.calibrate(data.valid).residuals, npt.NDArray[np.float64])
+    assert_type(model.predict(data.train, classes=7, interval=0.8).classes, npt.NDArray[np.str_] | None)
+    seeds = mmiln.fit_seeds(model, [1, 2], data.train, data.valid, epochs=1, progress=False)
+    assert_type(seeds.models, dict[int, Estimator])
+    assert_type(seeds.to_pandas(), pd.DataFrame)
     print(metrics, predictions.to_pandas().head(), model.summary().total)
 
     model.save_pretrained(folder / "model")

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from .. import pretrained
-from ..config import Config
+from ..config import Config, meant
 from ..data.names import MODALITIES
 from ..errors import BatchError, ConfigError, StateError
 from ..files import read_safetensors
 from ..labels import LabelRange
 from ..plain import faults
+from ..results.calibration import Calibration
 from ..results.summary import Summary
 from ..training import batches
 from ..training.estimator import Estimator
@@ -46,7 +47,7 @@ class Baseline(Estimator):
             ``transformers``.
         text_dim, audio_dim, vision_dim: Widths; 0 leaves a modality out. The default is that of the first
             batch.
-        device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``, or a ``torch.device``.
         dtype: ``"float32"``, or ``"float64"`` to check numbers.
         label_range: The lowest and the highest label; the default is that of the data it is trained on.
         **fields: Any hyper-parameter of the network's ``Settings``.
@@ -78,7 +79,7 @@ class Baseline(Estimator):
         text_dim: int | None = None,
         audio_dim: int | None = None,
         vision_dim: int | None = None,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         dtype: str = "float32",
         label_range: tuple[float, float] | None = None,
         **fields: Any,
@@ -134,7 +135,7 @@ class Baseline(Estimator):
         given = {name: value for name, value in self.fields.items() if value is not None}
         if unknown := [name for name in given if name not in kind.Settings.model_fields]:
             raise ConfigError(
-                f"{self.network} has no field {unknown[0]!r}; known: {', '.join(kind.Settings.model_fields)}"
+                f"{self.network} has no field {unknown[0]!r}{meant(unknown[0], kind.Settings.model_fields)}"
             )
         try:
             return kind.Settings.model_validate(dict(kind.PRESETS[self.preset]) | given)
@@ -174,6 +175,7 @@ class Baseline(Estimator):
             StateError: The widths are not known before the first batch.
         """
         self.core.load_state_dict(dict(state))
+        self._weights_change()
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The score ``"M"`` (B,) and the network's other outputs by name, without dropout or gradients.
@@ -203,6 +205,7 @@ class Baseline(Estimator):
                 "preset": self.preset,
                 "dtype": self.dtype,
                 "label_range": self.label_range_,
+                "residuals": None if self.calibration_ is None else self.calibration_.residuals.tolist(),
                 "widths": self._final_widths,
                 "settings": self.settings.model_dump(),
             },
@@ -218,7 +221,11 @@ class Baseline(Estimator):
 
     @classmethod
     def from_pretrained(
-        cls, directory: str | Path, *, device: str = "cpu", network: type[Network] | None = None
+        cls,
+        directory: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        network: type[Network] | None = None,
     ) -> Self:
         """Loads what :meth:`save_pretrained` wrote; give ``network`` where it is a class of your own.
 
@@ -239,6 +246,9 @@ class Baseline(Estimator):
             {name: saved.widths.get(name, 0) for name in MODALITIES},
             weights=read_safetensors(directory / "model.safetensors"),
         )
+        model._weights_change()
+        if saved.residuals is not None:
+            model.calibration_ = Calibration.read(saved.residuals)
         return model
 
     # The network

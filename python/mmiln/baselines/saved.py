@@ -43,6 +43,7 @@ class Saved(pydantic.BaseModel):
     preset: str
     dtype: Literal["float32", "float64"]
     label_range: list[float] = [-3.0, 3.0]
+    residuals: list[float] | None = None
     widths: dict[Literal["text", "audio", "vision"], _Width]
     settings: dict[str, Any]
     text_encoder: dict[str, Any] | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 from rich.filesize import decimal
@@ -14,13 +14,14 @@ from .options import Clamp, Json, Labels, column_of, out, parsed_labels, print_j
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="Whatever --data takes: a pickle, a table, a folder.")],
+    source: Annotated[Path, typer.Argument(help="A pickle, a table, or a folder, as every --data takes it.")],
     target: Annotated[
         Path | None,
         typer.Argument(help="The directory to write. Default: beside the source, its name with .mmiln."),
     ] = None,
     nonfinite: Annotated[
-        str, typer.Option(help="What becomes of NaN and infinities in true frames: zero, mean or raise.")
+        Literal["zero", "mean", "raise"],
+        typer.Option(help="What becomes of NaN and infinities in true frames."),
     ] = "zero",
     seed: Annotated[
         int | None, typer.Option(help="Splits a single part by video with this seed; default: left whole.")
@@ -62,11 +63,10 @@ def convert(
     from ..data.formats.converted import Manifest
 
     target = target or source.with_suffix(".mmiln")
-    how: Any = nonfinite  # which convert() checks
     dataset = mmiln.data.convert(
         source,
         target,
-        nonfinite=how,
+        nonfinite=nonfinite,
         seed=seed,
         labels=parsed_labels(labels),
         clamp=clamp,

@@ -17,6 +17,7 @@ from ..files import write, write_text
 from ..pages.tables import Table, page
 from ..results.measures import AGAINST_HUMAN, Family, Measure, family_of
 from ..results.metrics import spread
+from ..results.seeds import over_seeds
 from . import published as literature
 from . import results
 from .compare import CONFIDENCE, RESAMPLES, Comparison, compare
@@ -337,9 +338,7 @@ def _numbers(group: Group, measure: str) -> list[float]:
 
 
 def _over_seeds(group: Group, name: str, measure: Measure) -> str:
-    values = spread([measure.factor * value for value in _numbers(group, name)])
-    mean = _text(values["mean"], measure.decimals)
-    return mean if math.isnan(values["std"]) else f"{mean} ± {values['std']:.{measure.decimals}f}"
+    return over_seeds(_numbers(group, name), measure)
 
 
 def _text(value: float, decimals: int, sign: str = "") -> str:

@@ -211,6 +211,8 @@ def train(
     measured = {name: part for name, part in dataset.splits.items() if name != "train"}
     ranks = Ranks.here(model.device)
     predictions = {name: scoring.predict(model, part, ranks) for name, part in measured.items()}
+    if protocol.selection == "valid":
+        model.calibration_ = predictions["valid"].calibration()
     label_range = next(iter(predictions.values())).label_range
     metrics = {
         name: Metrics.of(part.truth, predictions[name].score, label_range) for name, part in measured.items()

@@ -19,6 +19,10 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
+    def text(self) -> str:
+        """As a terminal shows it, the caption above."""
+        return f"{self.caption}\n{self._grid('simple', self.rows)}"
+
     def markdown(self) -> str:
         """As GitHub reads it, the caption below."""
         safe = [[cell.replace("|", "\\|") for cell in row] for row in self.rows]

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import StateError
 from ..pages import html
+from .measures import MEASURES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,7 +87,7 @@ class History(dict[str, list[float]]):
         if not self.epochs:
             return "History(no epoch)"
         best = "" if self.best_epoch is None else f", best epoch {self.best_epoch}"
-        last = ", ".join(f"{name} {values[-1]:.4g}" for name, values in self.items())
+        last = ", ".join(f"{name} {_text(name, values[-1])}" for name, values in self.items())
         return f"History({self.epochs} epochs{best}; last: {last})"
 
     def _repr_html_(self) -> str:
@@ -101,11 +102,17 @@ class History(dict[str, list[float]]):
         elif self.best_epoch is not None:
             columns = {f"best epoch, {self.best_epoch}": self.best_epoch} | columns
         rows = [
-            (name, *(html.number(values[epoch - 1]) for epoch in columns.values()))
+            (name, *(_text(name, values[epoch - 1]) for epoch in columns.values()))
             for name, values in self.items()
         ]
         drawn = html.chart(curves, self.best_epoch) if curves else ""
         return f"<div>{drawn}{html.table(['', *columns], rows)}</div>"
+
+
+def _text(name: str, value: float) -> str:
+    """A value of a history as text, an accuracy or F1 in per cent."""
+    measure = MEASURES.get(name.removeprefix("valid_"))
+    return html.number(value) if measure is None else measure.text(value)
 
 
 class _Shown(list["Axes"]):

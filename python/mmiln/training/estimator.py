@@ -11,6 +11,7 @@ from ..callbacks.callback import Callbacks, checked
 from ..data import Dataset, Split
 from ..data.clean import far_values
 from ..errors import ConfigError, DataWarning, StateError
+from ..results.calibration import Calibration
 from ..results.history import History
 from ..results.metrics import Metrics
 from ..results.predictions import Predictions
@@ -116,10 +117,47 @@ class Estimator(Learner):
             arguments = (self, source, valid, epochs, hooks, checkpoints, nonfinite)
             ranks = Ranks.here(self.device)
             run = TrainingRun(*arguments) if ranks is None else ParallelRun(*arguments, ranks)
+            self._weights_change()
             return run.train(resume)
 
-    def predict(self, loader: loaders.Loader, *, missing: scoring.Missing = "raise") -> Predictions:
+    def calibrate(self, loader: loaders.Loader) -> Calibration:
+        """Measures the errors on labelled utterances, from which :meth:`predict` computes intervals and the
+        probabilities of classes. They are saved with the model; training drops them.
+
+        ``mmiln train`` gives the validation part. As that has also chosen the epoch, its errors are a little
+        smaller than those of new utterances, and intervals hold a little less than promised; utterances that
+        served nothing else, such as half of the validation part, keep the promise.
+
+        Args:
+            loader: As for :meth:`evaluate`; utterances that the model was not trained on. Of a
+                :class:`mmiln.data.Dataset` the validation part.
+
+        Raises:
+            BatchError: A batch has no labels or can't be used, or there is none.
+
+        >>> import mmiln
+        >>> data = mmiln.data.synthetic(n_train=24, n_valid=19, n_test=8)
+        >>> model = mmiln.Model("mosi", num_layers=1)
+        >>> history = model.fit(data.train, data.valid, epochs=1, progress=False)
+        >>> errors = model.calibrate(data.valid)
+        >>> model.predict(data.test, interval=0.9, classes=2).to_pandas().columns.tolist()
+        ['id', 'index', 'label', 'score', 'low', 'high', 'class', 'p_negative', 'p_positive']
+        """
+        given = loaders.understood(loader, "valid", self.label_range_)
+        self.calibration_ = self.predict(given).calibration()
+        return self.calibration_
+
+    def predict(
+        self,
+        loader: loaders.Loader,
+        *,
+        missing: scoring.Missing = "raise",
+        classes: int | None = None,
+        interval: float | None = None,
+    ) -> Predictions:
         """Scores of all utterances, in dataset order where batches carry ``index``. Labels are not needed.
+
+        :class:`mmiln.errors.StateWarning` warns, once, that the model is not trained.
 
         Args:
             loader: As for :meth:`fit`; also one batch, one utterance with arrays ``(T, width)``, a sentence,
@@ -128,13 +166,31 @@ class Estimator(Learner):
             missing: What to do if a batch lacks audio or vision, which the model reads: ``"raise"``, or
                 ``"zeros"`` to give each utterance one frame of zeros (the mean of standardized columns).
                 A model was not trained on such utterances, so expect worse scores.
+            classes: Also gives each utterance's class of 2, 5 or 7 (CH-SIMS: 2, 3 or 5), and the probability
+                of each class if the model is calibrated; see :meth:`mmiln.Predictions.with_classes`.
+            interval: Also gives an interval for each label that holds it with this probability, such as 0.9,
+                by split conformal prediction (Lei et al., 2018); see :meth:`calibrate`.
 
         Raises:
             BatchError: A batch can't be used, or there is none.
-            ConfigError: ``missing`` is unknown, or the data have another range of labels.
+            ConfigError: ``missing``, ``classes`` or ``interval`` is out of range, there are too few
+                utterances for such an interval, or the data have another range of labels.
+            StateError: ``interval`` needs a calibrated model.
         """
+        margin = None
+        if interval is not None:
+            if self.calibration_ is None:
+                raise StateError(
+                    "interval= needs the errors of this model on labelled utterances: call calibrate(valid) "
+                    "after fit()"
+                )
+            margin = self.calibration_.margin(interval)
+        self._tell_untrained()
         given = loaders.understood(loader, "test", self.label_range_)
-        return scoring.predict(self, given, missing=missing)
+        predictions = scoring.predict(self, given, missing=missing)
+        if classes is not None:
+            predictions = predictions.with_classes(classes, self.calibration_)
+        return predictions if margin is None else predictions.with_interval(margin)
 
     def evaluate(self, loader: loaders.Loader, *, missing: scoring.Missing = "raise") -> Metrics:
         """Measures over all utterances of a loader with labels; ``missing`` as for :meth:`predict`.
@@ -143,7 +199,7 @@ class Estimator(Learner):
             BatchError: A batch has no labels or can't be used, or there is none.
             ConfigError: ``missing`` is unknown, or the data have another range of labels.
         """
-        return scoring.measured(self.predict(loader, missing=missing))
+        return self.predict(loader, missing=missing).measured()
 
 
 def _own(

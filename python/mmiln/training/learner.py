@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -10,19 +11,21 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from .._core import Batch
 from ..config import Config
 from ..data.names import MODALITIES
-from ..errors import ConfigError, StateError
+from ..errors import ConfigError, StateError, StateWarning
 from ..labels import MOSI, LabelRange
 from ..pages import html
+from ..results.calibration import Calibration
 from ..results.history import History
 from ..results.summary import Summary
 from ..text_encoder import TextEncoder, find_text_encoder
 from . import batches
-from .device import check_device
+from .device import check_device, device_name
 
 
 class Trainer(Protocol):
@@ -73,6 +76,7 @@ class Learner(ABC):
 
     Attributes:
         history_: What the last ``fit`` measured.
+        calibration_: What :meth:`mmiln.Model.calibrate` measured, or ``None``.
         encoder: The text encoder, or ``None``.
     """
 
@@ -92,21 +96,24 @@ class Learner(ABC):
         preset: str,
         text_encoder: str | Path | None,
         widths: tuple[int | None, int | None, int | None],
-        device: str,
+        device: str | torch.device,
         dtype: str,
         fields: dict[str, Any],
         label_range: tuple[float, float] | None = None,
     ) -> None:
-        self.preset = preset
+        # The same objects where they are fine, as scikit-learn's clone() demands.
+        self.preset = preset.lower() if isinstance(preset, str) and not preset.islower() else preset
         self.text_encoder = text_encoder
         self.text_dim, self.audio_dim, self.vision_dim = widths
-        self.device = device
+        self.device = device_name(device)
         self.dtype = dtype
         self.fields = fields
         self.label_range = None if label_range is None else LabelRange.checked(label_range)
         self._followed: LabelRange | None = None  # the range of the data that it was trained on
         self.encoder: TextEncoder | None = None if text_encoder is None else find_text_encoder(text_encoder)
         self._core: Trainer | None = None
+        self._random = True  # whether its weights are those that it was built with, and nobody was told so
+        self.calibration_: Calibration | None = None
         self._final_widths: dict[str, int] = {}
         self._make_locks()
         self._config = self._checked()
@@ -205,7 +212,7 @@ class Learner(ABC):
 
     @classmethod
     @abstractmethod
-    def from_pretrained(cls, directory: str | Path, *, device: str = "cpu") -> Self:
+    def from_pretrained(cls, directory: str | Path, *, device: str | torch.device = "cpu") -> Self:
         """A model as :meth:`save_pretrained` left it."""
 
     def _repr_html_(self) -> str:
@@ -217,6 +224,21 @@ class Learner(ABC):
         if not self.built:
             return shown + html.paragraph("No weights yet: the widths are read off the first batch.")
         return shown + self.summary()._repr_html_()
+
+    def _tell_untrained(self) -> None:
+        """Warns, once, where scores are those of random weights."""
+        if self._random:
+            self._random = False
+            warnings.warn(
+                "this model is not trained: its scores are those of random weights. Train it by fit(), or "
+                "load weights by from_pretrained() or load_state_dict()",
+                StateWarning,
+                stacklevel=3,
+            )
+
+    def _weights_change(self) -> None:
+        """Weights are trained or loaded: they are not random, and residuals of older ones are not theirs."""
+        self._random, self.calibration_ = False, None
 
     # Copies: pickle, deepcopy, joblib
 

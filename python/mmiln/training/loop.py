@@ -28,7 +28,7 @@ from .checkpoints import Checkpoints, Position, Streams
 from .identity import check_same, identity
 from .learner import Learner
 from .pseudo_shift import PseudoShift
-from .scoring import measured, predict
+from .scoring import predict
 from .small_labels import SmallLabels
 
 Resume = bool | Literal["auto", "adopt"]
@@ -167,7 +167,7 @@ class TrainingRun:
         self.model.core.end_epoch()
 
     def _evaluate(self, part: loaders.Loader) -> Metrics:
-        return measured(predict(self.model, part))
+        return predict(self.model, part).measured()
 
     def _range_is_guessed(self) -> bool:
         """Whether labels are taken for those of [-3, 3] though the model was not told so."""

@@ -29,7 +29,7 @@ from . import batches, loaders
 from .checkpoints import Position, Streams
 from .loop import Resume, TrainingRun
 from .ranks import Ranks
-from .scoring import measured, predict
+from .scoring import predict
 
 
 @dataclass(eq=False, repr=False)
@@ -178,7 +178,7 @@ class ParallelRun(TrainingRun):
         return losses + [of_all[rank][0][i] for i, rank in at], sizes + [of_all[rank][1][i] for i, rank in at]
 
     def _evaluate(self, part: loaders.Loader) -> Metrics:
-        return measured(predict(self.model, part, self.ranks))
+        return predict(self.model, part, self.ranks).measured()
 
     def _look(self) -> None:
         """Nothing is left to look at: each round has been checked."""

@@ -38,7 +38,7 @@ from mmiln.data.split import Split, lengths_of
 from mmiln.data.standardizer import FILE as STANDARDIZER
 from mmiln.data.standardizer import Standardizer
 from mmiln.data.target import Target
-from mmiln.data.text_features import put_text_features
+from mmiln.data.text_features import load_encoder, put_text_features
 from mmiln.errors import DataError, MissingFileError
 from mmiln.labels import LabelRange
 
@@ -103,6 +103,7 @@ def convert(
     if is_converted(source):
         raise DataError(f"{source} is a converted data set already")
     among = None if labels is None else LabelRange.checked(labels)
+    encoder = None if text_features is None else load_encoder(text_features)
     dataset = read(source, test=True, target=Target(label, among, clamp), align=align)
     if seed is not None and len(dataset.splits) == 1:
         dataset = split_by_video(dataset, seed)
@@ -113,8 +114,8 @@ def convert(
                 raise DataError(f"expected raw_text to leave text_bert out, got {split.fields} in {part}")
             split.text_bert = None
         dataset.report.add("text_bert is left out: text encoders tokenize raw_text.")
-    if text_features is not None:
-        put_text_features(dataset, text_features, progress=progress)
+    if text_features is not None and encoder is not None:
+        put_text_features(dataset, text_features, *encoder, progress=progress)
     files = _source_files(source)
     how = {"format": FORMAT, "mmiln": version("mmiln"), "nonfinite": nonfinite, "seed": seed}
     how |= {"labels": among, "clamp": clamp, "label": label, "align": align}
