@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Subset, default_collate
 
 import mmiln
 from mmiln.data import Split, collate, load
-from mmiln.errors import BatchError, DataWarning
+from mmiln.errors import BatchError, DataError, DataWarning
 from reference import configs
 from support import small_bert
 from support.mmsa import MMDataset, part
@@ -117,7 +117,26 @@ def test_one_item_one_batch_and_other_ways_to_hand_them_over(tokens: list[np.nda
         with said(use_bert=False):
             np.testing.assert_array_equal(trained.predict(given).score, some)
     with said(use_bert=False):
+        np.testing.assert_array_equal(
+            trained.predict({"test": DataLoader(dataset, batch_size=2)}).score, whole
+        )
+    with said(use_bert=False):
         assert len(trained.forward(default_collate(list(dataset)))["y_multimodal"]) == 5
+
+
+def test_all_that_mmsa_s_function_returns(tokens: list[np.ndarray]) -> None:
+    """It returns loaders by part."""
+    train, valid = (MMDataset(part(name, 9, tokens, aligned=False), aligned=False) for name in ("a", "b"))
+    loaders = {"train": DataLoader(train, batch_size=4), "valid": DataLoader(valid, batch_size=4)}
+    together, apart = model(None), model(None)
+    with said(use_bert=False):
+        history = together.fit(loaders, epochs=2, progress=False)
+    with said(use_bert=False):
+        apart.fit(loaders["train"], loaders["valid"], epochs=2, progress=False)
+    assert same_weights(together, apart)
+    assert history["valid_mae"] == apart.history_["valid_mae"]
+    with pytest.raises(DataError, match="this has no test part, but train and valid: give one of these"):
+        together.predict(loaders)
 
 
 @pytest.mark.parametrize(

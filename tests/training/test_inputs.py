@@ -80,6 +80,9 @@ def test_tables(data: Dataset, fitted: mmiln.Model) -> None:
     )
     np.testing.assert_array_equal(model.predict(table(data.test).drop(columns="label")), expected)
     assert model.evaluate(table(data.test)).mae == fitted.evaluate(data.test).mae
+    by_part = build()
+    by_part.fit({name: table(split) for name, split in data.splits.items()}, **FEW)
+    assert same_weights(by_part, fitted)
 
 
 def test_labels_of_a_table_are_in_the_range_of_the_model(data: Dataset) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..callbacks import Callback, EarlyStopping, Plan, ProgressBar
 from ..callbacks.callback import Callbacks, checked
-from ..data import Dataset, Split
+from ..data import Split
 from ..data.clean import far_values
 from ..errors import ConfigError, DataWarning, StateError
 from ..results.calibration import Calibration
@@ -58,7 +58,8 @@ class Estimator(Learner):
                 loader, or a list of batches. Batches hold ``text`` or ``text_bert`` or ``raw_text``,
                 ``audio``, ``vision``, lengths where they are padded, ``labels`` and ``index``. Also a pandas
                 frame or a list of utterances, as :meth:`mmiln.data.Split.from_pandas` and ``from_items``
-                read them, or a :class:`mmiln.data.Dataset`, which stands for its train and valid parts.
+                read them, or a :class:`mmiln.data.Dataset` or the loaders that MMSA's ``MMDataLoader``
+                returns, which stand for their train and valid parts.
             valid: The same, but ``index`` is not needed; read in its own order.
             epochs: The largest number of passes.
             patience: Replaces the field of the same name for this run.
@@ -94,8 +95,7 @@ class Estimator(Learner):
         checkpoints = None if checkpoint_dir is None else Checkpoints(Path(checkpoint_dir), checkpoint_every)
         patience = config["patience"] if patience is None else patience
         with self._training:
-            if valid is None and isinstance(loader, Dataset):
-                valid = loader.valid
+            valid = loaders.valid_of(loader) if valid is None else valid
             loader = loaders.understood(loader, "train", self.label_range_)
             valid = loaders.understood(valid, "valid", self.label_range_)
             for part in (loader, valid):

@@ -23,6 +23,7 @@ from torch.utils.data import (
 from torch.utils.data import Dataset as TorchDataset
 
 from ..data import Dataset, Split
+from ..data.names import PARTS
 from ..data.order import LengthAware
 from ..errors import BatchError, DataError, StateError
 from ..labels import LabelRange
@@ -40,7 +41,7 @@ def understood(data: Any, part: str, label_range: LabelRange) -> Loader:
 
     Args:
         data: What a user gave.
-        part: The part of a data set that is meant; ``"test"`` also means the only one.
+        part: The part of a data set, or of data by part, that is meant; ``"test"`` is also the only one.
         label_range: The range of a table's or utterances' labels.
 
     Raises:
@@ -48,8 +49,8 @@ def understood(data: Any, part: str, label_range: LabelRange) -> Loader:
         DataError: The data set has no such part, or a table or an utterance is not as expected.
     """
     pandas = sys.modules.get("pandas")  # loaded if the data are pandas'
-    if isinstance(data, Dataset):
-        return _part(data, part)
+    if isinstance(data, Dataset) or _are_parts(data):
+        return understood(_part(data, part), part, label_range)
     if pandas is not None and isinstance(data, pandas.Series):
         data = data.to_frame("raw_text")
     if pandas is not None and isinstance(data, pandas.DataFrame):
@@ -75,15 +76,27 @@ def _is_words(data: Any) -> bool:
     return isinstance(data, np.ndarray) and data.ndim == 1 and data.dtype.kind in "UOT"
 
 
-def _part(dataset: Dataset, part: str) -> Split:
-    if part == "train":
-        return dataset.train
-    splits = dataset.splits
-    if part == "test" and len(splits) == 1:
-        return next(iter(splits.values()))
-    if part not in splits:
-        raise DataError(f"{dataset.name} has no {part} part, but {' and '.join(splits)}: give one of these")
-    return splits[part]
+def valid_of(data: Any) -> Loader:
+    """The validation part that comes with a data set or with MMSA's loaders; None without any."""
+    if isinstance(data, Dataset):
+        return data.valid
+    return data.get("valid") if _are_parts(data) else None
+
+
+def _are_parts(data: Any) -> bool:
+    """Whether data are given by part, such as the loaders that MMSA's ``MMDataLoader`` returns."""
+    return isinstance(data, Mapping) and len(data) > 0 and data.keys() <= {*PARTS}
+
+
+def _part(data: Dataset | Mapping[str, Any], part: str) -> Loader:
+    parts, name = (data.splits, data.name) if isinstance(data, Dataset) else (data, "this")
+    if part == "train" and isinstance(data, Dataset):
+        return data.train
+    if part == "test" and len(parts) == 1:
+        return next(iter(parts.values()))
+    if part not in parts:
+        raise DataError(f"{name} has no {part} part, but {' and '.join(parts)}: give one of these")
+    return parts[part]
 
 
 def for_training(data: Loader, train: Mapping[str, Any]) -> Iterable[Any]:
