@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mmiln.data.arrays import Floats
 from mmiln.data.dataset import Dataset
 from mmiln.data.sequences import Joined, Ragged
 from mmiln.data.split import Split
@@ -64,8 +65,17 @@ def joined(dataset: Dataset) -> Split:
             name: np.concatenate([part.unimodal_labels[name] for part in parts])
             for name in parts[0].unimodal_labels
         },
+        weights=_weights(parts),
         **fields,
     )
+
+
+def _weights(parts: list[Split]) -> Floats | None:
+    """The weights of all utterances; 1 in a part without any."""
+    if all(part.weights is None for part in parts):
+        return None
+    ones = (np.ones(len(part), np.float32) if part.weights is None else part.weights for part in parts)
+    return np.concatenate([*ones])
 
 
 def _one(sequences: list[Sequence[Any]]) -> Any:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from mmiln.data.arrays import Floats, Ints, single
-from mmiln.data.items import Item, column, cut, frames_of, labels_of, tokens_of
+from mmiln.data.items import Item, column, cut, frames_of, labels_of, tokens_of, weights_of
 from mmiln.data.known import Known
 from mmiln.data.names import FIELDS, MODALITIES
 from mmiln.data.order import LengthAware, Order
@@ -44,6 +44,8 @@ class Split(TorchDataset[Item]):
         label_range: the lowest and the highest label that is possible.
         unimodal_labels: (N,) float32 by modality: labels that people gave who saw that modality alone, as
             CH-SIMS has them.
+        weights: (N,) float32, 0 or more: weights of the utterances in the task loss of training, relative to
+            the others of a batch; measures do not use them. None where all are 1.
         known: what the conversion computed, of a converted data set.
 
     Absent modalities are None. In a converted data set modalities are not lists: each access takes an array
@@ -66,6 +68,7 @@ class Split(TorchDataset[Item]):
     vision: Sequence[Floats] | None = None
     label_range: LabelRange = MOSI
     unimodal_labels: dict[str, Floats] = field(default_factory=dict)
+    weights: Floats | None = None
     known: Known | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -83,6 +86,8 @@ class Split(TorchDataset[Item]):
             self._check_labels(name, values)
         self.labels = scores.pop("labels", None)
         self.unimodal_labels = {name.removesuffix(" labels"): values for name, values in scores.items()}
+        if self.weights is not None:
+            self.weights = self._checked_weights(single(self.weights))
         counts = {"id": len(self.id)} | {name: len(getattr(self, name)) for name in self.fields}
         if len(set(counts.values())) > 1:
             raise DataError(f"expected as many entries in every field, got {counts}")
@@ -106,6 +111,20 @@ class Split(TorchDataset[Item]):
                 f"{self.id[worst]!r} and {int(bad.sum())} such labels in all; name the range of other "
                 "labels by load(..., labels=(lo, hi)) or Split(..., label_range=(lo, hi))"
             )
+
+    def _checked_weights(self, weights: Floats) -> Floats:
+        if weights.shape != (len(self.id),):
+            raise DataError(
+                f"expected weights of shape (N,), one for each of {len(self.id)} ids, got {weights.shape}"
+            )
+        bad = ~(np.isfinite(weights) & (weights >= 0))
+        if bad.any():
+            worst = int(bad.argmax())
+            raise DataError(
+                f"expected finite weights of 0 or more, got {weights[worst]:g} for {self.id[worst]!r} and "
+                f"{int(bad.sum())} such weights in all"
+            )
+        return weights
 
     @property
     def truth(self) -> Floats:
@@ -153,6 +172,8 @@ class Split(TorchDataset[Item]):
             item["labels"] = {
                 key: float(values[position]) for key, values in ({"M": self.truth} | keys).items()
             }
+        if self.weights is not None:
+            item["weights"] = float(self.weights[position])
         return item | {"index": position, "id": self.id[position]}
 
     def __iter__(self) -> Iterator[Item]:
@@ -221,7 +242,8 @@ class Split(TorchDataset[Item]):
         """All that is known of labels; of labels in [-3, 3] alone, those."""
         said = [] if self.label_range == MOSI else [str(self.label_range).encode()]
         of_one = [part for name, v in self.unimodal_labels.items() for part in (name.encode(), v)]
-        return [b"no labels" if self.labels is None else self.labels, *said, *of_one]
+        weights = () if self.weights is None else (b"weights", self.weights)
+        return [b"no labels" if self.labels is None else self.labels, *said, *of_one, *weights]
 
     def contents(self) -> object:
         """A value that stays equal while nothing is changed, for sequences that can't be written to."""
@@ -235,7 +257,15 @@ class Split(TorchDataset[Item]):
         fields = {name: _chosen(getattr(self, name), at) for name in self.fields}
         labels = None if self.labels is None else self.labels[at]
         unimodal = {name: values[at] for name, values in self.unimodal_labels.items()}
-        return replace(self, id=[self.id[i] for i in at], labels=labels, unimodal_labels=unimodal, **fields)
+        weights = None if self.weights is None else self.weights[at]
+        return replace(
+            self,
+            id=[self.id[i] for i in at],
+            labels=labels,
+            unimodal_labels=unimodal,
+            weights=weights,
+            **fields,
+        )
 
     @classmethod
     def from_items(
@@ -270,11 +300,12 @@ class Split(TorchDataset[Item]):
             **fields,
             label_range=LabelRange.checked(label_range),
             unimodal_labels={UNIMODAL[key]: values for key, values in of_items.items()},
+            weights=weights_of(rows),
         )
 
     @classmethod
     def from_pandas(cls, frame: pd.DataFrame) -> Split:
-        """A split of a table of one utterance a row, with any fields of a split and perhaps ``label``.
+        """A split of a table of one utterance a row: any fields of a split, perhaps ``label``, ``weights``.
 
         A cell of a sequence holds an array, as from ``to_pandas(arrays=True)``. Ids come from a column
         ``id``, else from the index. Columns that end in ``_length`` are ignored.
@@ -287,17 +318,18 @@ class Split(TorchDataset[Item]):
         Split(2 utterances, raw_text)
         """
         columns = [str(name) for name in frame.columns if not str(name).endswith("_length")]
-        if unknown := [name for name in columns if name not in ("id", "label", *FIELDS)]:
+        if unknown := [name for name in columns if name not in ("id", "label", "weights", *FIELDS)]:
             raise DataError(
-                f"expected the columns id, label and any of {', '.join(FIELDS)}, got also {unknown}: leave "
-                "them out, frame.drop(columns=...)"
+                f"expected the columns id, label, weights and any of {', '.join(FIELDS)}, got also "
+                f"{unknown}: leave them out, frame.drop(columns=...)"
             )
         labels = frame["label"].to_numpy(np.float32) if "label" in columns else None
+        weights = frame["weights"].to_numpy(np.float32) if "weights" in columns else None
         names = frame["id"] if "id" in columns else frame.index
         fields: dict[str, Any] = {
             name: [_cell(value) for value in frame[name]] for name in FIELDS if name in columns
         }
-        return cls([str(name) for name in names], labels, **fields)
+        return cls([str(name) for name in names], labels, weights=weights, **fields)
 
     def to_pandas(self, arrays: bool = False) -> pd.DataFrame:
         """A table of one row an utterance: id, label and raw_text if present, lengths, ``arrays`` if wanted.
@@ -314,6 +346,8 @@ class Split(TorchDataset[Item]):
         columns: dict[str, Any] = {"id": self.id}
         if self.labels is not None:
             columns["label"] = self.labels
+        if self.weights is not None:
+            columns["weights"] = self.weights
         if self.raw_text is not None:
             columns["raw_text"] = self.raw_text
         columns |= {f"{name}_length": self.lengths(name) for name in self.sequences}
@@ -352,7 +386,8 @@ def collate(items: Sequence[Mapping[str, Any]]) -> Batch:
     Returns:
         ``text``, ``text_bert``, ``raw_text``, ``audio``, ``vision``: lists of B entries, where
         present; ``labels``, where present: ``{"M": (B,) float32}``, with ``T``, ``A``, ``V`` where items
-        have labels of one modality; ``index``: (B,) int64; ``id``: B names.
+        have labels of one modality; ``weights``, where present: (B,) float32; ``index``: (B,) int64; ``id``:
+        B names.
 
     Raises DataError where the items have not the same fields, or one is unknown.
     """
@@ -360,6 +395,8 @@ def collate(items: Sequence[Mapping[str, Any]]) -> Batch:
     batch: Batch = {n: column(rows, n) for n in (*FIELDS, "index", "id") if any(n in row for row in rows)}
     if labels := labels_of(rows):
         batch["labels"] = labels
+    if (weights := weights_of(rows)) is not None:
+        batch["weights"] = weights
     if "index" in batch:
         batch["index"] = np.array(batch["index"], np.int64)
     return batch
