@@ -114,6 +114,9 @@ def train(
     preset: Annotated[str, typer.Option(help="mosi, mosi-mmsa, mosei, mosei-mmsa, sims or simsv2.")] = "mosi",
     seed: Annotated[list[int] | None, typer.Option(help="Seed of a run; repeatable; default 1111.")] = None,
     epochs: Annotated[int, typer.Option(help="The largest number of epochs.")] = 50,
+    monitor: Annotated[
+        str, typer.Option(help="The measure of validation that chooses the epoch, such as valid_corr.")
+    ] = "valid_mae",
     standardize: Annotated[bool, typer.Option(help="Scale audio and vision by the train part.")] = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Any config field; repeatable.")
@@ -147,7 +150,9 @@ def train(
         model = mmiln.Model(preset, text_encoder=text_encoder, device=device, seed=one, **fields)
         folder = output / f"seed-{one}"
         how: Literal["auto", False] = "auto" if resume or restarted() else False
-        run = runs.train(dataset, model, folder, epochs=epochs, progress=not json_, resume=how)
+        run = runs.train(
+            dataset, model, folder, epochs=epochs, monitor=monitor, progress=not json_, resume=how
+        )
         finished.append(run)
         if not json_:
             for part, metrics in run.metrics.items():
@@ -163,14 +168,15 @@ def train(
         if is_first():
             print_json({"seeds": seed or [1111], "out": str(output), **summary})
         return
+    by = "" if monitor == "valid_mae" else f"by {monitor} "
     if len(finished) > 1:
-        title = f"{len(finished)} seeds, mean ± standard deviation; epoch chosen on validation"
+        title = f"{len(finished)} seeds, mean ± standard deviation; epoch chosen {by}on validation"
         columns = {
             part: [f"{measures[m]['mean']:.4f} ± {measures[m]['std']:.4f}" for m in family.measures]
             for part, measures in summary.items()
         }
     else:
-        title = "One seed; epoch chosen on validation"
+        title = f"One seed; epoch chosen {by}on validation"
         columns = {part: _cells(metrics) for part, metrics in finished[0].metrics.items()}
     out.print(_measures(title, family, columns))
     out.print(f"models, curves and predictions: {output}", highlight=False)
