@@ -89,6 +89,15 @@ def meant(name: str, fields: Collection[str]) -> str:
     return f"; did you mean {' or '.join(map(repr, found))}?"
 
 
+def is_rate(field: str) -> bool:
+    """Whether a field is a learning rate or a weight decay, which may change in the course of a run.
+
+    >>> is_rate("lr_text"), is_rate("decay"), is_rate("d_model")
+    (True, True, False)
+    """
+    return field.partition("_")[0] in ("lr", "decay")
+
+
 def differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Both values, by name, of the fields that differ between two descriptions; ``None`` for a missing one.
 

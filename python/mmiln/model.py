@@ -56,6 +56,7 @@ class Model(Estimator):
             ``alpha``, ``lr_text``, ``patience``. ``freeze_text``: what is not trained of the text
             encoder: ``"embeddings"``, the embeddings and this number of first layers, or ``True`` for all;
             frozen parts run without dropout, once for each sentence (up to 2 GiB of features are kept).
+            ``freeze_audio``, ``freeze_vision``: whether that modality's LSTM and convolution are not trained.
             ``order``: ``"faithful"``, or ``"window"`` or ``"buckets"`` for batches of utterances of about
             the same length (:class:`mmiln.data.order.LengthAware`). ``gather_losses``: with several
             processes, whether similarity and difference losses read the batches of all of them as one.
@@ -105,11 +106,15 @@ class Model(Estimator):
     def set_params(self, **params: Any) -> Self:
         """Changes arguments; once the model has weights, only settings of training can change.
 
+        During ``fit``, as from a callback, learning rates and weight decays can change, and hold from the
+        optimiser's next step on: the history and checkpoints record them. The model keeps them afterwards.
+
         Raises:
-            StateError: The change would need other weights.
+            StateError: The change would need other weights, or a run is under way.
             ConfigError: Unknown field, wrong type or out of range.
         """
         before = self.get_params()
+        self._check_change(params)
         if not self.built:
             vars(self).update(vars(type(self)(**(before | params))))  # checks all arguments
             return self
@@ -125,6 +130,8 @@ class Model(Estimator):
         self.seed = fields.pop("seed", self.seed)
         self.fields = self.fields | fields
         self._config = self._resolved(self._final_widths)
+        if self._training.locked():
+            self.core.set_rates(json.dumps(self._config.train))
         return self
 
     def _checked(self) -> Config:

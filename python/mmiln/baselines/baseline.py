@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import pretrained
-from ..config import Config, meant
+from ..config import Config, is_rate, meant
 from ..data.names import MODALITIES
 from ..errors import BatchError, ConfigError, StateError
 from ..files import read_safetensors
@@ -97,18 +97,28 @@ class Baseline(Estimator):
         return {"network": network} | super().get_params()
 
     def set_params(self, **params: Any) -> Self:
-        """Changes arguments.
+        """Changes arguments; once the model has weights, only learning rates and weight decays.
+
+        During ``fit``, as from a callback, these hold from the optimiser's next step on: the history and
+        checkpoints record them. The model keeps them afterwards.
 
         Raises:
-            StateError: There are weights already.
+            StateError: There are weights already, or a run is under way.
             ConfigError: Unknown field, wrong type or out of range.
         """
-        if self.built:
+        self._check_change(params)
+        if not self.built:
+            vars(self).update(vars(type(self)(**(self.get_params() | params))))
+            return self
+        if fixed := [name for name in params if not is_rate(name)]:
             raise StateError(
-                f"this model has weights already, which {', '.join(params)} can't change under: build "
+                f"this model has weights already, which {', '.join(fixed)} can't change under: build "
                 "another with Baseline(**(model.get_params() | {...}))"
             )
-        vars(self).update(vars(type(self)(**(self.get_params() | params))))
+        fields = self.fields | params
+        self.settings, self.fields = self._settings_of(fields), fields
+        self._config = self._resolved(self._final_widths)
+        self.core.set_rates(self.rates)
         return self
 
     @property
@@ -122,17 +132,17 @@ class Baseline(Estimator):
         return self.network
 
     def _checked(self) -> Config:
-        self.settings = self._given_settings()
+        self.settings = self._settings_of(self.fields)
         return super()._checked()
 
-    def _given_settings(self) -> Any:
+    def _settings_of(self, fields: Mapping[str, Any]) -> Any:
         """The network's settings: defaults, replaced by the preset's, replaced by those given."""
         kind = self._kind
         if self.preset not in kind.PRESETS:
             raise ConfigError(
                 f"{self.network} has the presets {', '.join(kind.PRESETS)}, got {self.preset!r}"
             )
-        given = {name: value for name, value in self.fields.items() if value is not None}
+        given = {name: value for name, value in fields.items() if value is not None}
         if unknown := [name for name in given if name not in kind.Settings.model_fields]:
             raise ConfigError(
                 f"{self.network} has no field {unknown[0]!r}{meant(unknown[0], kind.Settings.model_fields)}"
@@ -318,6 +328,6 @@ class Baseline(Estimator):
     def new_step(self) -> Callable[[Any], Tensor]:
         """The step of a run: trains on one packed batch and returns its losses."""
         for part in self.core.network.modules():
-            if isinstance(part, ULGM):
+            if isinstance(part, ULGM) and part.given_bound is None:
                 part.bound = self.label_range_.bound
         return super().new_step()

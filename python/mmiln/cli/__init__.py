@@ -115,6 +115,9 @@ def train(
     ] = "mosi",
     seed: Annotated[list[int] | None, typer.Option(help="Seed of a run; repeatable; default 1111.")] = None,
     epochs: Annotated[int, typer.Option(help="The largest number of epochs.")] = 50,
+    monitor: Annotated[
+        str, typer.Option(help="The measure of validation that chooses the epoch, such as valid_corr.")
+    ] = "valid_mae",
     standardize: Annotated[bool, typer.Option(help="Scale audio and vision by the train part.")] = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Any config field; repeatable.")
@@ -152,7 +155,9 @@ def train(
         model = mmiln.Model(**arguments, seed=one)
         folder = output / f"seed-{one}"
         how: Literal["auto", False] = "auto" if resume or restarted() else False
-        run = runs.train(dataset, model, folder, epochs=epochs, progress=not json_, resume=how)
+        run = runs.train(
+            dataset, model, folder, epochs=epochs, monitor=monitor, progress=not json_, resume=how
+        )
         for part, metrics in run.metrics.items():
             parts.setdefault(part, {})[one] = metrics
             if not json_:
@@ -161,7 +166,8 @@ def train(
         return
     measured = SeedMetrics(parts)
     table = measured.table()
-    table = replace(table, caption=f"{table.caption}; epoch chosen on validation")
+    by = "" if monitor == "valid_mae" else f" by {monitor}"
+    table = replace(table, caption=f"{table.caption}; epoch chosen{by} on validation")
     summary = files.finite(measured.to_dict())
     files.write_json(output / "summary.json", summary)
     files.write_text(output / "summary.md", table.markdown() + "\n")

@@ -136,10 +136,22 @@ def labels_of(rows: Sequence[Item]) -> dict[str, Floats]:
     return {key: np.array([_number(row, label[key]) for row, label in of_rows], np.float32) for key in keys}
 
 
-def _number(row: Item, label: Any) -> float:
-    values = label.detach().cpu().numpy() if isinstance(label, Tensor) else np.asarray(label)
+def weights_of(rows: Sequence[Item]) -> Floats | None:
+    """The weights of items, (N,); None where no item has one.
+
+    Raises:
+        DataError: Some items have a weight and some have not, or one is not one number.
+    """
+    if all(row.get("weights") is None for row in rows):
+        return None
+    each = zip(rows, column(rows, "weights"), strict=True)
+    return np.array([_number(row, weight, "weight") for row, weight in each], np.float32)
+
+
+def _number(row: Item, value: Any, what: str = "label") -> float:
+    values = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
     if values.size != 1 or values.dtype.kind not in "fiu":
-        raise DataError(f"expected one number as the label of {row.get('id')!r}, got {label!r:.100}")
+        raise DataError(f"expected one number as the {what} of {row.get('id')!r}, got {value!r:.100}")
     return float(values.reshape(()))
 
 

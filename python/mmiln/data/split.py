@@ -18,7 +18,16 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 
 from mmiln.data.arrays import Floats, Ints, positions, single
 from mmiln.data.formats.mmsa_loader import true_items
-from mmiln.data.items import Item, column, cut, frames_of, labels_of, tokens_of, without_padding
+from mmiln.data.items import (
+    Item,
+    column,
+    cut,
+    frames_of,
+    labels_of,
+    tokens_of,
+    weights_of,
+    without_padding,
+)
 from mmiln.data.known import Known
 from mmiln.data.names import FIELDS, MODALITIES, UNIMODAL
 from mmiln.data.order import LengthAware, Order
@@ -56,6 +65,8 @@ class Split(TorchDataset[Item]):
         label_range: the lowest and the highest label that is possible.
         unimodal_labels: (N,) float32 by modality: labels that people gave who saw that modality alone, as
             CH-SIMS has them.
+        weights: (N,) float32, 0 or more: weights of the utterances in the task loss of training, relative to
+            the others of a batch; measures do not use them. None where all are 1.
         known: what the conversion computed, of a converted data set.
 
     Text, audio and vision may also be given as padded arrays (N, T, w) with the true lengths (N,):
@@ -85,6 +96,7 @@ class Split(TorchDataset[Item]):
     vision: Sequence[Floats] | None = None
     label_range: LabelRange = MOSI
     unimodal_labels: dict[str, Floats] = field(default_factory=dict)
+    weights: Floats | None = None
     known: Known | None = field(default=None, init=False)
     text_lengths: InitVar[npt.ArrayLike | None] = None
     audio_lengths: InitVar[npt.ArrayLike | None] = None
@@ -110,6 +122,8 @@ class Split(TorchDataset[Item]):
             self._check_labels(name, values)
         self.labels = scores.pop("labels", None)
         self.unimodal_labels = {name.removesuffix(" labels"): values for name, values in scores.items()}
+        if self.weights is not None:
+            self.weights = self._checked_weights(single(self.weights))
         counts = {"id": len(self.id)} | {name: len(getattr(self, name)) for name in self.fields}
         if len(set(counts.values())) > 1:
             raise DataError(f"expected as many entries in every field, got {counts}")
@@ -134,6 +148,20 @@ class Split(TorchDataset[Item]):
                 f"{self.id[worst]!r} and {int(bad.sum())} such labels in all; name the range of other "
                 "labels by load(..., labels=(lo, hi)) or Split(..., label_range=(lo, hi))"
             )
+
+    def _checked_weights(self, weights: Floats) -> Floats:
+        if weights.shape != (len(self.id),):
+            raise DataError(
+                f"expected weights of shape (N,), one for each of {len(self.id)} ids, got {weights.shape}"
+            )
+        bad = ~(np.isfinite(weights) & (weights >= 0))
+        if bad.any():
+            worst = int(bad.argmax())
+            raise DataError(
+                f"expected finite weights of 0 or more, got {weights[worst]:g} for {self.id[worst]!r} and "
+                f"{int(bad.sum())} such weights in all"
+            )
+        return weights
 
     @property
     def truth(self) -> Floats:
@@ -187,6 +215,8 @@ class Split(TorchDataset[Item]):
             item["labels"] = {
                 key: float(values[position]) for key, values in ({"M": self.truth} | keys).items()
             }
+        if self.weights is not None:
+            item["weights"] = float(self.weights[position])
         item |= {"index": position, "id": self.id[position]}
         return item
 
@@ -259,7 +289,8 @@ class Split(TorchDataset[Item]):
         """All that is known of labels; of labels in [-3, 3] alone, those."""
         said = [] if self.label_range == MOSI else [str(self.label_range).encode()]
         of_one = [part for name, v in self.unimodal_labels.items() for part in (name.encode(), v)]
-        return [b"no labels" if self.labels is None else self.labels, *said, *of_one]
+        weights = () if self.weights is None else (b"weights", self.weights)
+        return [b"no labels" if self.labels is None else self.labels, *said, *of_one, *weights]
 
     def contents(self) -> object:
         """A value that stays equal while nothing is changed, for sequences that can't be written to."""
@@ -283,7 +314,15 @@ class Split(TorchDataset[Item]):
         fields = {name: _chosen(getattr(self, name), at) for name in self.fields}
         labels = None if self.labels is None else self.labels[at]
         unimodal = {name: values[at] for name, values in self.unimodal_labels.items()}
-        return replace(self, id=[self.id[i] for i in at], labels=labels, unimodal_labels=unimodal, **fields)
+        weights = None if self.weights is None else self.weights[at]
+        return replace(
+            self,
+            id=[self.id[i] for i in at],
+            labels=labels,
+            unimodal_labels=unimodal,
+            weights=weights,
+            **fields,
+        )
 
     @classmethod
     def concat(cls, splits: Iterable[Split]) -> Split:
@@ -308,6 +347,7 @@ class Split(TorchDataset[Item]):
                 name: np.concatenate([part.unimodal_labels[name] for part in parts])
                 for name in parts[0].unimodal_labels
             },
+            weights=_joined_weights(parts),
             **{name: _one([getattr(part, name) for part in parts]) for name in parts[0].fields},
         )
 
@@ -345,12 +385,13 @@ class Split(TorchDataset[Item]):
             **fields,
             label_range=LabelRange.checked(label_range),
             unimodal_labels={UNIMODAL[key]: values for key, values in of_items.items()},
+            weights=weights_of(rows),
         )
 
     @classmethod
     def from_pandas(cls, frame: pd.DataFrame, label_range: tuple[float, float] = MOSI) -> Split:
-        """A split of a table of one utterance a row, with any fields of a split and perhaps ``label`` (or
-        ``labels``) in ``label_range``.
+        """A split of a table of one utterance a row: any fields of a split, perhaps ``label`` (or ``labels``)
+        in ``label_range``, and ``weights``.
 
         A cell of a sequence holds an array, as from ``to_pandas(arrays=True)``; a column ``text`` may hold
         sentences. Ids come from a column ``id``, else from the index. Columns that end in ``_length`` are
@@ -365,18 +406,23 @@ class Split(TorchDataset[Item]):
         """
         frame = _named_as_here(frame)
         columns = [str(name) for name in frame.columns if not str(name).endswith("_length")]
-        if unknown := [name for name in columns if name not in ("id", "label", *FIELDS)]:
+        if unknown := [name for name in columns if name not in ("id", "label", "weights", *FIELDS)]:
             raise DataError(
-                f"expected the columns id, label and any of {', '.join(FIELDS)}, got also {unknown}: leave "
-                "them out, frame.drop(columns=...)"
+                f"expected the columns id, label, weights and any of {', '.join(FIELDS)}, got also "
+                f"{unknown}: leave them out, frame.drop(columns=...)"
             )
         labels = frame["label"].to_numpy(np.float32) if "label" in columns else None
+        weights = frame["weights"].to_numpy(np.float32) if "weights" in columns else None
         names = frame["id"] if "id" in columns else frame.index
         fields: dict[str, Any] = {
             name: [_cell(value) for value in frame[name]] for name in FIELDS if name in columns
         }
         return cls(
-            [str(name) for name in names], labels, **fields, label_range=LabelRange.checked(label_range)
+            [str(name) for name in names],
+            labels,
+            **fields,
+            label_range=LabelRange.checked(label_range),
+            weights=weights,
         )
 
     def to_pandas(self, arrays: bool = False) -> pd.DataFrame:
@@ -394,6 +440,8 @@ class Split(TorchDataset[Item]):
         columns: dict[str, Any] = {"id": self.id}
         if self.labels is not None:
             columns["label"] = self.labels
+        if self.weights is not None:
+            columns["weights"] = self.weights
         if self.raw_text is not None:
             columns["raw_text"] = self.raw_text
         columns |= {f"{name}_length": self.lengths(name) for name in self.sequences}
@@ -441,6 +489,14 @@ def _one(sequences: list[Sequence[Any]]) -> Any:
     return Joined(ragged) if len(ragged) == len(sequences) else list(chain(*sequences))
 
 
+def _joined_weights(parts: Sequence[Split]) -> Floats | None:
+    """The weights of all utterances; 1 in a part without any."""
+    if all(part.weights is None for part in parts):
+        return None
+    ones = (np.ones(len(part), np.float32) if part.weights is None else part.weights for part in parts)
+    return np.concatenate([*ones])
+
+
 def _chosen(values: Sequence[Any], positions: list[int]) -> Any:
     return values.subset(positions) if isinstance(values, Ragged) else [values[i] for i in positions]
 
@@ -453,7 +509,8 @@ def collate(items: Sequence[Mapping[str, Any]]) -> Batch:
     Returns:
         ``text``, ``text_bert``, ``raw_text``, ``audio``, ``vision``: lists of B entries, where
         present; ``labels``, where present: ``{"M": (B,) float32}``, with ``T``, ``A``, ``V`` where items
-        have labels of one modality; ``index``: (B,) int64; ``id``: B names.
+        have labels of one modality; ``weights``, where present: (B,) float32; ``index``: (B,) int64; ``id``:
+        B names.
 
     Raises DataError where the items have not the same fields, or one is unknown.
     """
@@ -461,6 +518,8 @@ def collate(items: Sequence[Mapping[str, Any]]) -> Batch:
     batch: Batch = {n: column(rows, n) for n in (*FIELDS, "index", "id") if any(n in row for row in rows)}
     if labels := labels_of(rows):
         batch["labels"] = labels
+    if (weights := weights_of(rows)) is not None:
+        batch["weights"] = weights
     if "index" in batch:
         batch["index"] = np.array(batch["index"], np.int64)
     return batch
@@ -478,6 +537,8 @@ def _collate_padded(items: Sequence[Utterance], *, collate_fn_map: object = None
         batch["text_bert"] = pad_sequence(tokens, batch_first=True).transpose(1, 2)
     if "labels" in batch:
         batch["labels"] = {key: torch.tensor(values) for key, values in batch["labels"].items()}
+    if "weights" in batch:
+        batch["weights"] = torch.tensor(batch["weights"])
     return batch | {"index": torch.tensor(batch["index"])}
 
 

@@ -270,7 +270,7 @@ class Report:
             f"{len(records)} runs; seeds {', '.join(map(str, sorted({r.seed for r in records})))}",
             f"at most {each(lambda r: r.protocol.epochs)} epochs, "
             f"patience {each(lambda r: r.config['patience'])}, "
-            f"the epoch with the lowest MAE on: {each(lambda r: r.protocol.selection)}",
+            f"the epoch with {each(lambda r: r.protocol.choice)}",
             f"preset {each(lambda r: r.preset)}; text encoder (SHA-256) "
             f"{each(lambda r: 'none' if r.text_encoder is None else r.text_encoder[:12])}",
             f"mmiln {each(lambda r: r.code['version'])}, build {each(lambda r: r.code['digest'][:12])}; "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -17,11 +17,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+#: The measure that chooses the epoch where no other is asked for.
+BEST_BY: Final = "valid_mae"
+
+
 class History(dict[str, list[float]]):
     """A dictionary of lists, one value an epoch: ``train_total``, ``valid_mae``, ``seconds`` and so on.
 
     Attributes:
-        best_epoch: The epoch (from 1) whose weights are the result; ``None`` without a validation set.
+        best_epoch: The epoch (from 1) whose weights are the result; ``None`` without a validation set, where
+            it is the last.
+        monitor: The measure that chose it, such as ``valid_mae``; ``None`` without a validation set.
 
     >>> history = History({"train_total": [2.0, 1.5], "valid_mae": [1.2, 1.1]})
     >>> history.to_frame().loc[2].to_dict()
@@ -29,6 +35,7 @@ class History(dict[str, list[float]]):
     """
 
     best_epoch: int | None = None
+    monitor: str | None = None
 
     def append(self, logs: dict[str, float]) -> None:
         """Adds one epoch; NaN stands for values that it, or those before, did not measure."""
@@ -83,10 +90,15 @@ class History(dict[str, list[float]]):
         panels_drawn = [draw(self, ax) for draw, ax in zip(drawn, panel_axes, strict=True)]
         return _Shown(panels_drawn) if axes is None else panels_drawn
 
+    @property
+    def _best(self) -> str:
+        """What ``best_epoch`` is."""
+        return "best epoch" if self.monitor in (None, BEST_BY) else f"best epoch by {self.monitor}"
+
     def __repr__(self) -> str:
         if not self.epochs:
             return "History(no epoch)"
-        best = "" if self.best_epoch is None else f", best epoch {self.best_epoch}"
+        best = "" if self.best_epoch is None else f", {self._best} {self.best_epoch}"
         last = ", ".join(f"{name} {_text(name, values[-1])}" for name, values in self.items())
         return f"History({self.epochs} epochs{best}; last: {last})"
 
@@ -98,9 +110,9 @@ class History(dict[str, list[float]]):
         curves = {label: self[name] for label, name in shown.items() if name in self}
         columns = {f"last epoch, {self.epochs}": self.epochs}
         if self.best_epoch == self.epochs:
-            columns = {f"best and last epoch, {self.epochs}": self.epochs}
+            columns = {f"{self._best.replace('epoch', 'and last epoch')}, {self.epochs}": self.epochs}
         elif self.best_epoch is not None:
-            columns = {f"best epoch, {self.best_epoch}": self.best_epoch} | columns
+            columns = {f"{self._best}, {self.best_epoch}": self.best_epoch} | columns
         rows = [
             (name, *(_text(name, values[epoch - 1]) for epoch in columns.values()))
             for name, values in self.items()

@@ -120,6 +120,8 @@ def pack(
     if unimodal_labels:
         for name, own in unimodal_labels_of(batch).items():
             parts[f"labels_{name}"] = label_range.scaled(tensor(f"labels of {name}", own))
+    if batch.get("weights") is not None:
+        parts["weights"] = tensor("weights", batch["weights"])
     if batch.get("index") is not None:
         parts["index"] = whole_numbers("index", batch["index"])
     packed = _core.Batch(device=device, dtype=dtype, **parts)
@@ -262,7 +264,7 @@ def of_one(utterance: Mapping[str, Any]) -> Mapping[str, Any]:
         return collate([utterance])
     whole = ("padding_side", "config")
     batch = {key: value if key in whole else [value] for key, value in utterance.items() if value is not None}
-    for key in [key for key in batch if key.endswith("_lengths") or key in ("index", "labels")]:
+    for key in [key for key in batch if key.endswith("_lengths") or key in ("index", "labels", "weights")]:
         value = utterance[key]
         batch[key] = value if isinstance(value, Mapping) else np.reshape(np.asarray(value), -1)
     for name in [name for name in ("text", "audio", "vision") if f"{name}_lengths" in batch]:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..callbacks import Callback, EarlyStopping, Plan, ProgressBar
 from ..callbacks.callback import Callbacks, checked
+from ..callbacks.stopping import check_monitor
 from ..data import Split
 from ..data.clean import far_values
 from ..errors import ConfigError, DataWarning, StateError
 from ..results.calibration import Calibration
-from ..results.history import History
+from ..results.history import BEST_BY, History
+from ..results.measures import family_of
 from ..results.metrics import Metrics
 from ..results.predictions import Predictions
 from . import loaders, scoring
 from .checkpoints import Checkpoints
 from .learner import Learner
-from .loop import BEST_BY, NonFinite, Resume, TrainingRun
+from .loop import NonFinite, Resume, TrainingRun
 from .parallel import ParallelRun
 from .ranks import Ranks
 
@@ -37,6 +39,7 @@ class Estimator(Learner):
         *,
         epochs: int = 50,
         patience: int | None = None,
+        monitor: str = BEST_BY,
         callbacks: Sequence[Callback] = (),
         progress: bool = True,
         checkpoint_dir: str | Path | None = None,
@@ -46,8 +49,8 @@ class Estimator(Learner):
     ) -> History:
         """Trains from the present weights: a new run with fresh moments and pseudo-labels.
 
-        With ``valid``, stops once its MAE has not fallen for ``patience`` epochs and goes back to the best
-        epoch's weights. Ctrl-C stops between two steps and leaves the weights of the last one.
+        With ``valid``, stops once ``monitor`` has not become better for ``patience`` epochs and goes back to
+        the best epoch's weights. Ctrl-C stops between two steps and leaves the weights of the last one.
 
         Processes that torchrun has started train one model together, to the result of a single process. Each
         must call this with the same data and settings; callbacks are called and checkpoints are written in
@@ -63,8 +66,11 @@ class Estimator(Learner):
             valid: The same, but ``index`` is not needed; read in its own order.
             epochs: The largest number of passes.
             patience: Replaces the field of the same name for this run.
+            monitor: The measure of ``valid`` that chooses the epoch, by its name in the history, such as
+                ``"valid_corr"``; MAE should fall, all others rise. NaN is never the best; where every epoch
+                has NaN, a warning says so and the weights are those of the last.
             callbacks: Called during training; see :mod:`mmiln.callbacks`.
-            progress: Whether to show bars, where there is a terminal or a notebook to show them
+            progress: Whether to show bars or, without a terminal or a notebook, a line an epoch
                 (:class:`mmiln.callbacks.ProgressBar`).
             checkpoint_dir: A folder for this run alone, which keeps all that it depends on: a resumed run
                 gives the same bits. The order of the loader is restored if it comes from the loader's
@@ -111,10 +117,14 @@ class Estimator(Learner):
                     raise ConfigError(f"{name} must be at least 1, got {number!r}")
             if nonfinite not in ("raise", "skip"):
                 raise ConfigError(f'nonfinite must be "raise" or "skip", got {nonfinite!r}')
+            check_monitor(monitor, family_of(self.label_range_))
+            if valid is None and monitor != BEST_BY:
+                raise ConfigError(f"monitor={monitor!r} is measured on a validation part: give valid=")
             callbacks = checked(callbacks)
-            plan = Plan(epochs, loaders.batches_of(source))
-            hooks = Callbacks([*_own(valid, patience, callbacks, progress), *callbacks], plan)
-            arguments = (self, source, valid, epochs, hooks, checkpoints, nonfinite)
+            plan = Plan(epochs, loaders.batches_of(source), self.rates)
+            stopping = [] if valid is None else [EarlyStopping(monitor, patience=patience)]
+            hooks = Callbacks([*stopping, *_bars(callbacks, progress), *callbacks], plan)
+            arguments = (self, source, valid, epochs, hooks, checkpoints, nonfinite, monitor)
             ranks = Ranks.here(self.device)
             run = TrainingRun(*arguments) if ranks is None else ParallelRun(*arguments, ranks)
             self._weights_change()
@@ -202,11 +212,7 @@ class Estimator(Learner):
         return self.predict(loader, missing=missing).measured()
 
 
-def _own(
-    valid: loaders.Loader, patience: int, callbacks: Sequence[Callback], progress: bool
-) -> Iterator[Callback]:
-    """The callbacks that ``fit`` adds to the user's."""
-    if valid is not None:
-        yield EarlyStopping(BEST_BY, patience=patience)
-    if progress and not any(isinstance(callback, ProgressBar) for callback in callbacks):
-        yield ProgressBar()
+def _bars(callbacks: Sequence[Callback], progress: bool) -> list[Callback]:
+    """The bars that ``fit`` shows by itself."""
+    theirs = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    return [ProgressBar()] if progress and not theirs else []

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .._core import Batch
-from ..config import Config
+from ..config import Config, is_rate
 from ..data.names import MODALITIES
 from ..errors import ConfigError, StateError, StateWarning
 from ..labels import MOSI, LabelRange
@@ -181,6 +181,11 @@ class Learner(ABC):
         return Config(self._config.model.copy(), self._config.train.copy())
 
     @property
+    def rates(self) -> dict[str, float]:
+        """Learning rates and weight decays by field, as they are now."""
+        return {name: value for name, value in self._config.to_dict().items() if is_rate(name)}
+
+    @property
     def human_labels(self) -> bool:
         """Whether unimodal heads are trained on labels that people gave, in place of pseudo-labels."""
         return bool(self._config.train.get("unimodal_labels") == "human")
@@ -196,7 +201,23 @@ class Learner(ABC):
 
     @abstractmethod
     def set_params(self, **params: Any) -> Self:
-        """Changes arguments; once there are weights, only those that weights do not depend on."""
+        """Changes arguments; once there are weights, only those that weights do not depend on; during a run,
+        only learning rates and weight decays.
+        """
+
+    def _check_change(self, params: Mapping[str, Any]) -> None:
+        """Refuses to change, while a run is under way, anything but its rates and decays.
+
+        Raises:
+            StateError: Names what can't change.
+        """
+        before = self.get_params()
+        fixed = [n for n, v in params.items() if not (is_rate(n) and self.built) and before.get(n) != v]
+        if self._training.locked() and fixed:
+            raise StateError(
+                f"this model is being trained, so {', '.join(fixed)} can't change: until fit() ends, only "
+                f"learning rates and weight decays can ({', '.join(self.rates)})"
+            )
 
     def text_encoder_fingerprint(self) -> str | None:
         """SHA-256 (hex) of the file of weights that the text encoder began with; ``None`` without one."""
