@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from . import pretrained
 from ._core import Batch, Core
@@ -18,6 +19,7 @@ from .errors import BatchError, ConfigError, StateError, WeightsError
 from .explain import Explanation, explain
 from .files import read_safetensors
 from .labels import MODEL_BOUND, LabelRange
+from .pytorch import MMILN
 from .results.summary import Summary
 from .text_encoder import least_encoder_weights
 from .training import batches, nonfinite
@@ -289,17 +291,16 @@ class Model(Estimator):
         used = [name.removesuffix("_dim") for name in WIDTHS if config.model[name]]
         pretrained.save(
             Path(directory),
-            config={
-                "preset": self.preset,
-                "dtype": self.dtype,
-                "label_range": self.label_range_,
-                "model": config.model,
-                "train": config.train,
-            },
+            config=self._described(),
             weights=weights,
             card=pretrained.card(repr(self), used, config.model, self.label_range_, weights),
             encoder=self.encoder,
         )
+
+    def _described(self) -> dict[str, Any]:
+        """What ``config.json`` says of the model."""
+        own = {"preset": self.preset, "dtype": self.dtype, "label_range": self.label_range_}
+        return own | {"model": self.config.model, "train": self.config.train}
 
     @classmethod
     def from_pretrained(
@@ -314,15 +315,82 @@ class Model(Estimator):
         """
         directory = Path(directory)
         saved = pretrained.read_config(directory)
+        encoder = None if saved["text_encoder"] is None else directory
+        weights = read_safetensors(directory / "model.safetensors")
+        return cls._of(saved, encoder, weights, device, precision)
+
+    @classmethod
+    def _of(
+        cls,
+        saved: Mapping[str, Any],
+        encoder: str | Path | None,
+        weights: Mapping[str, Tensor],
+        device: str,
+        precision: str,
+    ) -> Self:
+        """The model that the content of a ``config.json`` describes."""
         fields = saved["model"] | saved["train"]
         Config.resolve(saved["preset"], fields)  # refuses this class's arguments, which are no fields
-        encoder = None if saved["text_encoder"] is None else directory
-        own = {"device": device, "dtype": saved["dtype"], "precision": precision}
+        own: dict[str, Any] = {"device": device, "dtype": saved["dtype"], "precision": precision}
         model = cls(saved["preset"], text_encoder=encoder, **own, **fields)
-        weights = read_safetensors(directory / "model.safetensors")
         model._followed = LabelRange.checked(saved.get("label_range", model._usual_range()))
         model._build({name: saved["model"][f"{name}_dim"] for name in MODALITIES}, weights=weights)
         return model
+
+    # Plain PyTorch
+
+    def to_torch(self) -> MMILN:
+        """A copy in plain PyTorch, in evaluation mode: see :class:`mmiln.pytorch.MMILN`.
+
+        Raises:
+            StateError: The model has no weights yet.
+        """
+        weights, encoder = self.state_dict(), self.encoder
+        text: dict[str, Any] = {"text_encoder": None}
+        if encoder is not None:
+            text = {"text_encoder": encoder.config, "tokenizer": str(encoder.directory)}
+        module = MMILN(self._described() | text).to(self.device, getattr(torch, self.dtype))
+        module.load_state_dict(weights)
+        return module.eval()
+
+    @classmethod
+    def from_torch(
+        cls,
+        module: nn.Module,
+        *,
+        text_encoder: str | Path | None = None,
+        device: str = "cpu",
+        precision: str = "float32",
+    ) -> Self:
+        """A model with the configuration and the weights of a module that :meth:`to_torch` returned.
+
+        Args:
+            module: Weights in float32 or float64.
+            text_encoder: Where the tokenizer is, by directory or hub name, if the model has a text encoder.
+                The default is where it was for the model of :meth:`to_torch`.
+            device: As for the constructor.
+            precision: As for the constructor.
+
+        Raises:
+            ConfigError: It is another module, its weights have another type, or there is no tokenizer.
+            WeightsError: Its weights do not fit its configuration.
+            MissingFileError: The tokenizer's directory is not there.
+        """
+        if not isinstance(module, MMILN):
+            raise ConfigError(
+                f"expected the module that model.to_torch() returned, got {type(module).__name__}"
+            )
+        dtype = next(module.parameters()).dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise ConfigError(
+                f"expected weights of float32 or float64, got {dtype}: convert it, module.float()"
+            )
+        saved = {**module.config, "dtype": str(dtype).removeprefix("torch.")}
+        encoder = None if saved.get("text_encoder") is None else text_encoder or saved.get("tokenizer")
+        if encoder is None and saved.get("text_encoder") is not None:
+            raise ConfigError("the model has a text encoder: give its directory as text_encoder=")
+        weights = {name: batches.tensor(name, weight) for name, weight in module.state_dict().items()}
+        return cls._of(saved, encoder, weights, device, precision)
 
     # The core
 
