@@ -68,6 +68,7 @@ class Baseline(Estimator):
         "label_range",
     )
     precision = "float32"
+    _module = "model.core.network"
 
     def __init__(
         self,

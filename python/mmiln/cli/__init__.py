@@ -16,7 +16,7 @@ from rich.table import Table
 
 import mmiln
 
-from ..errors import MmilnError
+from ..errors import ConfigError, MmilnError
 from ..pages import html
 from . import experiment
 from .convert import convert
@@ -223,6 +223,22 @@ def inspect(
         print_json(_described(dataset))
     else:
         out.print(dataset.describe())
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A directory that save_pretrained or train wrote.")],
+    onnx: Annotated[Path, typer.Option("--onnx", help="The ONNX file to write.")],
+) -> None:
+    """Write a saved model as an ONNX file, for runtimes without PyTorch. Needs the extra onnx."""
+    loaded = mmiln.load_pretrained(model)
+    if not isinstance(loaded, mmiln.Model):
+        raise ConfigError(f"only MMILN can be exported, and {model} holds the baseline {loaded.kind}")
+    onnx.parent.mkdir(parents=True, exist_ok=True)
+    mmiln.pytorch.save_onnx(loaded.to_torch(), onnx)
+    if (Path(model) / mmiln.data.standardizer.FILE).is_file():
+        err.print(f"note: the file reads audio and vision that {mmiln.data.standardizer.FILE} has scaled")
+    out.print(f"ONNX file: {onnx}", highlight=False)
 
 
 def _described(dataset: mmiln.data.Dataset) -> dict[str, Any]:

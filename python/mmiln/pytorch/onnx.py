@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from importlib.util import find_spec
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,8 @@ LARGEST = 2**31 - 1  # bytes of a file in protobuf's format
 def save_onnx(module: MMILN, path: str | Path) -> None:
     """Writes an ONNX file that scores batches of any size and length.
 
-    Its inputs have the names and shapes of :meth:`MMILN.forward`, float32 and int64: those that the model reads,
-    each of ``text``, ``audio`` and ``vision`` with its ``<name>_lengths`` ``(B,)``; its output is ``score``
-    ``(B,)``.
+    Its inputs are those of :meth:`MMILN.forward` that the model reads, float32 and int64, each of ``text``,
+    ``audio`` and ``vision`` with its ``<name>_lengths`` ``(B,)``. Its output is ``score`` ``(B,)``.
 
     Args:
         module: What ``model.to_torch()`` returned.
@@ -35,8 +35,10 @@ def save_onnx(module: MMILN, path: str | Path) -> None:
         MissingFileError: The package ``onnxscript``, of the extra ``onnx``, is not installed.
         ConfigError: The weights take 2 GiB or more, which such a file can't hold.
     """
-    if find_spec("onnxscript") is None:
-        raise MissingFileError("to export to ONNX, install onnxscript: pip install 'mmiln[onnx]'")
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise MissingFileError("an export to ONNX needs onnxscript: pip install 'mmiln[onnx]'") from None
     if (size := 4 * sum(weight.numel() for weight in module.parameters())) > LARGEST:
         raise ConfigError(
             f"expected a model of less than 2 GiB, which an ONNX file holds, got {size:,} bytes"
@@ -44,25 +46,34 @@ def save_onnx(module: MMILN, path: str | Path) -> None:
     example = _example(module)
     free = torch.export.Dim.DYNAMIC
     axes = {name: {0: free} | ({TIME[name]: free} if name in TIME else {}) for name in example}
-    chatter = logging.getLogger("torch.onnx")
-    level = chatter.level
-    chatter.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of its own parts
-            program = torch.onnx.export(
-                _Score(module).eval(),
-                (example,),
-                dynamic_shapes={"batch": axes},
-                input_names=list(example),
-                output_names=["score"],
-                dynamo=True,
-                verbose=False,
-            )
-    finally:
-        chatter.setLevel(level)
+    with _quiet():
+        program = torch.onnx.export(
+            _Score(module).eval(),
+            kwargs={"batch": example},
+            dynamic_shapes={"batch": axes},
+            input_names=list(example),
+            output_names=["score"],
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     files.write(Path(path), lambda staged: program.save(staged))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds back what torch and onnxscript say of their own parts."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 class _Score(nn.Module):

@@ -6,7 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,16 @@ from ..results.summary import Summary
 from ..text_encoder import TextEncoder, find_text_encoder
 from . import batches
 from .device import check_device
+
+_DEVICE = 'give device="cuda" to the constructor or to from_pretrained, or use the module {module}'
+_MODE = "fit() trains with dropout and predict() scores without, by themselves; the module {module} has modes"
+#: By the names of what a torch module has and a model has not, what to do in place.
+HABITS = {
+    **dict.fromkeys(("parameters", "named_parameters", "modules", "zero_grad"), "{module} is a torch module"),
+    **dict.fromkeys(("to", "cuda", "cpu"), _DEVICE),
+    **dict.fromkeys(("train", "eval"), _MODE),
+    **dict.fromkeys(("half", "float", "double", "bfloat16"), "give dtype= or precision= to the constructor"),
+}
 
 
 class Trainer(Protocol):
@@ -86,6 +96,7 @@ class Learner(ABC):
 
     history_: History
     precision: str
+    _module: ClassVar[str] = "model.to_torch()"  # gives the same as a torch module
 
     def __init__(
         self,
@@ -110,6 +121,24 @@ class Learner(ABC):
         self._final_widths: dict[str, int] = {}
         self._make_locks()
         self._config = self._checked()
+
+    if not TYPE_CHECKING:  # a type checker shall refuse what is not there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Tells what to do in place of what only a torch module has."""
+            said = HABITS.get(name, "").format(module=self._module)
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}{said and ': '}{said}",
+                name=name,
+                obj=self,
+            )
+
+        def __call__(self, *_: object, **__: object) -> NoReturn:
+            """Tells what to call in place of the model."""
+            raise TypeError(
+                f"a {type(self).__name__} can't be called: predict(batch) gives scores, forward(batch) also "
+                f"what is inside; {self._module} is a torch module"
+            )
 
     def _make_locks(self) -> None:
         """This object's locks: one for training, one for building its weights."""
