@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from . import pretrained
 from ._core import Batch, Core
-from .config import Config, least_weights
+from .config import Config, differing, least_weights
 from .data import Dataset, Split
 from .data.names import MODALITIES
 from .errors import BatchError, ConfigError, StateError, WeightsError
@@ -287,14 +287,26 @@ class Model(Estimator):
         Raises:
             StateError: The model has no weights yet.
         """
-        config, weights = self.config, self.state_dict()
-        used = [name.removesuffix("_dim") for name in WIDTHS if config.model[name]]
+        weights = self.state_dict()
+        preset = Config.resolve(self.preset, {}).to_dict()
+        changed = {name: value for name, (_, value) in differing(preset, self.config.to_dict()).items()}
         pretrained.save(
             Path(directory),
             config=self._described(),
             weights=weights,
-            card=pretrained.card(repr(self), used, config.model, self.label_range_, weights),
+            card=pretrained.card(
+                title=f"MMILN, {self.kind}",
+                about="A multimodal sentiment model (Xue et al., CCL 2023)",
+                config=self.config,
+                preset=self.preset,
+                changed={name: value for name, value in changed.items() if name != "seed"},
+                label_range=self.label_range_,
+                weights=weights,
+                encoder=self.encoder,
+                trained=self.trained,
+            ),
             encoder=self.encoder,
+            trained=self.trained,
         )
 
     def _described(self) -> dict[str, Any]:
@@ -304,20 +316,33 @@ class Model(Estimator):
 
     @classmethod
     def from_pretrained(
-        cls, directory: str | Path, *, device: str = "cpu", precision: str = "float32"
-    ) -> Model:
-        """A model as :meth:`save_pretrained` left it.
+        cls,
+        directory: str | Path,
+        *,
+        device: str = "cpu",
+        precision: str = "float32",
+        revision: str | None = None,
+    ) -> Self:
+        """A model as :meth:`save_pretrained` left it, in a directory or in a repository on the hub.
+
+        Args:
+            directory: Or a name on the Hugging Face hub, such as ``"user/model"``.
+            device: As for the constructor.
+            precision: As for the constructor.
+            revision: A branch, tag or commit of the repository.
 
         Raises:
-            MissingFileError: A file is not there.
+            MissingFileError: A file is not there, or the hub does not provide it.
             ConfigError: ``config.json`` is not that of an mmiln model.
             WeightsError: ``model.safetensors`` is damaged or does not fit.
         """
-        directory = Path(directory)
+        directory = pretrained.find(directory, revision)
         saved = pretrained.read_config(directory)
         encoder = None if saved["text_encoder"] is None else directory
         weights = read_safetensors(directory / "model.safetensors")
-        return cls._of(saved, encoder, weights, device, precision)
+        model = cls._of(saved, encoder, weights, device, precision)
+        model.trained = pretrained.Trained.of(saved, directory / "config.json")
+        return model
 
     @classmethod
     def _of(

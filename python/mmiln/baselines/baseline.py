@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import pretrained
-from ..config import Config
+from ..config import Config, differing
 from ..data.names import MODALITIES
 from ..errors import BatchError, ConfigError, StateError
 from ..files import read_safetensors
@@ -28,7 +27,7 @@ from .engine import Engine
 from .inputs import Inputs
 from .network import Network
 from .registry import NETWORKS, find, name_of
-from .saved import CARD, Saved
+from .saved import Saved
 from .ulgm import ULGM
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -195,7 +194,9 @@ class Baseline(Estimator):
         Raises:
             StateError: The model has no weights yet.
         """
-        weights = self.state_dict()
+        weights, settings = self.state_dict(), self.settings.model_dump()
+        preset = self._kind.Settings.model_validate(dict(self._kind.PRESETS[self.preset])).model_dump()
+        changed = {n: v for n, (_, v) in differing(preset, settings).items() if n != "seed"}
         pretrained.save(
             Path(directory),
             config={
@@ -205,31 +206,47 @@ class Baseline(Estimator):
                 "dtype": self.dtype,
                 "label_range": self.label_range_,
                 "widths": self._final_widths,
-                "settings": self.settings.model_dump(),
+                "settings": settings,
             },
             weights=weights,
-            card=CARD.format(
-                network=self._kind.__name__,
-                version=version("mmiln"),
-                parameters=sum(tensor.numel() for tensor in weights.values()),
-                model=self,
+            card=pretrained.card(
+                title=self._kind.__name__,
+                about=f"The baseline `{self.network}` of mmiln",
+                config=self.config,
+                preset=self.preset,
+                changed=changed,
+                label_range=self.label_range_,
+                weights=weights,
+                encoder=self.encoder,
+                trained=self.trained,
             ),
             encoder=self.encoder,
+            trained=self.trained,
         )
 
     @classmethod
     def from_pretrained(
-        cls, directory: str | Path, *, device: str = "cpu", network: type[Network] | None = None
+        cls,
+        directory: str | Path,
+        *,
+        device: str = "cpu",
+        network: type[Network] | None = None,
+        revision: str | None = None,
     ) -> Self:
-        """Loads what :meth:`save_pretrained` wrote; give ``network`` where it is a class of your own.
+        """Loads what :meth:`save_pretrained` wrote, or a repository on the Hugging Face hub, by name.
+
+        Args:
+            directory: Or a name on the hub, such as ``"user/model"``.
+            device: As for the constructor.
+            network: The class, if it is one of your own.
+            revision: A branch, tag or commit of the repository.
 
         Raises:
-            MissingFileError: A file is not there.
+            MissingFileError: A file is not there, or the hub does not provide it.
             ConfigError: ``config.json`` is not that of a saved baseline.
             WeightsError: ``model.safetensors`` is damaged or does not fit.
         """
-        directory = Path(directory)
-        pretrained.check_there(directory)
+        directory = pretrained.find(directory, revision)
         saved = Saved.read(directory / "config.json")
         encoder = None if saved.text_encoder is None else directory
         given: dict[str, Any] = {"text_encoder": encoder, "device": device, "dtype": saved.dtype}
@@ -240,6 +257,7 @@ class Baseline(Estimator):
             {name: saved.widths.get(name, 0) for name in MODALITIES},
             weights=read_safetensors(directory / "model.safetensors"),
         )
+        model.trained = saved.trained
         return model
 
     # The network

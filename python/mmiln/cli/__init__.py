@@ -21,6 +21,7 @@ from ..pages import html
 from . import experiment
 from .convert import convert
 from .options import (
+    SAVED,
     Clamp,
     Data,
     Json,
@@ -227,16 +228,17 @@ def inspect(
 
 @app.command()
 def export(
-    model: Annotated[str, typer.Argument(help="A directory that save_pretrained or train wrote.")],
+    model: Annotated[Path, typer.Argument(help=SAVED)],
     onnx: Annotated[Path, typer.Option("--onnx", help="The ONNX file to write.")],
 ) -> None:
     """Write a saved model as an ONNX file, for runtimes without PyTorch. Needs the extra onnx."""
-    loaded = mmiln.load_pretrained(model)
+    folder = mmiln.pretrained.find(model)
+    loaded = mmiln.load_pretrained(folder)
     if not isinstance(loaded, mmiln.Model):
         raise ConfigError(f"only MMILN can be exported, and {model} holds the baseline {loaded.kind}")
     onnx.parent.mkdir(parents=True, exist_ok=True)
     mmiln.pytorch.save_onnx(loaded.to_torch(), onnx)
-    if (Path(model) / mmiln.data.standardizer.FILE).is_file():
+    if (folder / mmiln.data.standardizer.FILE).is_file():
         err.print(f"note: the file reads audio and vision that {mmiln.data.standardizer.FILE} has scaled")
     out.print(f"ONNX file: {onnx}", highlight=False)
 

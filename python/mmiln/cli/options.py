@@ -37,7 +37,8 @@ Target = Annotated[
     str | None, typer.Option(help="The label to learn, of several: a column's number or a name.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Saved = Annotated[Path, typer.Option("--model", help="A directory that save_pretrained or train wrote.")]
+SAVED = "A directory that save_pretrained or train wrote, or a name on the Hugging Face hub: user/model."
+Saved = Annotated[Path, typer.Option("--model", help=SAVED)]
 
 
 def overrides(assignments: list[str]) -> dict[str, Any]:
@@ -106,6 +107,7 @@ def prepared(
     from ..data.names import PARTS
     from ..labels import MOSI, SIMS
 
+    model = mmiln.pretrained.find(model)
     loaded = mmiln.load_pretrained(model)
     known = loaded.label_range_
     among = parsed_labels(labels) or (None if known in (MOSI, SIMS) else known)

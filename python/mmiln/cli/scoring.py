@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import files
+from .. import files, pretrained
 from ..auto import load_pretrained
 from ..data import Split
 from ..data.formats.sentences import Sentences
@@ -43,7 +43,7 @@ def of_dataset(
     report = PredictionReport(
         predictions,
         f"Predictions for {Path(data).name}{where}",
-        _facts(loaded, model, f"{data}{where}", part.fingerprint()),
+        _facts(loaded, pretrained.find(model), f"{data}{where}", part.fingerprint()),
         texts=part.raw_text,
         lengths=lengths,
         unit=unit,
@@ -61,6 +61,7 @@ def of_sentences(model: Path, data: str, column: str | None) -> tuple[pd.DataFra
         sentences = Sentences.of_csv(data, column)
     if SCORE in sentences.frame:
         raise DataError(f"{data} has a column {SCORE!r} already, which the scores would replace: rename it")
+    model = pretrained.find(model)
     loaded = load_pretrained(model)
     _check_reads_sentences(loaded)
     source = "standard input" if data == STDIN else data

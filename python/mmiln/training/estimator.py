@@ -11,6 +11,7 @@ from ..callbacks.callback import Callbacks, checked
 from ..data import Split
 from ..data.clean import far_values
 from ..errors import ConfigError, DataWarning, StateError
+from ..pretrained import Trained
 from ..results.history import History
 from ..results.metrics import Metrics
 from ..results.predictions import Predictions
@@ -108,7 +109,13 @@ class Estimator(Learner):
             arguments = (self, source, valid, epochs, hooks, checkpoints, nonfinite)
             ranks = Ranks.here(self.device)
             run = TrainingRun(*arguments) if ranks is None else ParallelRun(*arguments, ranks)
-            return run.train(resume)
+            try:
+                return run.train(resume)
+            finally:
+                if run.history.epochs:
+                    parts = {"train": loader, "valid": valid}
+                    sizes = {name: size for name, part in parts.items() if (size := loaders.size(part))}
+                    self.trained = Trained.by(run.history, sizes)
 
     def predict(self, loader: loaders.Loader, *, missing: scoring.Missing = "raise") -> Predictions:
         """Scores of all utterances, in dataset order where batches carry ``index``. Labels are not needed.

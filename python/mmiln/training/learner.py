@@ -6,18 +6,21 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from .. import hub
 from .._core import Batch
 from ..config import Config
 from ..data.names import MODALITIES
 from ..errors import ConfigError, StateError
 from ..labels import MOSI, LabelRange
 from ..pages import html
+from ..pretrained import Trained
 from ..results.history import History
 from ..results.summary import Summary
 from ..text_encoder import TextEncoder, find_text_encoder
@@ -96,6 +99,7 @@ class Learner(ABC):
 
     history_: History
     precision: str
+    trained: Trained | None = None  # how it got its weights, where known; what the model card says
     _module: ClassVar[str] = "model.to_torch()"  # gives the same as a torch module
 
     def __init__(
@@ -234,8 +238,29 @@ class Learner(ABC):
 
     @classmethod
     @abstractmethod
-    def from_pretrained(cls, directory: str | Path, *, device: str = "cpu") -> Self:
+    def from_pretrained(
+        cls, directory: str | Path, *, device: str = "cpu", revision: str | None = None
+    ) -> Self:
         """A model as :meth:`save_pretrained` left it."""
+
+    def push_to_hub(self, name: str, *, private: bool = False, message: str = "A model of mmiln") -> str:
+        """Puts what :meth:`save_pretrained` writes into a repository on the Hugging Face hub.
+
+        Args:
+            name: Such as ``"user/model"``; made if it is not there.
+            private: Whether a repository that is made is private.
+            message: Of the commit.
+
+        Returns:
+            Its address.
+
+        Raises:
+            ConfigError: It is no name of a repository.
+            StateError: The model has no weights yet, or the hub does not take it.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return hub.upload(Path(folder), name, private=private, message=message)
 
     def _repr_html_(self) -> str:
         """The constructor's call, what was trained, and the parameters of each part."""

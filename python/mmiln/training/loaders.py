@@ -94,6 +94,12 @@ def source(loader: Loader) -> Any:
     return dataset
 
 
+def size(loader: Loader) -> int | None:
+    """The number of utterances that a loader reads; None where it does not tell."""
+    dataset = loader if isinstance(loader, Split) else getattr(loader, "dataset", None)
+    return len(dataset) if isinstance(dataset, Sized) else None
+
+
 def training_size(loader: Iterable[Any]) -> int:
     """The size of the training set that a loader's indices refer to.
 
