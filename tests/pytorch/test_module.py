@@ -268,6 +268,21 @@ def test_modules_that_are_no_model(encoder: Encoder) -> None:
     assert mmiln.Model.from_torch(alone, text_encoder=encoder[0]).config == built.config
 
 
+def test_batches_that_are_padded_or_hold_more_than_is_read(tmp_path: Path) -> None:
+    config = configs.tiny(text_dim=8, num_layers=1)
+    built = mmiln.Model("mosi", text_encoder=small_bert.write(tmp_path), dtype="float64", **config)
+    module = built.to_torch()
+    batch = batches.random_batch(config, LENGTHS, 0, configs.TINY_BERT)
+    scores = module(**padded(batch))["score"]
+    more = padded(
+        {**batch, "text": [torch.ones(2, 300).double()] * 3, "id": ["a", "b", "c"], "raw_text": None}
+    )
+    assert torch.equal(module(**more)["score"], scores)  # the lengths of text are not those of text_bert
+    lists = {name: value.tolist() if name.endswith("_lengths") else value for name, value in more.items()}
+    assert torch.equal(module(**lists)["score"], scores)
+    assert torch.equal(module(**padded(lists))["score"], scores)
+
+
 def test_wrong_calls() -> None:
     with pytest.raises(StateError, match="no weights yet"):
         mmiln.Model("mosi").to_torch()

@@ -15,11 +15,13 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_se
 
 from .bert import Bert
 
+Lengths = Tensor | Sequence[int]
+
 
 class MMILN(nn.Module):
     """The model on padded batches; parameters have the names and layouts of ``model.safetensors``.
 
-    Its weights are PyTorch's initial ones until :meth:`load_state_dict`.
+    Its weights are PyTorch's initial ones until ``load_state_dict``.
 
     Args:
         config: The ``config.json`` of a saved model, of which ``model``, ``text_encoder`` and ``label_range``
@@ -27,7 +29,7 @@ class MMILN(nn.Module):
 
     >>> import mmiln, torch
     >>> model = mmiln.Model("mosi", text_dim=8, audio_dim=5, vision_dim=0, num_layers=1)
-    >>> module = model.to_torch().eval()
+    >>> module = model.to_torch()
     >>> text, audio = torch.randn(2, 4, 8), torch.randn(2, 9, 5)
     >>> module(text=text, audio=audio, text_lengths=torch.tensor([4, 1]))["score"].shape
     torch.Size([2])
@@ -70,9 +72,9 @@ class MMILN(nn.Module):
         text_bert: Tensor | None = None,
         audio: Tensor | None = None,
         vision: Tensor | None = None,
-        text_lengths: Tensor | None = None,
-        audio_lengths: Tensor | None = None,
-        vision_lengths: Tensor | None = None,
+        text_lengths: Lengths | None = None,
+        audio_lengths: Lengths | None = None,
+        vision_lengths: Lengths | None = None,
     ) -> dict[str, Tensor]:
         """Scores and features of a batch, padded at the end; what the padding holds changes nothing.
 
@@ -81,8 +83,8 @@ class MMILN(nn.Module):
             text_bert: Token ids, mask and segments ``(B, 3, T)``, for a model with one.
             audio: ``(B, T, width)``, as is ``vision``.
             vision: The same for vision.
-            text_lengths: Numbers of true frames ``(B,)``. Without them all frames are true, and those tokens
-                that the mask of ``text_bert`` marks.
+            text_lengths: Numbers of true frames of ``text`` ``(B,)``; without them all are true. Those of
+                ``text_bert`` are what its mask marks.
             audio_lengths: The same for audio.
             vision_lengths: The same for vision.
 
@@ -97,12 +99,12 @@ class MMILN(nn.Module):
         x, true = {}, {}
         x_t = None
         if "multimodal" in self.heads:
-            tokens = self.text.bert is not None
-            frames = _given("text_bert" if tokens else "text", text_bert if tokens else text)
-            if tokens and text_lengths is None:
-                text_lengths = (frames[:, 1] != 0).sum(1)
-            steps = frames.shape[2 if tokens else 1]
-            true["text"] = _true(frames, steps, text_lengths)
+            if self.text.bert is not None:
+                frames = _given("text_bert", text_bert)
+                true["text"] = _true(frames, frames.shape[2], (frames[:, 1] != 0).sum(1))
+            else:
+                frames = _given("text", text)
+                true["text"] = _true(frames, frames.shape[1], text_lengths)
             x_t = self.text(frames, true["text"])  # X_t^0: (3) (4)
             x = dict.fromkeys(self.text_led, x_t)  # X_ta^0 = X_tv^0 = X_t^0
         lengths = {"audio": audio_lengths, "vision": vision_lengths}
@@ -258,18 +260,21 @@ def padded(batch: Mapping[str, Any]) -> dict[str, Tensor]:
     """The arguments of :meth:`MMILN.forward` from a batch of lists, such as a split's loader yields.
 
     Args:
-        batch: Holds a list of arrays an utterance each: ``text``, ``audio``, ``vision`` ``(T, width)``,
-            ``text_bert`` ``(3, T)``. What else it holds is left out.
+        batch: Holds an array for each utterance: ``text``, ``audio``, ``vision`` ``(T, width)`` and
+            ``text_bert`` ``(3, T)``; or arrays that are padded at the end, with ``text_lengths`` and so on.
+            What else it holds is left out.
     """
     out: dict[str, Tensor] = {}
     for name in ("text", "text_bert", "audio", "vision"):
-        if name in batch:
-            frames = [torch.as_tensor(u) for u in batch[name]]
-            if name == "text_bert":
-                out[name] = pad_sequence([u.T for u in frames], batch_first=True).transpose(1, 2)
-            else:
-                out[name] = pad_sequence(frames, batch_first=True)
-                out[f"{name}_lengths"] = torch.tensor([len(u) for u in frames])
+        if batch.get(name) is None:
+            continue
+        frames = [torch.as_tensor(u) for u in batch[name]]
+        if name == "text_bert":
+            out[name] = pad_sequence([u.T for u in frames], batch_first=True).transpose(1, 2)
+        else:
+            out[name] = pad_sequence(frames, batch_first=True)
+            lengths = batch.get(f"{name}_lengths")
+            out[f"{name}_lengths"] = torch.as_tensor([len(u) for u in frames] if lengths is None else lengths)
     return out
 
 
@@ -351,12 +356,11 @@ def mean(x: Tensor, true: Tensor) -> Tensor:
     return only(x, true).sum(1) / true.sum(1, keepdim=True)
 
 
-def _true(frames: Tensor, steps: int, lengths: Tensor | None) -> Tensor:
+def _true(frames: Tensor, steps: int, lengths: Lengths | None) -> Tensor:
     """Which frames are no padding, ``(B, T)``."""
-    place = torch.arange(steps, device=frames.device)
     if lengths is None:
-        lengths = place.new_full((frames.shape[0],), steps)
-    return place < lengths[:, None]
+        return torch.ones(frames.shape[0], steps, dtype=torch.bool, device=frames.device)
+    return torch.arange(steps, device=frames.device) < torch.as_tensor(lengths, device=frames.device)[:, None]
 
 
 def _given(name: str, frames: Tensor | None) -> Tensor:
