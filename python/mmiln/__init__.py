@@ -24,11 +24,22 @@ __version__ = version("mmiln")
 __all__ = [
     "Callback", "Estimator", "History", "Metrics", "Model", "Predictions", "Summary", "baselines",
     "callbacks", "data", "errors", "experiments", "explain", "fit_seeds", "functional", "load_pretrained",
-    "plotting", "sklearn", "testing",
+    "plotting", "pytorch", "sklearn", "testing",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
-    from . import baselines, callbacks, data, experiments, explain, functional, plotting, sklearn, testing
+    from . import (
+        baselines,
+        callbacks,
+        data,
+        experiments,
+        explain,
+        functional,
+        plotting,
+        pytorch,
+        sklearn,
+        testing,
+    )
     from .auto import load_pretrained
     from .callbacks import Callback
     from .model import Model

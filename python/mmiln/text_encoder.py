@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from . import hub
 from .errors import BatchError, ConfigError, MissingFileError, WeightsError
 from .files import read_json, read_safetensors, sha256
 from .tokenizer import FILES as TOKENIZER_FILES
@@ -167,21 +167,10 @@ def find_text_encoder(name: str | Path) -> TextEncoder:
         raise MissingFileError(f"text_encoder: there is no such directory: {error}") from None
     if there:
         return TextEncoder(path)
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(name)) or str(name).startswith("."):
+    if not hub.NAME.fullmatch(str(name)):
         raise MissingFileError(f"text_encoder: there is no directory {path}")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     files = ["config.json", "model.safetensors", *TOKENIZER_FILES]
-    try:
-        return TextEncoder(Path(snapshot_download(str(name), allow_patterns=files)), str(name))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        if isinstance(error, MissingFileError):
-            raise
-        raise MissingFileError(
-            f"text_encoder {str(name)!r} is not a directory, and the Hugging Face hub did not provide it "
-            f"({type(error).__name__})"
-        ) from error
+    return TextEncoder(hub.download(str(name), files, "text_encoder"), str(name))
 
 
 def least_encoder_weights(encoder: Mapping[str, Any]) -> int:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import mmiln
 from mmiln import _core, cli
+from mmiln.baselines import Baseline
 from mmiln.cli import demonstration
 from mmiln.data import synthetic
 from mmiln.errors import ConfigError, MissingFileError, ProtocolError
@@ -237,3 +238,19 @@ def test_demo_compares_saves_and_predicts_from_disk(tmp_path, monkeypatch):
     assert report["metrics"]["mean of train"]["corr"] is None
     scores = pd.read_csv(report["files"]["predictions"]).query("part == 'test'")["score"]
     assert [e["predicted"] for e in report["examples"]] == pytest.approx(scores[:5].tolist(), abs=1e-5)
+
+
+def test_export_to_onnx(trained, tmp_path):
+    runtime = pytest.importorskip("onnxruntime", reason="reads the file")
+    pytest.importorskip("onnxscript", reason="writes the file")
+    result = invoke("export", "--onnx", tmp_path / "some" / "model.onnx", trained[0] / "seed-1")
+    assert result.exit_code == 0, result.output
+    assert "standardizer.safetensors" in result.stderr
+    session = runtime.InferenceSession(tmp_path / "some" / "model.onnx")
+    assert "audio_lengths" in [value.name for value in session.get_inputs()]
+
+
+def test_baselines_are_not_exported(tmp_path):
+    Baseline("mean", text_dim=4, audio_dim=2, vision_dim=2).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"only MMILN can be exported.*baseline mean"):
+        invoke("export", "--onnx", tmp_path / "model.onnx", tmp_path)

@@ -418,3 +418,32 @@ def test_settings_change_without_the_encoders_files(bert_model: Model, tmp_path:
     loaded.set_params(lr_text=1e-4)
     loaded.fit([tokens()], epochs=1, progress=False)
     assert len(loaded.predict(tokens())) == 3
+
+
+# What users of PyTorch do by habit
+
+
+@pytest.mark.parametrize(
+    ("attribute", "hint"),
+    [
+        ("parameters", r"model\.to_torch\(\) is a torch module"),
+        ("to", r"give device=\"cuda\" to the constructor.*model\.to_torch\(\)"),
+        ("cuda", r"give device=\"cuda\" to the constructor.*model\.to_torch\(\)"),
+        ("train", r"fit\(\) trains with dropout and predict\(\) scores without"),
+        ("eval", r"fit\(\) trains with dropout and predict\(\) scores without"),
+        ("half", "give dtype= or precision="),
+    ],
+)
+def test_methods_of_torch_modules(attribute: str, hint: str, model: Model) -> None:
+    assert not hasattr(model, attribute)
+    with pytest.raises(AttributeError, match=f"'Model' object has no attribute '{attribute}': .*{hint}"):
+        getattr(model, attribute)()
+    with pytest.raises(AttributeError, match=r"model\.core\.network|constructor"):
+        getattr(mmiln.baselines.Baseline("text_only"), attribute)()
+    with pytest.raises(AttributeError, match=r"no attribute 'predictt'$"):
+        _ = model.predictt  # type: ignore[attr-defined]
+
+
+def test_a_model_is_no_function(model: Model) -> None:
+    with pytest.raises(TypeError, match=r"predict\(batch\) gives scores, forward\(batch\).*model\.to_torch"):
+        model(valid())  # type: ignore[operator]

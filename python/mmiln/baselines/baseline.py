@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import pretrained
-from ..config import Config, is_rate, meant
+from ..config import Config, differing, is_rate, meant
 from ..data.names import MODALITIES
 from ..errors import BatchError, ConfigError, StateError
 from ..files import read_safetensors
@@ -29,7 +28,7 @@ from .engine import Engine
 from .inputs import Inputs
 from .network import Network
 from .registry import NETWORKS, find, name_of
-from .saved import CARD, Saved
+from .saved import Saved
 from .ulgm import ULGM
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -69,6 +68,7 @@ class Baseline(Estimator):
         "label_range",
     )
     precision = "float32"
+    _module = "model.core.network"
 
     def __init__(
         self,
@@ -206,7 +206,9 @@ class Baseline(Estimator):
         Raises:
             StateError: The model has no weights yet.
         """
-        weights = self.state_dict()
+        weights, settings = self.state_dict(), self.settings.model_dump()
+        preset = self._kind.Settings.model_validate(dict(self._kind.PRESETS[self.preset])).model_dump()
+        changed = {n: v for n, (_, v) in differing(preset, settings).items() if n != "seed"}
         pretrained.save(
             Path(directory),
             config={
@@ -217,16 +219,22 @@ class Baseline(Estimator):
                 "label_range": self.label_range_,
                 "residuals": None if self.calibration_ is None else self.calibration_.residuals.tolist(),
                 "widths": self._final_widths,
-                "settings": self.settings.model_dump(),
+                "settings": settings,
             },
             weights=weights,
-            card=CARD.format(
-                network=self._kind.__name__,
-                version=version("mmiln"),
-                parameters=sum(tensor.numel() for tensor in weights.values()),
-                model=self,
+            card=pretrained.card(
+                title=self._kind.__name__,
+                about=f"The baseline `{self.network}` of mmiln",
+                config=self.config,
+                preset=self.preset,
+                changed=changed,
+                label_range=self.label_range_,
+                weights=weights,
+                encoder=self.encoder,
+                trained=self.trained,
             ),
             encoder=self.encoder,
+            trained=self.trained,
         )
 
     @classmethod
@@ -236,16 +244,22 @@ class Baseline(Estimator):
         *,
         device: str | torch.device = "cpu",
         network: type[Network] | None = None,
+        revision: str | None = None,
     ) -> Self:
-        """Loads what :meth:`save_pretrained` wrote; give ``network`` where it is a class of your own.
+        """Loads what :meth:`save_pretrained` wrote, or a repository on the Hugging Face hub, by name.
+
+        Args:
+            directory: Or a name on the hub, such as ``"user/model"``.
+            device: As for the constructor.
+            network: The class, if it is one of your own.
+            revision: A branch, tag or commit of the repository.
 
         Raises:
-            MissingFileError: A file is not there.
+            MissingFileError: A file is not there, or the hub does not provide it.
             ConfigError: ``config.json`` is not that of a saved baseline.
             WeightsError: ``model.safetensors`` is damaged or does not fit.
         """
-        directory = Path(directory)
-        pretrained.check_there(directory)
+        directory = pretrained.find(directory, revision)
         saved = Saved.read(directory / "config.json")
         encoder = None if saved.text_encoder is None else directory
         given: dict[str, Any] = {"text_encoder": encoder, "device": device, "dtype": saved.dtype}
@@ -257,6 +271,7 @@ class Baseline(Estimator):
             weights=read_safetensors(directory / "model.safetensors"),
         )
         model._weights_change()
+        model.trained = saved.trained
         if saved.residuals is not None:
             model.calibration_ = Calibration.read(saved.residuals)
         return model

@@ -21,6 +21,7 @@ from ..errors import ConfigError, MmilnError
 from . import experiment
 from .convert import convert
 from .options import (
+    SAVED,
     Clamp,
     Data,
     Json,
@@ -241,6 +242,23 @@ def inspect(
         print_json(_described(dataset))
     else:
         out.print(dataset.describe())
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help=SAVED)],
+    onnx: Annotated[Path, typer.Option("--onnx", help="The ONNX file to write.")],
+) -> None:
+    """Write a saved model as an ONNX file, for runtimes without PyTorch. Needs the extra onnx."""
+    folder = mmiln.pretrained.find(model)
+    loaded = mmiln.load_pretrained(folder)
+    if not isinstance(loaded, mmiln.Model):
+        raise ConfigError(f"only MMILN can be exported, and {model} holds the baseline {loaded.kind}")
+    onnx.parent.mkdir(parents=True, exist_ok=True)
+    mmiln.pytorch.save_onnx(loaded.to_torch(), onnx)
+    if (folder / mmiln.data.standardizer.FILE).is_file():
+        err.print(f"note: the file reads audio and vision that {mmiln.data.standardizer.FILE} has scaled")
+    out.print(f"ONNX file: {onnx}", highlight=False)
 
 
 def _described(dataset: mmiln.data.Dataset) -> dict[str, Any]:

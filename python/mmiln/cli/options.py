@@ -40,9 +40,9 @@ Target = Annotated[
     str | None, typer.Option(help="The label to learn, of several: a column's number or a name.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+SAVED = "A directory that save_pretrained or train wrote, or a name on the Hugging Face hub: user/model."
 Saved = Annotated[
-    Path,
-    typer.Option("--model", help="A directory that save_pretrained or train wrote, of one seed or several."),
+    Path, typer.Option("--model", help=f"{SAVED} Also a folder of several seeds that train wrote.")
 ]
 
 
@@ -129,7 +129,7 @@ def opened(folder: Path, *, ensemble: bool) -> dict[Path, mmiln.Estimator]:
             "--ensemble is for a folder of seeds, as `mmiln train --seed 1 --seed 2` leaves it, got "
             f"{folder}: leave it out"
         )
-    models = {path: mmiln.load_pretrained(path) for path in seeds.values() or [folder]}
+    models = {path: mmiln.load_pretrained(path) for path in seeds.values() or [mmiln.pretrained.find(folder)]}
     first, *others = models
     for other in others:
         fields = differing(models[first].config.to_dict(), models[other].config.to_dict())

@@ -232,6 +232,9 @@ def train(
         checkpoint_dir=None if resume is None else checkpoints,
         resume="auto" if resume is None else resume,
     )
+    if model.trained is not None:
+        known = {"dataset": name or dataset.name, "fingerprint": fingerprint}
+        model.trained = model.trained.model_copy(update=known)
     began = time.perf_counter()
     measured = {name: part for name, part in dataset.splits.items() if name != "train"}
     ranks = Ranks.here(model.device)

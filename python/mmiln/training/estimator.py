@@ -12,6 +12,7 @@ from ..callbacks.stopping import check_monitor
 from ..data import Split
 from ..data.clean import far_values
 from ..errors import ConfigError, DataWarning, StateError
+from ..pretrained import Trained
 from ..results.calibration import Calibration
 from ..results.history import BEST_BY, History
 from ..results.measures import family_of
@@ -128,7 +129,13 @@ class Estimator(Learner):
             ranks = Ranks.here(self.device)
             run = TrainingRun(*arguments) if ranks is None else ParallelRun(*arguments, ranks)
             self._weights_change()
-            return run.train(resume)
+            try:
+                return run.train(resume)
+            finally:
+                if run.history.epochs:
+                    parts = {"train": loader, "valid": valid}
+                    sizes = {name: size for name, part in parts.items() if (size := loaders.size(part))}
+                    self.trained = Trained.by(run.history, sizes)
 
     def calibrate(self, loader: loaders.Loader) -> Calibration:
         """Measures the errors on labelled utterances, from which :meth:`predict` computes intervals and the

@@ -7,25 +7,38 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .. import hub
 from .._core import Batch
 from ..config import Config, is_rate
 from ..data.names import MODALITIES
 from ..errors import ConfigError, StateError, StateWarning
 from ..labels import MOSI, LabelRange
 from ..pages import html
+from ..pretrained import Trained
 from ..results.calibration import Calibration
 from ..results.history import History
 from ..results.summary import Summary
 from ..text_encoder import TextEncoder, find_text_encoder
 from . import batches
 from .device import check_device, device_name
+
+_DEVICE = 'give device="cuda" to the constructor or to from_pretrained, or use the module {module}'
+_MODE = "fit() trains with dropout and predict() scores without, by themselves; the module {module} has modes"
+#: By the names of what a torch module has and a model has not, what to do in place.
+HABITS = {
+    **dict.fromkeys(("parameters", "named_parameters", "modules", "zero_grad"), "{module} is a torch module"),
+    **dict.fromkeys(("to", "cuda", "cpu"), _DEVICE),
+    **dict.fromkeys(("train", "eval"), _MODE),
+    **dict.fromkeys(("half", "float", "double", "bfloat16"), "give dtype= or precision= to the constructor"),
+}
 
 
 class Trainer(Protocol):
@@ -90,6 +103,8 @@ class Learner(ABC):
 
     history_: History
     precision: str
+    trained: Trained | None = None  # how it got its weights, where known; what the model card says
+    _module: ClassVar[str] = "model.to_torch()"  # gives the same as a torch module
 
     def __init__(
         self,
@@ -117,6 +132,24 @@ class Learner(ABC):
         self._final_widths: dict[str, int] = {}
         self._make_locks()
         self._config = self._checked()
+
+    if not TYPE_CHECKING:  # a type checker shall refuse what is not there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Tells what to do in place of what only a torch module has."""
+            said = HABITS.get(name, "").format(module=self._module)
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}{said and ': '}{said}",
+                name=name,
+                obj=self,
+            )
+
+        def __call__(self, *_: object, **__: object) -> NoReturn:
+            """Tells what to call in place of the model."""
+            raise TypeError(
+                f"a {type(self).__name__} can't be called: predict(batch) gives scores, forward(batch) also "
+                f"what is inside; {self._module} is a torch module"
+            )
 
     def _make_locks(self) -> None:
         """This object's locks: one for training, one for building its weights."""
@@ -233,8 +266,29 @@ class Learner(ABC):
 
     @classmethod
     @abstractmethod
-    def from_pretrained(cls, directory: str | Path, *, device: str | torch.device = "cpu") -> Self:
+    def from_pretrained(
+        cls, directory: str | Path, *, device: str | torch.device = "cpu", revision: str | None = None
+    ) -> Self:
         """A model as :meth:`save_pretrained` left it."""
+
+    def push_to_hub(self, name: str, *, private: bool = False, message: str = "A model of mmiln") -> str:
+        """Puts what :meth:`save_pretrained` writes into a repository on the Hugging Face hub.
+
+        Args:
+            name: Such as ``"user/model"``; made if it is not there.
+            private: Whether a repository that is made is private.
+            message: Of the commit.
+
+        Returns:
+            Its address.
+
+        Raises:
+            ConfigError: It is no name of a repository.
+            StateError: The model has no weights yet, or the hub does not take it.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return hub.upload(Path(folder), name, private=private, message=message)
 
     def _repr_html_(self) -> str:
         """The constructor's call, what was trained, and the parameters of each part."""

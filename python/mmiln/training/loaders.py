@@ -203,6 +203,12 @@ def _known(loader: Loader) -> set[tuple[str, float]]:
     return {(name, label if name.isdecimal() else 0.0) for name, label in pairs}
 
 
+def size(loader: Loader) -> int | None:
+    """The number of utterances that a loader reads; None where it does not tell."""
+    dataset = loader if isinstance(loader, Split) else getattr(loader, "dataset", None)
+    return len(dataset) if isinstance(dataset, Sized) else None
+
+
 def training_size(loader: Iterable[Any]) -> int:
     """The size of the training set that a loader's indices refer to.
 
