@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 # Colour-blind safe (Okabe and Ito 2008), without the yellow, which is hard to see on white.
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
-PURPLE, AMBER, SKY = "#CC79A7", "#E69F00", "#56B4E9"
-COLOURS: Final = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY)
+PURPLE, AMBER, SKY, OLIVE = "#CC79A7", "#E69F00", "#56B4E9", "#8F8F00"
+COLOURS: Final = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, OLIVE)
 GREY: Final = "#808080"  # for reference lines: visible on white and on black
 MODALITY_COLOURS: Final = {"multimodal": BLUE, "audio": ORANGE, "vision": GREEN}
 COLOUR_MAP: Final = "cividis"  # readable for colour-blind people too (Nuñez et al. 2018)
