@@ -45,7 +45,7 @@ def test_marginal_histograms_count_true_and_predicted_scores():
 
 
 def test_scores_beyond_the_labels_are_in_the_picture():
-    ax = plotting.predicted_against_true(of([3, -3], [7.5, -4]))
+    ax = plotting.predicted_against_true(of([3, -3, 0], [7.5, -4, 0]))
     low, high = ax.get_ylim()
     assert low < -4
     assert high > 7.5
@@ -92,9 +92,9 @@ def test_scores_in_a_unit_of_their_own():
 
 
 def test_confusion_rounds_half_to_even_and_has_truth_in_rows():
-    ax = plotting.confusion(of([0.5, 9.0], [1.5, -9.0]))
+    ax = plotting.confusion(of([0.5, 0.5, 9.0], [1.5, 2.5, -9.0]))
     assert {place: text for place, text in cells(ax).items() if text} == {
-        (3, 5): "1\n100%",
+        (3, 5): "2\n100%",
         (6, 0): "1\n100%",
     }
 
@@ -127,7 +127,6 @@ def test_errors_are_points_and_medians_with_quartiles(draw):
 @pytest.mark.parametrize(
     ("n", "lengths", "medians"),
     [
-        (1, [5], 1),
         (3, [1, 2, 9], 1),
         (200, [7] * 200, 1),  # no length tells anything
         (200, [7] * 199 + [8], 1),
@@ -148,6 +147,20 @@ SCORED = [
     lambda predictions: plotting.error_by_length(predictions, [1, 2]),
     lambda predictions: plotting.error_by_disagreement(predictions, [1, 2]),
 ]
+
+
+@pytest.mark.parametrize("draw", SCORED)
+def test_fewer_than_three_utterances_are_written_in_the_place_of_the_plot(draw):
+    ax = draw(of([1, -0.5], [1.25, 0]))
+    (text,) = ax.texts
+    assert text.get_text() == (
+        "2 utterances are too few to draw\ntrue +1.00, predicted +1.25\ntrue -0.50, predicted +0.00"
+    )
+    assert not ax.axison
+    assert not ax.collections
+    assert not ax.images
+    (alone,) = plotting.confusion(of([1], [2])).texts
+    assert alone.get_text() == "1 utterance is too few to draw\ntrue +1.00, predicted +2.00"
 
 
 @pytest.mark.parametrize("draw", SCORED)

@@ -73,13 +73,13 @@ def drift(epochs=12, n=100):
     return {name: [truth + step * by for step in steps] for name, by in moved.items()}, truth
 
 
-def explanation(layers=3):
+def explanation(layers=3, spread=0.4):
     rng = np.random.default_rng(5)
     return SimpleNamespace(
         gates=[
             {
                 stream: {
-                    gate: float(rng.uniform(0.2, 0.9))
+                    gate: float(rng.uniform(0.5 - spread, 0.5 + spread))
                     for gate in ("retain", "compound", "source")[: 3 if "_" in stream else 2]
                 }
                 for stream in STREAMS
@@ -92,6 +92,11 @@ def explanation(layers=3):
 def attention(tokens=12, frames=60):
     weights = np.random.default_rng(6).gamma(0.4, size=(tokens, frames))
     return weights / weights.sum(axis=1, keepdims=True), words(tokens)
+
+
+def even_attention(tokens=12, frames=60):
+    weights, said = attention(tokens, frames)
+    return (1 + 0.02 * weights) / frames, said
 
 
 def words(tokens):
@@ -158,6 +163,12 @@ ODD = {
         lambda ax: plotting.validation_metrics(history(50), ax),
         lambda ax: plotting.pseudo_label_shift(history(50), ax),
         lambda ax: plotting.pseudo_label_drift(*drift(50), ax),
+    ],
+    "hardly_anything": [
+        lambda ax: plotting.confusion(predictions(2), ax),
+        lambda ax: plotting.learning_curve(history(2), ax),
+        lambda ax: plotting.gates(explanation(spread=0.004), ax),
+        lambda ax: plotting.attention_map(*even_attention(), ax, "audio"),
     ],
     "three_utterances": [
         lambda ax: plotting.predicted_against_true(predictions(3), ax),

@@ -12,7 +12,18 @@ import numpy.typing as npt
 from ..labels import LabelRange
 from ..results.measures import MEASURES, SIMS, family_in, family_of
 from .checks import Floats, finite, scored
-from .style import BLUE, GREEN, GREY, ORANGE, POINTS, axes_or_new, heat_map, write_cells
+from .style import (
+    BLUE,
+    FEWEST,
+    GREEN,
+    GREY,
+    ORANGE,
+    POINTS,
+    axes_or_new,
+    heat_map,
+    write_cells,
+    write_instead,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +42,8 @@ BINS: Final = 8  # at most
 def predicted_against_true(predictions: Predictions, ax: Axes | None = None) -> Axes:
     """Each utterance's predicted over its true score, both distributions as histograms along the axes.
 
+    Fewer than three utterances are written, not drawn.
+
     Raises:
         DataError: There is no utterance, no label, or a score that is not finite.
     """
@@ -38,6 +51,8 @@ def predicted_against_true(predictions: Predictions, ax: Axes | None = None) -> 
     from matplotlib.ticker import MaxNLocator
 
     ax = axes_or_new(ax, width=4.8)
+    if len(truth) < FEWEST:
+        return _written(ax, truth, score)
     scale = predictions.label_range
     low, high = min(scale.low, truth.min(), score.min()), max(scale.high, truth.max(), score.max())
     middle = scale.restored(0.0)
@@ -72,21 +87,25 @@ def confusion(predictions: Predictions, ax: Axes | None = None) -> Axes:
     ``acc5``. A cell holds the count and its share of the row, which is also its colour; cells that no
     utterance falls into are empty.
 
+    Fewer than three utterances are written, not drawn.
+
     Raises:
         DataError: There is no utterance, no label, or a score that is not finite.
     """
     scale = predictions.label_range
-    truth, score = (_classes(each, scale) for each in scored(predictions))
+    true_score, score = scored(predictions)
+    if len(score) < FEWEST:
+        return _written(axes_or_new(ax), true_score, score)
     sign = "+" if scale.low < 0 else ""
     values = [scale.restored(float(k)) for k in CLASSES]
     names = [f"{x:{sign}.3g}".replace("-", "−") if x else "0" for x in values]
     if family_of(scale) is SIMS:
         names = list(CUT_CLASSES)
     counts = np.zeros((len(names), len(names)), dtype=int)
-    np.add.at(counts, (truth, score), 1)
+    np.add.at(counts, (_classes(true_score, scale), _classes(score, scale)), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     ax = axes_or_new(ax)
-    image = heat_map(ax, shares, names, top=1)
+    image = heat_map(ax, shares, names, 0, 1)
     ax.set_xticks(range(len(names)), names, fontsize="x-small")
     write_cells(
         ax,
@@ -110,6 +129,8 @@ def error_by_length(predictions: Predictions, lengths: npt.ArrayLike, ax: Axes |
         lengths: How long each is, ``(N,)``, in tokens or in frames.
         ax: Where to draw.
 
+    Fewer than three utterances are written, not drawn.
+
     Raises:
         DataError: There is no utterance, no label, not one length each, or a value that is not finite.
     """
@@ -126,6 +147,8 @@ def error_by_disagreement(
         disagreement: The highest minus the lowest of an utterance's multimodal, audio and vision scores,
             ``(N,)``, as :func:`mmiln.explain.disagreement` gives it.
         ax: Where to draw.
+
+    Fewer than three utterances are written, not drawn.
 
     Raises:
         DataError: There is no utterance, no label, not one value each, or a value that is not finite.
@@ -178,11 +201,20 @@ def _classes(scores: Floats, scale: LabelRange) -> npt.NDArray[np.int64]:
     return np.rint(np.clip(scaled, -last, last)).astype(np.int64) + last
 
 
+def _written(ax: Axes, truth: Floats, score: Floats) -> Axes:
+    """The scores of utterances that are too few to be drawn."""
+    pairs = [f"true {t:+.2f}, predicted {s:+.2f}" for t, s in zip(truth, score, strict=True)]
+    count = "1 utterance is" if len(pairs) == 1 else f"{len(pairs)} utterances are"
+    return write_instead(ax, "\n".join([f"{count} too few to draw", *pairs]))
+
+
 def _error_over(
     name: str, values: npt.ArrayLike, label: str, predictions: Predictions, ax: Axes | None
 ) -> Axes:
     truth, score = scored(predictions)
     x = finite(name, values, len(truth))
+    if len(x) < FEWEST:
+        return _written(axes_or_new(ax), truth, score)
     error = np.abs(score - truth)
     middle, (lower, median, upper) = _binned(x, error)
     ax = axes_or_new(ax)

@@ -101,7 +101,7 @@ def loss_parts(history: Curves, ax: Axes | None = None) -> Axes:
 
 
 def validation_metrics(history: Curves, ax: Axes | None = None) -> Axes:
-    """Every accuracy and F1 of the dataset's family on validation, in per cent, and 100 times the correlation.
+    """Every accuracy and F1 of the dataset's family on validation, in per cent, and the correlation × 100.
 
     A measure that is NaN in an epoch, as the correlation of constant scores is, leaves a gap.
 
