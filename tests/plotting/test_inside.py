@@ -32,7 +32,7 @@ def test_gates_have_a_row_a_layer_and_stream_and_a_column_a_gate():
     far = np.abs(shown.compressed() - 0.5).max()
     assert ax.images[0].get_clim() == pytest.approx((0.5 - far, 0.5 + far))
     written = {(round(t.get_position()[1]), round(t.get_position()[0])): t.get_text() for t in ax.texts}
-    assert written[7, 2] == f"{last['source']:.2f}"
+    assert written[7, 2] == f"{last['source']:.3f}"
     assert written[0, 2] == "–"
     assert ax.get_xlabel() == "– one modality has no source"
 

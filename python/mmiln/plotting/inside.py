@@ -56,8 +56,7 @@ def gates(explanation: Gated, ax: Axes | None = None) -> Axes:
     ax.set_xticks(range(len(columns)), columns, fontsize="small")
     for ends in np.cumsum([len(streams) for streams in explanation.gates])[:-1]:
         ax.axhline(ends - 0.5, color=ax.get_facecolor(), linewidth=2)  # between layers
-    digits = 2 if span > 0.05 else 3  # enough to tell them from one half
-    cells = [["–" if np.isnan(value) else f"{value:.{digits}f}" for value in row] for row in values]
+    cells = [["–" if np.isnan(value) else f"{value:.3f}" for value in row] for row in values]
     write_cells(ax, image, values, cells)
     if np.isnan(values).any():
         ax.set_xlabel("– one modality has no source")
