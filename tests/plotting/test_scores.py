@@ -7,6 +7,7 @@ from sklearn.metrics import confusion_matrix
 from mmiln import Metrics, Predictions, plotting
 from mmiln.errors import DataError
 from mmiln.labels import SIMS, LabelRange
+from mmiln.plotting.style import BLUE, ORANGE
 from support import plotting_examples as examples
 
 NAN = float("nan")
@@ -139,6 +140,33 @@ def test_every_utterance_is_in_one_bin(n, lengths, medians):
     middle, median = ax.containers[0].lines[0].get_data()
     assert np.isfinite(median).all()
     assert len(middle) == medians
+
+
+def test_rows_have_their_names_from_top_to_bottom():
+    values, intervals = examples.seeds(), examples.intervals()
+    for ax in (plotting.by_seed(values), plotting.differences(intervals)):
+        assert [label.get_text() for label in ax.get_yticklabels()] == list(values)
+        assert ax.yaxis_inverted()
+    points, mean = plotting.by_seed(values).get_lines()[-2:]
+    assert points.get_xdata().tolist() == values["text $"]
+    assert mean.get_xdata() == [np.mean(values["text $"])]
+    _, *lines = plotting.differences(intervals).get_lines()
+    assert [line.get_color() for line in lines] == [BLUE, BLUE, ORANGE, ORANGE]
+    assert [line.get_ydata()[0] for line in lines] == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: plotting.by_seed({}), "no row to draw"),
+        (lambda: plotting.differences({}), "no row to draw"),
+        (lambda: plotting.by_seed({"full": []}), "values of full should have the shape"),
+        (lambda: plotting.by_seed({"full": [1.0, NAN]}), "values of full should be finite"),
+    ],
+)
+def test_rows_that_can_not_be_drawn_are_refused(draw, message):
+    with pytest.raises(DataError, match=message):
+        draw()
 
 
 SCORED = [

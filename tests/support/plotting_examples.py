@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from mmiln import History, Predictions, plotting
+from mmiln.experiments.compare import Difference
 from mmiln.labels import SIMS
 
 STREAMS = ("audio", "vision", "text_audio", "text_vision")
@@ -130,6 +131,17 @@ def by_depth():
     }
 
 
+def seeds():
+    rng = np.random.default_rng(9)
+    rows = {"full": 0.8, "no_mrm": 0.82, "text $": 0.95}
+    return {row: (mae + rng.normal(0, 0.02, 5)).tolist() for row, mae in rows.items()}
+
+
+def intervals():
+    apart, near = Difference(0.15, 0.1, 0.21), Difference(0.02, -0.01, 0.05)
+    return {"full": None, "no_mrm": near, "text $": apart}
+
+
 #: Every picture on a single ax, of ordinary data.
 PICTURES = {
     "learning_curve": lambda ax: plotting.learning_curve(history(), ax),
@@ -145,6 +157,8 @@ PICTURES = {
     "confusion_sims": lambda ax: plotting.confusion(predictions_of_sims(), ax),
     "error_by_length": lambda ax: plotting.error_by_length(predictions(), lengths(), ax),
     "error_by_disagreement": lambda ax: plotting.error_by_disagreement(predictions(), disagreement(), ax),
+    "by_seed": lambda ax: plotting.by_seed(seeds(), ax),
+    "differences": lambda ax: plotting.differences(intervals(), ax),
     "gates": lambda ax: plotting.gates(explanation(), ax),
     "attention_map": lambda ax: plotting.attention_map(*attention(), ax, "audio"),
     "projection": lambda ax: plotting.projection(*features(), ax),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import DataError
 from ..labels import LabelRange
 from ..results.measures import MEASURES, SIMS, family_in, family_of
 from .checks import Floats, finite, scored
@@ -37,6 +38,19 @@ BARS: Final = 0.15  # height of a marginal histogram, relative to the range of t
 BAR_BINS: Final = 30
 PER_BIN: Final = 40  # least number of utterances in a bin, where there are so many
 BINS: Final = 8  # at most
+
+
+class Interval(Protocol):
+    """A difference of two rows with its confidence interval."""
+
+    @property
+    def value(self) -> float: ...  # noqa: D102
+    @property
+    def low(self) -> float: ...  # noqa: D102
+    @property
+    def high(self) -> float: ...  # noqa: D102
+    @property
+    def separated(self) -> bool: ...  # noqa: D102
 
 
 def predicted_against_true(predictions: Predictions, ax: Axes | None = None) -> Axes:
@@ -190,6 +204,54 @@ def depth(
         ax.set_xticks(sorted({n for points in lines.values() for n in points}))
         ax.legend(frameon=False, fontsize="small", ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return axes
+
+
+def by_seed(values: Mapping[str, Sequence[float]], ax: Axes | None = None) -> Axes:
+    """A measure of each row of a table: a point for each seed, and a bar at their mean.
+
+    Raises:
+        DataError: There is no row, a row without values, or a value that is not finite.
+    """
+    found = {row: finite(f"values of {row}", seeds, None) for row, seeds in values.items()}
+    ax = _named_rows(list(found), ax)
+    for place, seeds in enumerate(found.values()):
+        ax.plot(seeds, [place] * len(seeds), "o", color=BLUE, alpha=0.5, markersize=5)
+        ax.plot(seeds.mean(), place, "|", color=ORANGE, markersize=14, markeredgewidth=2)
+    ax.set_xlabel("seeds, and their mean")
+    return ax
+
+
+def differences(found: Mapping[str, Interval | None], ax: Axes | None = None) -> Axes:
+    """The difference of each row of a table from another one, with its interval; ``None`` for that row.
+
+    An interval that contains 0 is blue, one that excludes it orange.
+
+    Args:
+        found: Such as ``report.compare(row, "full").differences["mae"]``, by row.
+        ax: Where to draw.
+
+    Raises:
+        DataError: There is no row.
+    """
+    ax = _named_rows(list(found), ax)
+    ax.axvline(0, color=GREY, linewidth=0.8)
+    for place, difference in enumerate(found.values()):
+        if difference is not None:
+            colour = ORANGE if difference.separated else BLUE
+            ax.plot([difference.low, difference.high], [place, place], color=colour, linewidth=2)
+            ax.plot(difference.value, place, "o", color=colour)
+    ax.set_xlabel("difference, with its interval")
+    return ax
+
+
+def _named_rows(names: Sequence[str], ax: Axes | None) -> Axes:
+    """Axes with a row for each name, the first at the top."""
+    if not names:
+        raise DataError("there is no row to draw: give at least one")
+    ax = axes_or_new(ax, height=1.2 + 0.3 * len(names))
+    ax.set_yticks(range(len(names)), names, fontsize="small", parse_math=False)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    return ax
 
 
 def _classes(scores: Floats, scale: LabelRange) -> npt.NDArray[np.int64]:

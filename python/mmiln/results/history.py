@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import StateError
 from ..pages import html
+from .measures import MEASURES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,10 +107,11 @@ class History(dict[str, list[float]]):
             columns = {f"best and last epoch, {self.epochs}": self.epochs}
         elif self.best_epoch is not None:
             columns = {f"best epoch, {self.best_epoch}": self.best_epoch} | columns
-        rows = [
-            (name, *(html.number(values[epoch - 1]) for epoch in columns.values()))
-            for name, values in self.items()
-        ]
+        shares = {f"valid_{name}" for name, measure in MEASURES.items() if measure.unit == "%"}
+        rows = []
+        for name, values in self.items():
+            title, factor, digits = (f"{name} (%)", 100, 2) if name in shares else (name, 1, 4)
+            rows.append((title, *(html.number(factor * values[e - 1], digits) for e in columns.values())))
         drawn = html.chart(curves, self.best_epoch) if curves else ""
         return f"<div>{drawn}{html.table(['', *columns], rows)}</div>"
 
