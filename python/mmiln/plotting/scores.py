@@ -74,7 +74,7 @@ def predicted_against_true(predictions: Predictions, ax: Axes | None = None) -> 
     ax.axhline(middle, color=GREY, linewidth=0.6)
     ax.axvline(middle, color=GREY, linewidth=0.6)
     ax.plot((low, high), (low, high), color=GREY, linewidth=1, linestyle="--", label="predicted = true")
-    ax.scatter(truth, score, s=14, color=BLUE, alpha=0.5, linewidths=0, label="utterances")
+    ax.scatter(truth, score, s=14, color=BLUE, alpha=0.7, linewidths=0, label="utterances")
     # Histograms are within the axes, so that they disturb no layout, neighbour or title of the user's.
     edges = np.linspace(low, high, BAR_BINS + 1)
     floor = low - 1.2 * room
@@ -280,7 +280,7 @@ def _error_over(
     error = np.abs(score - truth)
     middle, (lower, median, upper) = _binned(x, error)
     ax = axes_or_new(ax)
-    ax.scatter(x, error, s=10, color=BLUE, alpha=0.35, linewidths=0)
+    ax.scatter(x, error, s=10, color=BLUE, alpha=0.6, linewidths=0)
     ax.errorbar(
         middle,
         median,
