@@ -12,6 +12,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.pages import Page
 
 DRAWING = re.compile(r'<p><img alt="([^"]*)" src="(?:\.\./)*(figures/[\w-]+\.svg)" /></p>')
+BAR = re.compile(r'<mo(?: stretchy="false")?>(&#x02016;|&#x0007C;)</mo>')  # of a norm or an absolute value
 SOURCE = re.compile(r"\[([^\]\n]+)\]\((\.\./[\w./-]+)\)")
 log = logging.getLogger("mkdocs.hooks")
 
@@ -55,4 +56,6 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, **_: Any) -> st
 
 
 def _equation(source: str, language: str, css_class: str, options: Any, md: Any, **_: Any) -> str:
-    return f'<div class="equation" data-search-exclude>{convert(source, display="block")}</div>'
+    # A bar that closes is no longer than the one that opens, and neither is an operator between spaces.
+    maths = BAR.sub(r'<mo stretchy="false" lspace="0" rspace="0">\1</mo>', convert(source, display="block"))
+    return f'<div class="equation" data-search-exclude>{maths}</div>'

@@ -1,4 +1,4 @@
-"""The page on predictions in a real browser: it sorts, filters, is quiet and asks the network for nothing."""
+"""Pages in a real browser: that on predictions sorts and filters; all are quiet and fit their screens."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mmiln import Predictions
+from mmiln.pages import tables
 from mmiln.pages.prediction_report import PredictionReport
 
 if TYPE_CHECKING:
@@ -80,3 +81,23 @@ def test_it_is_quiet_alone_and_fits_a_phone(page: Page, path: Path, scheme: str,
     colour = page.evaluate("getComputedStyle(document.body).color")
     assert colour == ("rgb(255, 255, 255)" if scheme == "dark" else "rgb(0, 0, 0)")
     page.screenshot(path=screenshots / f"report-{scheme}.png", full_page=True)
+
+
+@pytest.mark.parametrize("width", [390, 900, 1200])
+def test_a_report_of_an_experiment_is_no_wider_than_the_screen(
+    page: Page, tmp_path: Path, width: int, screenshots: Path
+) -> None:
+    columns = ("model", *(f"{measure} (%)" for measure in ("Acc-2", "F1", "Acc-7", "Acc-5")))
+    row = ("no_gate_fusion, num_layers=3", *["78.95 ± 0.53 / 80.46 ± 0.46"] * 4)
+    path = tmp_path / "report.html"
+    path.write_text(
+        tables.page(tables.Table("All.", columns, (row,) * 3).markdown(), "Wide"), encoding="utf-8"
+    )
+    page.set_viewport_size({"width": width, "height": 844})
+    page.goto(path.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    scroll = "all => all.map((table) => table.scrollWidth - table.clientWidth)"
+    beyond = page.locator("table").evaluate_all(scroll)
+    assert len(beyond) == 4
+    assert max(beyond) == 0 or width < 900  # on a phone a wide table scrolls by itself
+    page.screenshot(path=screenshots / f"tables-{width}.png", full_page=True)

@@ -15,6 +15,7 @@ from rich.console import Console
 from torch.utils.data import ConcatDataset, Subset
 
 from mmiln.data import Dataset, Split, collate, fold, synthetic
+from mmiln.data.findings import Findings
 from mmiln.data.videos import video_of
 from mmiln.errors import DataError, DataWarning
 
@@ -336,3 +337,24 @@ def test_a_split_survives_pickling(dataset: Dataset) -> None:
     again = pickle.loads(pickle.dumps(dataset.train))
     assert again.id == dataset.train.id
     np.testing.assert_array_equal(again.audio[3], dataset.train.audio[3])
+
+
+def test_what_matters_is_not_buried_under_notes_of_one_kind():
+    report = Findings()
+    report.add("Read from an MMSA pickle.")
+    for part in ("train", "valid", "test"):
+        for modality in ("audio", "vision"):
+            padded = f"of {len(part)} padded utterances, 2 are padded at the end and 0 at the start"
+            report.add(f"{part} {modality}: {padded}.")
+    report.add("test audio: 3 NaN or infinite values in 1 utterances became 0.")
+    report.warn("train audio: column 4 holds -inf, such as in 'u7'.")
+    lines = report.summary()
+    assert lines[:3] == [report.notes[0], report.notes[-1], report.notes[-2]]
+    others = "train vision, valid audio, valid vision, test audio, test vision"
+    assert lines[3:] == [f"{report.notes[1]} (5 more like it: {others})"]
+    data = synthetic(4, 4, 4)
+    data.report = report
+    for shown in (str(data.describe()), data.describe()._repr_html_()):
+        assert shown.index("-inf") < shown.index("became 0") < shown.index("padded at the end")
+        assert shown.count("padded at the end") == 1
+    assert len(report.notes) == 9

@@ -32,7 +32,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tokens(bert: Path) -> list[np.ndarray]:
     encoder = mmiln.Model("mosi", text_encoder=bert, **configs.tiny(text_dim=8)).encoder
     assert encoder is not None
-    return [each.numpy() for each in encoder.tokenize(SENTENCES)]
+    return [each.numpy() for each in encoder.tokenizer.tokenize(SENTENCES)]
 
 
 def content(tokens: list[np.ndarray], *, aligned: bool) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from mmiln.errors import ConfigError, DataError, MissingFileError, ProtocolError
 from mmiln.experiments import Experiment, Report
 from mmiln.experiments.published import citation, published
 from mmiln.experiments.runs import Protocol, Record, Row
+from mmiln.pages.tables import Table
 from mmiln.results.metrics import Metrics
 
 N = 40
@@ -194,7 +195,7 @@ def test_comparisons_name_row_and_base(folder):
         report.compare("text", "full", "elsewhere")
 
 
-def test_published_scores_have_a_column_of_their_own(folder):
+def test_published_scores_have_a_table_of_their_own(folder):
     experiment = Experiment.of(
         {
             "name": "x", "models": ["full", "text"], "seeds": [1, 2, 3],
@@ -202,13 +203,13 @@ def test_published_scores_have_a_column_of_their_own(folder):
         }
     )  # fmt: skip
     groups = Report.read(folder).groups
-    table = Report("x", groups, experiment).tables()[0]
-    assert table.columns[-1] == "published"
-    rows = {row[0]: row for row in table.rows}
-    assert rows["full"][-1] == "–"
-    assert rows["self_mm"][1:-1] == ("0", *"–––––––")
-    assert rows["self_mm"][-1].startswith("MAE 0.724, Corr 0.789, Acc-2 83.00 / 84.82")
+    measured, *_, table = Report("x", groups, experiment).tables()
+    assert [row[0] for row in measured.rows] == ["full", "text"]
+    assert table.columns == ("model", "MAE", "Corr", "Acc-2 (%)", "F1 (%)", "Acc-7 (%)")
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["self_mm [mmsa]"] == ("0.724", "0.789", "83.00 / 84.82", "83.05 / 84.81", "46.07")
     assert citation("mmsa") in table.caption
+    assert "published, not measured here" in table.caption
     assert all(citation(entry.source) for name in ("mosi", "mosei") for entry in published(name).values())
     summary = Report("x", groups, experiment).summary()
     assert set(summary.index.get_level_values("row")) == {"full", "text"}
@@ -222,22 +223,80 @@ def test_pages_in_markdown_latex_and_html(folder):
     written = report.save(folder)
     assert {path.name for path in written} == {
         "report.md", "report.tex", "report.html", "report.csv", "figure4-data.png", "figure4-data.pdf",
+        "mae-data.png", "mae-data.pdf",
     }  # fmt: skip
     markdown = (folder / "report.md").read_text()
     assert "| deep, num_layers=3 |" in markdown
     assert "![data: measures by number of fusion layers](figure4-data.png)" in markdown
+    assert "![data: test MAE of each row](mae-data.png)" in markdown
+    tables = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert max(map(len, tables)) <= 80
     latex = (folder / "report.tex").read_text()
     assert latex.count("\\begin{table}") == latex.count("\\end{table}") == 4
     assert "deep, num\\_layers=1" in latex
     assert "95\\% interval" in latex
     page = (folder / "report.html").read_text()
-    assert page.count("<table>") == 4
+    assert page.count("<table>") == markdown.count("|\n|:--") == 11
     assert '<img src="figure4-data.png"' in page
     assert len(pd.read_csv(folder / "report.csv")) == 12
     assert "<caption>" in report._repr_html_()
     first = {path.name: path.read_bytes() for path in written}
     report.save(folder)
     assert {path.name: path.read_bytes() for path in written} == first
+
+
+def test_a_wide_table_is_continued_below_with_the_names_of_its_rows():
+    rows = (("one | two", "a" * 30, "b" * 30, "c" * 90, "d"), ("three", "", "", "", "e"))
+    table = Table("All.", ("model", "first", "second", "third", "fourth"), rows)
+    *grids, caption = table.markdown().split("\n\n")
+    assert caption == "All."
+    headings = [[cell.strip() for cell in grid.split("\n")[0].strip("|").split("|")] for grid in grids]
+    assert headings == [["model", "first", "second"], ["model", "third"], ["model", "fourth"]]
+    assert all(grid.split("\n")[2].startswith(r"| one \| two |") for grid in grids)
+    assert table.html().count("<table>") == 3
+    assert table.html().count("<caption>") == 1
+    assert table.latex().count("tabular") == 2  # whole
+
+
+@pytest.mark.parametrize(
+    ("path", "title"), [("files/mosi.pkl", "data (mosi.pkl)"), ("files/data.pkl", "data")]
+)
+def test_a_section_has_the_name_of_the_file(folder, path, title):
+    experiment = Experiment.of({"name": "x", "models": ["full"], "datasets": {"data": {"path": path}}})
+    markdown = Report("x", Report.read(folder).groups, experiment).to_markdown()
+    assert re.findall("^## (.*)", markdown, re.MULTILINE) == [title]
+    for caption in ("test part", "lowest and", "the row minus full", "what the runs", "MAE in"):
+        assert f"\n{title}: {caption}" in markdown
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [((1,), ("- 1 run; seed 1\n", "one seed,")), ((1, 2), ("- 2 runs; seeds 1, 2\n", "over seeds,"))],
+)
+def test_one_is_not_called_many(tmp_path, seeds, said):
+    for seed in seeds:
+        fake(tmp_path, "full", seed, 0.5, protocol=Protocol(epochs=1))
+    markdown = Report.read(tmp_path).to_markdown()
+    assert all(text in markdown for text in (*said, "at most 1 epoch,"))
+
+
+def test_a_figure_shows_each_row_s_seeds_and_its_difference(folder):
+    report = Report.read(folder)
+    left, right = report.figures_of_rows()["data"].axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["full", "text"]
+    seeds, mean = left.get_lines()[2:4]
+    mae = report.to_pandas().query("model == 'text'")["mae"]
+    assert seeds.get_xdata().tolist() == pytest.approx(mae.tolist())
+    assert mean.get_xdata().tolist() == pytest.approx([mae.mean()])
+    found = report.compare("text", "full").differences["mae"]
+    _, interval, value = right.get_lines()
+    assert interval.get_xdata().tolist() == [found.low, found.high]
+    assert interval.get_ydata().tolist() == [1, 1]
+    assert value.get_xdata().tolist() == [found.value]
+    assert found.separated
+    assert value.get_color() != left.get_lines()[0].get_color()  # orange, not blue
+    against = report.figures_of_rows("text")["data"].axes[1]
+    assert against.get_xlabel() == "MAE minus that of text, 95% interval"
 
 
 def test_the_figure_shows_mean_and_deviation_over_depth(tmp_path):

@@ -1,5 +1,6 @@
 """Explanations of a score: every number against the predictions that it is computed from."""
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -10,6 +11,8 @@ import mmiln
 from mmiln import explain
 from mmiln.data import Dataset, Split, collate
 from mmiln.errors import BatchError, ConfigError, DataError
+from mmiln.explain import Word
+from mmiln.labels import LabelRange
 from support import small_bert
 
 TINY = {"d_model": 8, "num_heads": 2, "num_layers": 2}
@@ -211,9 +214,45 @@ def test_html_shades_words_and_escapes_everything(model, data):
     assert [float(attrs["title"]) for attrs in shaded] == pytest.approx(
         [w.weight for w in e.words], abs=0.005
     )
-    strongest = max(range(len(e.words)), key=lambda i: abs(e.words[i].weight))
-    assert "0.550)" in shaded[strongest]["style"]
-    assert sum(tag == "svg" for tag, _ in page.seen) == 2
+    opacities = [0.55 * min(1, abs(word.weight)) for word in e.words]
+    assert [float(attrs["style"].split(", ")[-1].split(")")[0]) for attrs in shaded] == pytest.approx(
+        opacities, abs=0.001
+    )
+    assert page.text.count("even over ") + sum(tag == "svg" for tag, _ in page.seen) == 2
+
+
+def test_a_colour_means_the_same_for_every_utterance_and_the_strongest_have_numbers(model, data):
+    e = model.explain(data, data.test.id[0])
+    weights = [0.5, -0.003, 0.1, -2.0, 0.2, 0.3, 0.05]
+    made = tuple(Word(f"w{i}", weight, (i,)) for i, weight in enumerate(weights))
+
+    def shades(explanation):
+        page = Tags()
+        page.feed(explanation._repr_html_())
+        opacity = [a["style"].split(")")[0].split()[-1] for t, a in page.seen if t == "span" and "title" in a]
+        return page.text, [float(each) for each in opacity]
+
+    text, opacity = shades(replace(e, words=made))
+    assert opacity == pytest.approx([0.55 * min(1, abs(weight)) for weight in weights], abs=0.001)
+    assert [f"{w.weight:+.2f}" in text.split(w.text)[1][:7] for w in made] == [1, 0, 1, 1, 1, 1, 0]
+    weak = tuple(Word(f"w{i}", weight / 1000, (i,)) for i, weight in enumerate(weights))
+    assert max(shades(replace(e, words=weak))[1]) < 0.01
+    assert shades(replace(e, words=made, label_range=LabelRange(1, 5)))[1][0] == pytest.approx(
+        0.55 * 0.75, abs=0.001
+    )
+
+
+def test_even_attention_has_no_bars_and_is_called_even(model, data):
+    e = model.explain(data, data.test.id[2])
+    frames = e.attention["audio"].shape[-1]
+    even = np.full_like(e.attention["audio"], 1 / frames)
+    uneven = even.copy()
+    uneven[..., 0] *= 2
+    said = f"even over {frames} frames, {1 / frames:.1%} on each"
+    for weights, is_even in ((even, True), (uneven, False)):
+        one = replace(e, attention={"audio": weights})
+        assert (said in str(one)) == (said in one._repr_html_()) == is_even
+        assert ("█" in str(one)) == ("<svg" in one._repr_html_()) == (not is_even)
 
 
 def test_text_says_the_same(model, data):

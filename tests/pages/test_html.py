@@ -92,8 +92,13 @@ def test_a_history_has_curves_and_values(fitted):
     assert [x for x, _ in points] == pytest.approx([4, 160, 316])
     for best, header in ((2, ["", "best epoch, 2", "last epoch, 3"]), (3, ["", "best and last epoch, 3"])):
         history.best_epoch = best
+        shares = {
+            "valid_" + name for name in ("has0_acc2", "non0_acc2", "has0_f1", "non0_f1", "acc5", "acc7")
+        }
         rows = [
-            [name, *(text(name, values[e - 1]) for e in sorted({best, 3}))]
+            [f"{name} (%)", *(f"{100 * values[e - 1]:.2f}" for e in sorted({best, 3}))]
+            if name in shares
+            else [name, *(f"{values[e - 1]:.4f}" for e in sorted({best, 3}))]
             for name, values in history.items()
         ]
         assert cells(parsed(history)) == [header, *rows]

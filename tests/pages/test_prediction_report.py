@@ -43,7 +43,7 @@ def test_measures_are_those_of_the_predictions(page, predictions):
     found = Metrics.of(predictions.label, predictions.score)
     shown = dict(page.tables["measures"])
     assert float(shown["MAE (sentiment points)"]) == pytest.approx(found.mae, abs=5e-5)
-    assert float(shown["Acc-7"]) == pytest.approx(found.acc7, abs=5e-5)
+    assert float(shown["Acc-7 (%)"]) == pytest.approx(100 * found.acc7, abs=5e-3)
     assert len(shown) == 8
 
 
@@ -51,9 +51,9 @@ def test_measures_of_ch_sims(predictions):
     own = Predictions(predictions.score / 3, label=predictions.label / 3, label_range=SIMS)
     html = PredictionReport(own, "x", {}).to_html()
     shown = dict(Page(html).tables["measures"])
-    assert list(shown) == ["MAE (sentiment points)", "Corr", "Acc-2", "Acc-3", "Acc-5", "F1"]
+    assert list(shown) == ["MAE (sentiment points)", "Corr", "Acc-2 (%)", "Acc-3 (%)", "Acc-5 (%)", "F1 (%)"]
     found = Metrics.of(own.label, own.score, SIMS)
-    assert float(shown["Acc-3"]) == pytest.approx(found.acc3, abs=5e-5)
+    assert float(shown["Acc-3 (%)"]) == pytest.approx(100 * found.acc3, abs=5e-3)
     assert "Scores are clipped to [-1, 1]" in html
     assert "has0" not in html
 

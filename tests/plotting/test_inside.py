@@ -29,10 +29,21 @@ def test_gates_have_a_row_a_layer_and_stream_and_a_column_a_gate():
     last = explanation.gates[1]["text_vision"]
     assert shown[7].tolist() == [last["retain"], last["compound"], last["source"]]
     assert shown.mask[:, 2].tolist() == [True, True, False, False] * 2
-    assert ax.images[0].get_clim() == (0, 1)
+    far = np.abs(shown.compressed() - 0.5).max()
+    assert ax.images[0].get_clim() == pytest.approx((0.5 - far, 0.5 + far))
     written = {(round(t.get_position()[1]), round(t.get_position()[0])): t.get_text() for t in ax.texts}
-    assert written[7, 2] == f"{last['source']:.2f}"
-    assert written[0, 2] == ""
+    assert written[7, 2] == f"{last['source']:.3f}"
+    assert written[0, 2] == "–"
+    assert ax.get_xlabel() == "– one modality has no source"
+
+
+def test_gates_near_one_half_can_be_told_from_it():
+    ax = plotting.gates(SimpleNamespace(gates=[{"text_audio": {"retain": 0.496, "compound": 0.503}}]))
+    assert [text.get_text() for text in ax.texts] == ["0.496", "0.503"]
+    assert ax.images[0].get_clim() == (0.49, 0.51)
+    low, high = (ax.images[0].cmap(ax.images[0].norm(value))[:3] for value in (0.496, 0.503))
+    assert np.ptp([low, high], axis=0).max() > 0.2
+    assert ax.get_xlabel() == ""  # no gate is missing
 
 
 def test_gates_of_one_source_have_no_more_rows():
@@ -62,6 +73,16 @@ def test_attention_has_a_row_a_token_and_a_column_a_frame():
     assert rows(ax) == words
     assert ax.get_xlabel() == "vision frame"
     assert plotting.attention_map(weights, words).get_xlabel() == "frame"
+
+
+def test_even_attention_is_called_even():
+    weights = np.full((3, 40), 1 / 40)
+    weights[1, 5] *= 1.04
+    ax = plotting.attention_map(weights, ["a", "b", "c"])
+    assert [text.get_text() for text in ax.texts] == ["even: every frame has\n2.50% to 2.60%"]
+    assert ax.images[0].get_clim() == (0, weights.max())
+    weights[1, 5] *= 1.1
+    assert not plotting.attention_map(weights, ["a", "b", "c"]).texts
 
 
 def test_tokens_are_words_not_mathematics_and_not_too_long():
@@ -115,6 +136,12 @@ def test_projection_has_a_panel_a_head_and_the_colour_of_the_label():
         np.testing.assert_array_equal(panel.collections[0].get_array(), labels)
         assert panel.collections[0].get_clim() == (-3, 3)
     assert not ax.axison
+
+
+def test_a_projection_of_two_utterances_says_so():
+    ax = plotting.projection({"F_audio": np.eye(2)}, [1, 2])
+    assert [text.get_text() for text in ax.texts] == ["2 utterances are too few for a projection"]
+    assert not ax.child_axes
 
 
 def test_features_of_a_model_can_be_drawn():

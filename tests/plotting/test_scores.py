@@ -7,6 +7,7 @@ from sklearn.metrics import confusion_matrix
 from mmiln import Metrics, Predictions, plotting
 from mmiln.errors import DataError
 from mmiln.labels import SIMS, LabelRange
+from mmiln.plotting.style import BLUE, ORANGE
 from support import plotting_examples as examples
 
 NAN = float("nan")
@@ -45,7 +46,7 @@ def test_marginal_histograms_count_true_and_predicted_scores():
 
 
 def test_scores_beyond_the_labels_are_in_the_picture():
-    ax = plotting.predicted_against_true(of([3, -3], [7.5, -4]))
+    ax = plotting.predicted_against_true(of([3, -3, 0], [7.5, -4, 0]))
     low, high = ax.get_ylim()
     assert low < -4
     assert high > 7.5
@@ -92,9 +93,9 @@ def test_scores_in_a_unit_of_their_own():
 
 
 def test_confusion_rounds_half_to_even_and_has_truth_in_rows():
-    ax = plotting.confusion(of([0.5, 9.0], [1.5, -9.0]))
+    ax = plotting.confusion(of([0.5, 0.5, 9.0], [1.5, 2.5, -9.0]))
     assert {place: text for place, text in cells(ax).items() if text} == {
-        (3, 5): "1\n100%",
+        (3, 5): "2\n100%",
         (6, 0): "1\n100%",
     }
 
@@ -127,7 +128,6 @@ def test_errors_are_points_and_medians_with_quartiles(draw):
 @pytest.mark.parametrize(
     ("n", "lengths", "medians"),
     [
-        (1, [5], 1),
         (3, [1, 2, 9], 1),
         (200, [7] * 200, 1),  # no length tells anything
         (200, [7] * 199 + [8], 1),
@@ -142,12 +142,53 @@ def test_every_utterance_is_in_one_bin(n, lengths, medians):
     assert len(middle) == medians
 
 
+def test_rows_have_their_names_from_top_to_bottom():
+    values, intervals = examples.seeds(), examples.intervals()
+    for ax in (plotting.by_seed(values), plotting.differences(intervals)):
+        assert [label.get_text() for label in ax.get_yticklabels()] == list(values)
+        assert ax.yaxis_inverted()
+    points, mean = plotting.by_seed(values).get_lines()[-2:]
+    assert points.get_xdata().tolist() == values["text $"]
+    assert mean.get_xdata() == [np.mean(values["text $"])]
+    _, *lines = plotting.differences(intervals).get_lines()
+    assert [line.get_color() for line in lines] == [BLUE, BLUE, ORANGE, ORANGE]
+    assert [line.get_ydata()[0] for line in lines] == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: plotting.by_seed({}), "no row to draw"),
+        (lambda: plotting.differences({}), "no row to draw"),
+        (lambda: plotting.by_seed({"full": []}), "values of full should have the shape"),
+        (lambda: plotting.by_seed({"full": [1.0, NAN]}), "values of full should be finite"),
+    ],
+)
+def test_rows_that_can_not_be_drawn_are_refused(draw, message):
+    with pytest.raises(DataError, match=message):
+        draw()
+
+
 SCORED = [
     plotting.predicted_against_true,
     plotting.confusion,
     lambda predictions: plotting.error_by_length(predictions, [1, 2]),
     lambda predictions: plotting.error_by_disagreement(predictions, [1, 2]),
 ]
+
+
+@pytest.mark.parametrize("draw", SCORED)
+def test_fewer_than_three_utterances_are_written_in_the_place_of_the_plot(draw):
+    ax = draw(of([1, -0.5], [1.25, 0]))
+    (text,) = ax.texts
+    assert text.get_text() == (
+        "2 utterances are too few to draw\ntrue +1.00, predicted +1.25\ntrue -0.50, predicted +0.00"
+    )
+    assert not ax.axison
+    assert not ax.collections
+    assert not ax.images
+    (alone,) = plotting.confusion(of([1], [2])).texts
+    assert alone.get_text() == "1 utterance is too few to draw\ntrue +1.00, predicted +2.00"
 
 
 @pytest.mark.parametrize("draw", SCORED)

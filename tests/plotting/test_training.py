@@ -28,18 +28,52 @@ def test_learning_curve_shows_loss_validation_and_the_best_epoch():
     history = examples.history()
     ax = plotting.learning_curve(history)
     np.testing.assert_array_equal(curves(ax)["training loss"], history["train_total"])
-    np.testing.assert_array_equal(curves(right_of(ax))["validation MAE"], history["valid_mae"])
+    np.testing.assert_array_equal(curves(ax)["validation MAE"], history["valid_mae"])
+    assert ax.figure.axes == [ax]  # one scale
+    assert names(ax) == ["validation MAE", "training loss"]
     best = next(line for line in ax.get_lines() if line.get_label() == "best epoch")
     assert list(best.get_xdata()) == [history.best_epoch] * 2
-    assert ax.get_ylabel() == "training loss"
-    assert right_of(ax).get_ylabel() == "validation MAE (points)"
+    assert ax.get_ylabel() == "training loss, MAE (points)"
 
 
-def test_learning_curve_without_validation_has_one_axis():
+@pytest.mark.parametrize("draw", [plotting.learning_curve, plotting.loss_parts])
+def test_a_star_marks_the_error_that_chose_the_epoch(draw):
+    history = examples.history()
+    ax = draw(history)
+    star = next(line for line in ax.get_lines() if line.get_label() == "chosen")
+    assert star.get_marker() == "*"
+    assert star.get_xydata().tolist() == [[history.best_epoch, min(history["valid_mae"])]]
+    assert ax.get_xlabel() == f"epoch (best: {history.best_epoch}, MAE {min(history['valid_mae']):.3f})"
+
+
+def test_the_measure_that_chose_the_epoch_has_the_star():
+    history = History({"train_total": [2.0, 1.0], "valid_mae": [1.0, 2.0], "valid_corr": [0.2, 0.4]})
+    history.best_epoch, history.monitor = 2, "valid_corr"
+    losses, measures = plotting.learning_curve(history), plotting.validation_metrics(history)
+    stars = [[line for line in ax.get_lines() if line.get_label() == "chosen"] for ax in (losses, measures)]
+    assert [len(each) for each in stars] == [0, 1]
+    assert stars[1][0].get_xydata().tolist() == [[2, 40]]
+    assert [ax.get_xlabel() for ax in (losses, measures)] == ["epoch (dashed: the best by valid_corr)"] * 2
+
+
+def test_learning_curve_without_validation_has_one_line():
     ax = plotting.learning_curve(History(train_total=[2.0, 1.0]))
-    assert ax.figure.axes == [ax]
     assert list(curves(ax)) == ["training loss"]
-    assert ax.get_xlabel() == "epoch"
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("epoch", "training loss")
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 50])
+def test_every_line_has_a_colour_and_a_name_at_its_end_and_few_epochs_large_markers(epochs):
+    panels = examples.history(epochs).plot()
+    for ax in panels:
+        drawn = [line for line in ax.get_lines() if line.get_label() not in ("best epoch", "chosen")]
+        assert sorted(names(ax)) == sorted(str(line.get_label()) for line in drawn)
+        assert len({line.get_color() for line in drawn}) == len(drawn) > 1
+        assert {line.get_marker() for line in drawn} <= {"o", "s"}
+        assert {line.get_markersize() for line in drawn} == {3 if epochs == 50 else 6}
+        assert ax.get_title()
+    width, _ = panels[0].figure.get_size_inches()
+    assert width < 11  # readable in a notebook
 
 
 def test_every_loss_is_drawn_and_named_at_its_end():
@@ -47,7 +81,7 @@ def test_every_loss_is_drawn_and_named_at_its_end():
     ax = plotting.loss_parts(history)
     for name in ("task", "sim", "diff", "total"):
         np.testing.assert_array_equal(curves(ax)[name], history[f"train_{name}"])
-    assert names(ax) == ["total", "task", "sim", "diff"]
+    assert names(ax) == ["validation MAE", "total", "task", "sim", "diff"]
     assert ax.get_yscale() == "log"
 
 
@@ -68,18 +102,20 @@ def test_validation_metrics_are_drawn_and_the_error_is_not():
     shown = curves(ax)
     del shown["best epoch"]
     assert len(shown) == 7
-    np.testing.assert_array_equal(shown["Corr"], history["valid_corr"])
-    np.testing.assert_array_equal(shown["Acc-2 non0"], history["valid_non0_acc2"])
-    np.testing.assert_array_equal(shown["F1 has0"], history["valid_has0_f1"])
-    np.testing.assert_array_equal(shown["Acc-7"], history["valid_acc7"])
+    in_per_cent = {
+        "Corr × 100": "corr", "Acc-2 non0": "non0_acc2", "F1 has0": "has0_f1", "Acc-7": "acc7",
+    }  # fmt: skip
+    for label, name in in_per_cent.items():
+        np.testing.assert_allclose(shown[label], 100 * np.array(history[f"valid_{name}"]))
+    assert ax.get_ylabel() == "validation (%)"
 
 
 def test_a_measure_without_a_value_leaves_a_gap_and_one_without_any_is_left_out():
     nan = float("nan")
     history = History(valid_corr=[nan, 0.5, nan], valid_acc7=[0.1, 0.2, 0.3], valid_acc5=[nan] * 3)
     ax = plotting.validation_metrics(history)
-    assert names(ax) == ["Corr", "Acc-7"]
-    assert next(text for text in ax.texts if text.get_text() == "Corr").xy == (2, 0.5)
+    assert names(ax) == ["Corr × 100", "Acc-7"]
+    assert next(text for text in ax.texts if text.get_text() == "Corr × 100").xy == (2, 50)
 
 
 def test_pseudo_label_shift_starts_at_nought():
@@ -108,7 +144,7 @@ def test_pseudo_labels_against_human_ones():
 def test_measures_of_ch_sims_are_drawn():
     curve = {f"valid_{name}": [0.1, 0.2] for name in ("mae", "corr", "acc2", "acc3", "acc5", "f1")}
     ax = plotting.validation_metrics(History(curve))
-    assert set(names(ax)) == {"Corr", "Acc-2", "Acc-3", "Acc-5", "F1"}
+    assert set(names(ax)) == {"Corr × 100", "Acc-2", "Acc-3", "Acc-5", "F1"}
 
 
 def test_both_losses_of_mrm_have_an_axis_each():

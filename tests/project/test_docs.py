@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 import tomllib
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,6 +85,37 @@ def test_the_page_of_the_command_is_current():
         assert set(re.findall(r"^\* `(?:-\w, )?(-[\w-]+)", text, re.MULTILINE)) == options, how
         helps = [there[name].help, *(getattr(p, "help", None) for p in parameters)]
         assert all(told in text for told in helps if told), how
+
+
+def test_code_fits_its_box():
+    """On a screen of 1280 pixels, by docs/assets/extra.css."""
+    found = [re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE) for text in PAGES.values()]
+    blocks = [code for fenced in found for language, code in fenced if language != "math"]
+    assert len(blocks) > 50
+    assert [line for code in blocks for line in code.splitlines() if len(line) > 110] == []
+
+
+def test_the_font_of_equations_has_their_characters():
+    from fontTools.ttLib import TTFont
+    from latex2mathml.converter import convert
+
+    font = TTFont(DOCS / "assets" / "stix-two-math.woff")
+    assert "MATH" in font  # the measures that browsers place subscripts by
+    shown = {
+        character
+        for equations in fences("math").values()
+        for equation in equations
+        for character in html.unescape(re.sub("<[^>]*>", "", convert(equation)))
+    }
+    # Single letters are shown in italics, which Unicode has apart.
+    italics = {
+        unicodedata.lookup(f"MATHEMATICAL ITALIC {case} {c}")
+        for case in ("CAPITAL", "SMALL")
+        for c in "AXCGZ"
+    }
+    missing = {c for c in shown | italics if not c.isspace()} - set(map(chr, font.getBestCmap()))
+    assert len(shown) > 60
+    assert not missing, "draw the font anew with these, see docs/assets/extra.css"
 
 
 def test_every_equation_has_a_file():

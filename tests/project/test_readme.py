@@ -1,4 +1,4 @@
-"""The examples of README.md and CONTRIBUTING.md run as they stand."""
+"""The examples of README.md and CONTRIBUTING.md run as they stand; README.zh.md has the same."""
 
 import re
 from pathlib import Path
@@ -34,3 +34,27 @@ def test_commands_are_first_and_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"make ([\w-]+)", TEXT):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+NUMBER = re.compile(r"\d[\d.,]*\d|\d")
+
+
+def untranslated(text):
+    """What is the same in every language."""
+    prose = FENCE.sub("", text)
+    return {
+        "code": FENCE.findall(text),
+        "levels of headings": re.findall(r"^#+(?= )", prose, re.MULTILINE),
+        "names": set(re.findall(r"`[^`\n]+`", prose)),
+        "rows of tables": [NUMBER.findall(line) for line in prose.splitlines() if line.startswith("|")],
+        "numbers": sorted(NUMBER.findall(prose)),
+    }
+
+
+def test_the_chinese_readme_has_the_same_sections_commands_and_numbers():
+    chinese = (ROOT / "README.zh.md").read_text(encoding="utf-8")
+    assert all(untranslated(TEXT).values())
+    assert untranslated(chinese) == untranslated(TEXT)
+    assert "](README.zh.md)" in TEXT.split("```")[0]
+    assert "](README.md)" in chinese.split("```")[0]

@@ -243,7 +243,7 @@ def test_a_model_from_a_module(encoder: Encoder) -> None:
         "audio": [np.ones((2, 5))] * 2,
         "vision": [np.ones((3, 6))] * 2,
     }
-    tokens = built.encoder.tokenize(sentences["raw_text"])
+    tokens = built.encoder.tokenizer.tokenize(sentences["raw_text"])
     scores = module(**padded({**sentences, "text_bert": tokens}))["score"].detach()
     np.testing.assert_allclose(again.predict(sentences).score, scores, rtol=1e-5)
     assert (mmiln.Model.from_torch(module.float()).dtype, built.dtype) == ("float32", "float64")

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from mmiln import History, Predictions, plotting
+from mmiln.experiments.compare import Difference
 from mmiln.labels import SIMS
 
 STREAMS = ("audio", "vision", "text_audio", "text_vision")
@@ -73,13 +74,13 @@ def drift(epochs=12, n=100):
     return {name: [truth + step * by for step in steps] for name, by in moved.items()}, truth
 
 
-def explanation(layers=3):
+def explanation(layers=3, spread=0.4):
     rng = np.random.default_rng(5)
     return SimpleNamespace(
         gates=[
             {
                 stream: {
-                    gate: float(rng.uniform(0.2, 0.9))
+                    gate: float(rng.uniform(0.5 - spread, 0.5 + spread))
                     for gate in ("retain", "compound", "source")[: 3 if "_" in stream else 2]
                 }
                 for stream in STREAMS
@@ -92,6 +93,11 @@ def explanation(layers=3):
 def attention(tokens=12, frames=60):
     weights = np.random.default_rng(6).gamma(0.4, size=(tokens, frames))
     return weights / weights.sum(axis=1, keepdims=True), words(tokens)
+
+
+def even_attention(tokens=12, frames=60):
+    weights, said = attention(tokens, frames)
+    return (1 + 0.02 * weights) / frames, said
 
 
 def words(tokens):
@@ -125,6 +131,17 @@ def by_depth():
     }
 
 
+def seeds():
+    rng = np.random.default_rng(9)
+    rows = {"full": 0.8, "no_mrm": 0.82, "text $": 0.95}
+    return {row: (mae + rng.normal(0, 0.02, 5)).tolist() for row, mae in rows.items()}
+
+
+def intervals():
+    apart, near = Difference(0.15, 0.1, 0.21), Difference(0.02, -0.01, 0.05)
+    return {"full": None, "no_mrm": near, "text $": apart}
+
+
 #: Every picture on a single ax, of ordinary data.
 PICTURES = {
     "learning_curve": lambda ax: plotting.learning_curve(history(), ax),
@@ -140,6 +157,8 @@ PICTURES = {
     "confusion_sims": lambda ax: plotting.confusion(predictions_of_sims(), ax),
     "error_by_length": lambda ax: plotting.error_by_length(predictions(), lengths(), ax),
     "error_by_disagreement": lambda ax: plotting.error_by_disagreement(predictions(), disagreement(), ax),
+    "by_seed": lambda ax: plotting.by_seed(seeds(), ax),
+    "differences": lambda ax: plotting.differences(intervals(), ax),
     "gates": lambda ax: plotting.gates(explanation(), ax),
     "attention_map": lambda ax: plotting.attention_map(*attention(), ax, "audio"),
     "projection": lambda ax: plotting.projection(*features(), ax),
@@ -158,6 +177,12 @@ ODD = {
         lambda ax: plotting.validation_metrics(history(50), ax),
         lambda ax: plotting.pseudo_label_shift(history(50), ax),
         lambda ax: plotting.pseudo_label_drift(*drift(50), ax),
+    ],
+    "hardly_anything": [
+        lambda ax: plotting.confusion(predictions(2), ax),
+        lambda ax: plotting.learning_curve(history(2), ax),
+        lambda ax: plotting.gates(explanation(spread=0.004), ax),
+        lambda ax: plotting.attention_map(*even_attention(), ax, "audio"),
     ],
     "three_utterances": [
         lambda ax: plotting.predicted_against_true(predictions(3), ax),

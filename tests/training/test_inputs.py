@@ -168,7 +168,7 @@ def test_torch_s_own_collate_function(data: Dataset, fitted: mmiln.Model, worker
 
 
 def test_tokens_of_torch_s_own_collate_function(reader: mmiln.Model) -> None:
-    tokens = [each.numpy() for each in reader.encoder.tokenize(SENTENCES)]
+    tokens = [each.numpy() for each in reader.encoder.tokenizer.tokenize(SENTENCES)]
     split = Split(["a", "b"], [1.0, -1.0], raw_text=SENTENCES, text_bert=tokens)
     (batch,) = DataLoader(split, batch_size=2)
     assert batch["text_bert"].shape == (2, 3, max(each.shape[1] for each in tokens))

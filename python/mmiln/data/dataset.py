@@ -161,14 +161,14 @@ class Dataset:
         return Dataset(*parts, name=self.name, report=self.report)
 
     def describe(self) -> Description:
-        """Splits, label histogram, lengths, widths and what was cleaned; print it."""
+        """Splits, label histogram, lengths, widths and what was cleaned, by weight; print it."""
         from mmiln.data.describe import Description
 
         widths = ", ".join(f"{name} {width}" for name, width in self.dims.items() if width)
         return Description(
             f"{self.name}: {', '.join(self.fields)}",
             self.splits,
-            [f"Widths: {widths or 'no features'}", *(f"- {note}" for note in self.report.notes)],
+            [f"Widths: {widths or 'no features'}", *(f"- {line}" for line in self.report.summary())],
         )
 
     def fingerprint(self) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+PLACE: Final = re.compile(r"\b(?:train|valid|test|text|audio|vision)\b")
+DETAIL: Final = re.compile(rf"{PLACE.pattern}|\d[\d.,]*|'[^']*'")  # in which notes of one kind differ
 
 
 @dataclass
@@ -29,6 +33,29 @@ class Findings:
     notes: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+
+    def summary(self) -> list[str]:
+        """The notes by weight: the file's format, warnings, replaced values, all else.
+
+        Notes that differ only in parts, modalities, numbers and ids are one line: the first of them, and
+        what the others are about.
+
+        >>> report = Findings([f"{part} audio: 7 utterances are padded." for part in ("train", "test")])
+        >>> report.summary()
+        ['train audio: 7 utterances are padded. (1 more like it: test audio)']
+        """
+        kinds: dict[str, list[str]] = {}
+        for note in self.notes:
+            kinds.setdefault(DETAIL.sub("", note), []).append(note)
+
+        def weight(notes: list[str]) -> int:
+            weighty = notes[0].startswith("Read from"), notes[0] in self.warnings, " became " in notes[0]
+            return (*weighty, True).index(True)
+
+        return [
+            first if not others else f"{first} ({len(others)} more like it: {_places(others)})"
+            for first, *others in sorted(kinds.values(), key=weight)
+        ]
 
     def add(self, note: str, counts: Mapping[str, int] | None = None) -> None:
         """Append one sentence and the counts behind it."""
@@ -58,3 +85,8 @@ class Read:
     labels: npt.NDArray[np.float64] | None
     unimodal: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     advice: str = ""
+
+
+def _places(notes: list[str]) -> str:
+    """The part and the modality that each of the notes is about."""
+    return ", ".join(" ".join(PLACE.findall(note)[:2]) for note in notes)

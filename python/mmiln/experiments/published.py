@@ -16,11 +16,11 @@ class Published:
     """Published scores of a model on a data set.
 
     Attributes:
-        text: The scores in the paper's layout.
+        scores: Texts by title, in the paper's layout.
         source: Key of the citation.
     """
 
-    text: str
+    scores: dict[str, str]
     source: str
 
 
@@ -32,13 +32,12 @@ def _file() -> dict[str, Any]:
 def published(dataset: str) -> dict[str, Published]:
     """Published scores on ``"mosi"`` or ``"mosei"`` by model."""
 
-    def text(scores: dict[str, Any]) -> str:
+    def cells(scores: dict[str, Any]) -> dict[str, str]:
         both = {n: dict(zip(("has0", "non0"), scores[n], strict=True)) for n in ("acc2", "f1")}
         flat = scores | {f"{c}_{n}": value for n, values in both.items() for c, value in values.items()}
-        printed = MOSI.cells(lambda name, measure: f"{flat[name]:.{measure.decimals}f}", MOSI.paper)
-        return ", ".join(f"{title} {values}" for title, values in printed.items())
+        return MOSI.cells(lambda name, measure: f"{flat[name]:.{measure.decimals}f}", MOSI.paper)
 
-    return {name: Published(text(scores), scores["source"]) for name, scores in _file()[dataset].items()}
+    return {name: Published(cells(scores), scores["source"]) for name, scores in _file()[dataset].items()}
 
 
 def citation(source: str) -> str:

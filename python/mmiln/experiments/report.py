@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,7 +16,7 @@ from .. import plotting
 from ..errors import ConfigError
 from ..files import write, write_text
 from ..pages.tables import Table, page
-from ..results.measures import AGAINST_HUMAN, Family, Measure, family_of
+from ..results.measures import AGAINST_HUMAN, MOSI, Family, Measure, family_of
 from ..results.metrics import spread
 from ..results.seeds import over_seeds
 from . import published as literature
@@ -149,53 +150,23 @@ class Report:
         rows = self.groups[dataset]
         base = self._group(rows, against) if against is not None else next(iter(rows.values()))
         others = [group for group in rows.values() if group is not base]
-        tables = [self._results(dataset), _ranges(dataset, rows), _cost(dataset, rows)]
+        title = self._title(dataset)
+        tables = [_results(title, rows), _ranges(title, rows), _cost(title, rows)]
         if others:
             compared = [(group, self._compared(dataset, group, base)) for group in others]
-            tables.insert(2, _differences(dataset, base, compared))
+            tables.insert(2, _differences(title, base, compared))
         if any(_against_human(group) for group in rows.values()):
-            tables.append(_pseudo_labels(dataset, rows))
+            tables.append(_pseudo_labels(title, rows))
+        source = self._experiment.datasets[dataset].published if self._experiment is not None else None
+        if source is not None:
+            tables.append(_published(title, literature.published(source)))
         return tables
 
-    def _results(self, dataset: str) -> Table:
-        rows = self.groups[dataset]
-        source = self._experiment.datasets[dataset].published if self._experiment is not None else None
-        known = literature.published(source) if source is not None else {}
-        family = _family(rows)
-        lines = [
-            [
-                _label(group),
-                str(len(group.measures)),
-                *family.cells(partial(_over_seeds, group), family.paper).values(),
-                f"{group.records[0].parameters:,}",
-                _seconds(group),
-            ]
-            for group in rows.values()
-        ]
-        first = next(iter(rows.values()))
-        caption = (
-            f"{dataset}: {first.part} part, {len(first.scores.id)} utterances, mean ± standard deviation "
-            "over seeds, epoch chosen on validation"
-            + ("; Acc-2 and F1 as has0 / non0." if len(family.binary) > 1 else ".")
-        )
-        if any(group.records[0].protocol.selection == "test" for group in rows.values()):
-            caption += (
-                " † Epoch chosen on the test part, which flatters: not to be compared with the other rows."
-            )
-        columns = ["model", "seeds", *_columns(family), "parameters", "s an epoch"]
-        if known:
-            measured = [row.model for row in rows]
-            for line, name in zip(lines, measured, strict=True):
-                line.append(f"{known[name].text} [{known[name].source}]" if name in known else "–")
-            for name, entry in known.items():
-                if name not in measured:
-                    lines.append([name, "0", *("–" for _ in columns[2:]), f"{entry.text} [{entry.source}]"])
-            columns.append("published")
-            sources = dict.fromkeys(entry.source for entry in known.values())
-            caption += " Published, not measured here: " + "; ".join(
-                f"[{key}] {literature.citation(key)}" for key in sources
-            )
-        return Table(caption, tuple(columns), tuple(map(tuple, lines)))
+    def _title(self, dataset: str) -> str:
+        """A dataset's name, with that of its file where it is another."""
+        path = self._experiment.datasets[dataset].path if self._experiment is not None else dataset
+        file = Path(os.path.expandvars(path)).name
+        return dataset if Path(file).stem == dataset else f"{dataset} ({file})"
 
     def figures(self) -> dict[str, Figure]:
         """The paper's figure 4 by dataset, where several depths were run: measures over ``num_layers``."""
@@ -209,17 +180,53 @@ class Report:
                 figures[dataset] = figure
         return figures
 
+    def figures_of_rows(self, against: str | None = None) -> dict[str, Figure]:
+        """Each row's MAE by seed, and its difference from ``against`` (by default the first row) with its
+        interval; by dataset, where several rows were run.
+
+        Raises:
+            ConfigError: There is no row ``against``.
+        """
+        figures = {}
+        for dataset, rows in self.groups.items():
+            base = self._group(rows, against) if against is not None else next(iter(rows.values()))
+            if len(rows) == 1:
+                continue
+            figure = plotting.new_figure(9.0, 1.2 + 0.3 * len(rows))
+            left, right = figure.subplots(1, 2, sharey=True)
+            plotting.by_seed({str(row): _numbers(group, "mae") for row, group in rows.items()}, left)
+            left.set_xlabel("MAE (sentiment points)")
+            others = {
+                str(row): None if group is base else self._compared(dataset, group, base).differences["mae"]
+                for row, group in rows.items()
+            }
+            plotting.differences(others, right)
+            right.set_xlabel(f"MAE minus that of {base.row}, {CONFIDENCE:.0%} interval")
+            figures[dataset] = figure
+        return figures
+
     def to_markdown(self, against: str | None = None) -> str:
-        """The report as a page of Markdown; figures have the names under which :meth:`save` writes them."""
-        figures = self.figures()
+        """The report as a page of Markdown, its tables at most 80 characters wide where columns allow it.
+
+        Figures have the names under which :meth:`save` writes them.
+        """
+        depths, rows = self.figures(), self.figures_of_rows(against)
         parts = [f"# {self.name}", self._protocol()]
         for dataset in self.groups:
-            parts.append(f"## {dataset}")
+            title = self._title(dataset)
+            parts.append(f"## {title}")
             parts += [table.markdown() for table in self._tables(dataset, against)]
-            if dataset in figures:
+            if dataset in rows:
                 parts.append(
-                    f"![{dataset}: measures by number of fusion layers]({_figure_name(dataset)}.png)\n\n"
-                    f"{dataset}: by number of fusion layers, mean and standard deviation over seeds."
+                    f"![{title}: test MAE of each row]({_figure_name('mae', dataset)}.png)\n\n"
+                    f"{title}: MAE in sentiment points, a point for each seed and a bar at their mean; "
+                    "and the differences, orange where the interval excludes 0."
+                )
+            if dataset in depths:
+                parts.append(
+                    f"![{title}: measures by number of fusion layers]"
+                    f"({_figure_name('figure4', dataset)}.png)\n\n"
+                    f"{title}: by number of fusion layers, mean and standard deviation over seeds."
                 )
             parts.append(self._notes(dataset))
         return "\n\n".join(part for part in parts if part) + "\n"
@@ -252,11 +259,12 @@ class Report:
         for name, text in texts.items():
             write_text(folder / name, text)
         written = [folder / name for name in texts]
-        for dataset, figure in self.figures().items():
-            for kind in ("png", "pdf"):
-                path = folder / f"{_figure_name(dataset)}.{kind}"
-                _write_figure(path, figure, kind)
-                written.append(path)
+        for what, figures in (("mae", self.figures_of_rows(against)), ("figure4", self.figures())):
+            for dataset, figure in figures.items():
+                for kind in ("png", "pdf"):
+                    path = folder / f"{_figure_name(what, dataset)}.{kind}"
+                    _write_figure(path, figure, kind)
+                    written.append(path)
         return written
 
     def _protocol(self) -> str:
@@ -266,9 +274,10 @@ class Report:
         def each(value: Callable[[Any], Any]) -> str:
             return ", ".join(sorted({str(value(record)) for record in records}))
 
+        seeds, epochs = each(lambda r: r.seed), each(lambda r: r.protocol.epochs)
         lines = [
-            f"{len(records)} runs; seeds {', '.join(map(str, sorted({r.seed for r in records})))}",
-            f"at most {each(lambda r: r.protocol.epochs)} epochs, "
+            f"{_counted(len(records), 'run')}; seed{'s' if ',' in seeds else ''} {seeds}",
+            f"at most {epochs} epoch{'' if epochs == '1' else 's'}, "
             f"patience {each(lambda r: r.config['patience'])}, "
             f"the epoch with {each(lambda r: r.protocol.choice)}",
             f"preset {each(lambda r: r.preset)}; text encoder (SHA-256) "
@@ -305,7 +314,7 @@ class Report:
         for group in rows.values():
             if group.incomplete:
                 seeds = ", ".join(map(str, sorted({run.record.seed for run in group.incomplete})))
-                notes.append(f"{group.row}: folds of seeds {seeds} are missing; these seeds are left out.")
+                notes.append(f"{group.row}: left out for missing folds: seed{'s' * (',' in seeds)} {seeds}.")
         if self._experiment is not None:
             wanted = {(t.row, t.seed, t.fold) for t in self._experiment.tasks() if t.dataset == dataset}
             there = {
@@ -314,10 +323,48 @@ class Report:
                 for run in (*group.runs, *group.incomplete)
             }
             if missing := len(wanted - there):
-                notes.append(f"{missing} of {len(wanted)} runs are not finished.")
+                notes.append(f"Not finished: {missing} of {_counted(len(wanted), 'run')}.")
         known = dict.fromkeys(row.model for row in rows if row.model in MODELS)
         notes += [f"`{name}`: {MODELS[name].about}." for name in known]
         return "\n".join(f"- {note}" for note in notes)
+
+
+def _results(title: str, rows: Mapping[Row, Group]) -> Table:
+    family = _family(rows)
+    lines = [
+        (
+            _label(group),
+            str(len(group.measures)),
+            *family.cells(partial(_over_seeds, group), family.paper).values(),
+            f"{group.records[0].parameters:,}",
+            _seconds(group),
+        )
+        for group in rows.values()
+    ]
+    first = next(iter(rows.values()))
+    several = max(len(group.measures) for group in rows.values()) > 1
+    caption = (
+        f"{title}: {first.part} part, {_counted(len(first.scores.id), 'utterance')}, "
+        f"{'mean ± standard deviation over seeds' if several else 'one seed'}, epoch chosen on validation"
+        + ("; Acc-2 and F1 as has0 / non0." if len(family.binary) > 1 else ".")
+    )
+    if any(group.records[0].protocol.selection == "test" for group in rows.values()):
+        caption += " † Epoch chosen on the test part, which flatters: not to be compared with the other rows."
+    return Table(caption, ("model", "seeds", *_columns(family), "parameters", "s an epoch"), tuple(lines))
+
+
+def _published(title: str, known: Mapping[str, literature.Published]) -> Table:
+    sources = dict.fromkeys(entry.source for entry in known.values())
+    cited = "; ".join(f"[{key}] {literature.citation(key)}" for key in sources)
+    return Table(
+        f"{title}: published, not measured here; Acc-2 and F1 as has0 / non0. {cited}",
+        ("model", *_columns(MOSI)),
+        tuple((f"{name} [{entry.source}]", *entry.scores.values()) for name, entry in known.items()),
+    )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _family(rows: Mapping[Row, Group]) -> Family:
@@ -454,9 +501,9 @@ def _lines(depths: dict[Row, Group]) -> dict[str, dict[int, dict[str, list[float
     return lines
 
 
-def _figure_name(dataset: str) -> str:
+def _figure_name(what: str, dataset: str) -> str:
     # The name comes from a file, and must not lead out of the folder.
-    return "figure4-" + re.sub(r"[^\w.+ -]", "_", dataset)[:50]
+    return f"{what}-" + re.sub(r"[^\w.+ -]", "_", dataset)[:50]
 
 
 def _write_figure(path: Path, figure: Figure, kind: str) -> None:

@@ -8,13 +8,16 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from ..labels import MOSI, LabelRange
 from ..pages import render
+from ..plotting.checks import even
 from .attribution import Gates
 
 BLOCKS: Final = "▁▂▃▄▅▆▇█"
 COLUMNS: Final = 60  # of a timeline in text
 SHOWN: Final = 8  # words in text, those that moved the score most
-STRONGEST: Final = 0.55  # opacity behind the word that moved the score most
+NUMBERED: Final = 5  # words on the page that have their weight beside them
+STRONGEST: Final = 0.55  # opacity behind a word that moved the score by a sixth of the range, or more
 
 Floats = npt.NDArray[np.float32]
 
@@ -74,6 +77,8 @@ class Explanation:
         attention: By ``audio`` and ``vision`` the probabilities of the cross attention (21),
             ``(L, h, T_t, T_n)``. Empty without SAG-Transformers.
         similar: Training utterances, the nearest first.
+        label_range: The lowest and the highest possible score. Colours of words reach their strongest at a
+            sixth of it, 1 point in [-3, 3], so that they mean the same for every utterance.
     """
 
     id: str
@@ -88,6 +93,7 @@ class Explanation:
     gates: list[Gates]
     attention: dict[str, Floats]
     similar: tuple[Similar, ...]
+    label_range: LabelRange = MOSI
 
     @property
     def timeline(self) -> dict[str, Floats]:
@@ -114,14 +120,13 @@ class Explanation:
         lines += ["modalities (score minus mean score with that of other utterances)", f"  {listed}"]
         if self.attention:
             lines.append("attention of the text over frames, last layer")
-            lines += [
-                f"  {name:<6} {_bars(shares)} {_extent(shares)}" for name, shares in self.timeline.items()
-            ]
+            for name, shares in self.timeline.items():
+                lines.append(f"  {name:<6} {'' if even(shares) else _bars(shares) + ' '}{_extent(shares)}")
         if self.gates:
-            lines.append("gates, 0 shut, 1 open")
+            lines.append("gates, 0 shut, 1 open; a stream of one modality has no source gate")
         for i, streams in enumerate(self.gates, 1):
             for stream, gates in streams.items():
-                listed = ", ".join(f"{gate} {value:.2f}" for gate, value in gates.items())
+                listed = ", ".join(f"{gate} {value:.3f}" for gate, value in gates.items())
                 lines.append(f"  layer {i} {stream:<11} {listed}")
         lines.append("similar training utterances")
         for like in self.similar:
@@ -132,15 +137,29 @@ class Explanation:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
+        strongest = sorted(self.words, key=lambda word: -abs(word.weight))[:NUMBERED]
         return render(
-            "explanation.html", e=self, shade=self._shade, path=_path, extent=_extent, gates=self._gate_rows()
+            "explanation.html",
+            e=self,
+            shade=self._shade,
+            full=self._full,
+            numbered=[word for word in strongest if abs(word.weight) >= 0.005],
+            even=even,
+            path=_path,
+            extent=_extent,
+            gates=self._gate_rows(),
         )
+
+    @property
+    def _full(self) -> float:
+        """How far a word of the strongest colour moves the score."""
+        low, high = self.label_range
+        return (high - low) / 6
 
     def _shade(self, weight: float) -> str:
         """A colour behind a word that text can be read on, light or dark."""
         red, green, blue = (0, 114, 178) if weight > 0 else (213, 94, 0)  # Okabe and Ito 2008
-        most = max((abs(word.weight) for word in self.words), default=0.0)
-        return f"rgba({red}, {green}, {blue}, {STRONGEST * abs(weight) / most if most else 0:.3f})"
+        return f"rgba({red}, {green}, {blue}, {STRONGEST * min(1, abs(weight) / self._full):.3f})"
 
     def _gate_rows(self) -> list[tuple[int, str, dict[str, float]]]:
         return [(i, stream, g) for i, layer in enumerate(self.gates, 1) for stream, g in layer.items()]
@@ -150,6 +169,8 @@ def _extent(shares: Floats) -> str:
     """How many frames, and how far from even the attention is."""
     if len(shares) == 1:
         return "1 frame"
+    if even(shares):
+        return f"even over {len(shares)} frames, {1 / len(shares):.1%} on each"
     return f"{len(shares)} frames, at most {shares.max():.1%} on one, evenly {1 / len(shares):.1%}"
 
 

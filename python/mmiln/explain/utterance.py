@@ -51,6 +51,7 @@ def explain(model: Explained, dataset: Split | Dataset, id: str, train: Split | 
         gates=attribution.mean_gates(inside, 0),
         attention=_attention(model, one),
         similar=_similar(model, one, background),
+        label_range=model.label_range_,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ import numpy.typing as npt
 from .. import files, plotting
 from ..results.metrics import Metrics
 from ..results.predictions import Predictions
-from . import render
+from . import html, render
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,12 +88,15 @@ class PredictionReport:
             "made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by mmiln {version('mmiln')}",
         }
 
-    def _measures(self) -> dict[str, float | None]:
+    def _measures(self) -> dict[str, str]:
         assert self.predictions.label is not None
         measured = Metrics.of(self.predictions.label, self.predictions.score, self.predictions.label_range)
-        found, shown = measured.to_dict(), measured.family.measures.items()
-        labels = {n: m.label if m.unit in ("", "%") else f"{m.label} ({m.unit})" for n, m in shown}
-        return {label: None if math.isnan(found[name]) else found[name] for name, label in labels.items()}
+        return {
+            f"{m.label} ({m.unit})" if m.unit else m.label: html.number(
+                m.factor * getattr(measured, name), 2 if m.unit == "%" else 4
+            )
+            for name, m in measured.family.measures.items()
+        }
 
     def _rows(self) -> tuple[list[dict[str, Any]], list[tuple[str, bool]]]:
         """One row an utterance, and the columns' names, each with whether it holds numbers."""

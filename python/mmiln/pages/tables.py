@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from tabulate import tabulate
 
 from . import render
+
+WIDEST: Final = 80  # characters of a line in Markdown
 
 
 @dataclass(frozen=True)
@@ -21,30 +23,46 @@ class Table:
 
     def text(self) -> str:
         """As a terminal shows it, the caption above."""
-        return f"{self.caption}\n{self._grid('simple', self.rows)}"
+        return f"{self.caption}\n{self._grid('simple')}"
 
     def markdown(self) -> str:
-        """As GitHub reads it, the caption below."""
-        safe = [[cell.replace("|", "\\|") for cell in row] for row in self.rows]
-        return f"{self._grid('pipe', safe)}\n\n{self.caption}"
+        """As GitHub reads it, the caption below; columns that make it too wide follow in more tables."""
+        safe = tuple(tuple(cell.replace("|", "\\|") for cell in row) for row in self.rows)
+        parts = Table(self.caption, self.columns, safe)._narrow()
+        return "\n\n".join([*(part._grid("pipe") for part in parts), self.caption])
 
     def latex(self) -> str:
         """A table environment; needs the package booktabs."""
         return (
             "\\begin{table}\n\\centering\n"
             f"\\caption{{{latex(self.caption)}}}\n"
-            f"{self._grid('latex_booktabs', self.rows)}\n"
+            f"{self._grid('latex_booktabs')}\n"
             "\\end{table}\n"
         )
 
     def html(self) -> str:
-        """A table element with its caption."""
-        grid = self._grid("html", self.rows)
-        return grid.replace("<table>", f"<table>\n<caption>{html.escape(self.caption)}</caption>", 1)
+        """Table elements, as many as in Markdown, the first with the caption."""
+        grids = "\n".join(part._grid("html") for part in self._narrow())
+        return grids.replace("<table>", f"<table>\n<caption>{html.escape(self.caption)}</caption>", 1)
 
-    def _grid(self, style: str, rows: Iterable[Iterable[str]]) -> str:
+    def _narrow(self) -> list[Table]:
+        """The table in parts that are at most 80 characters wide, each with the names of the rows."""
+        parts = [[0]]
+        for column in range(1, len(self.columns)):
+            wider = self._of([*parts[-1], column])._grid("pipe").partition("\n")[0]
+            if len(wider) > WIDEST and len(parts[-1]) > 1:
+                parts.append([0])
+            parts[-1].append(column)
+        return [self._of(part) for part in parts]
+
+    def _of(self, columns: list[int]) -> Table:
+        """The table of some of the columns."""
+        names, *rows = (tuple(row[i] for i in columns) for row in (self.columns, *self.rows))
+        return Table(self.caption, names, tuple(rows))
+
+    def _grid(self, style: str) -> str:
         align = ["left", *["right"] * (len(self.columns) - 1)]
-        text: str = tabulate(rows, self.columns, tablefmt=style, colalign=align, disable_numparse=True)
+        text: str = tabulate(self.rows, self.columns, tablefmt=style, colalign=align, disable_numparse=True)
         return text
 
 

@@ -14,7 +14,15 @@ sentiment points.
 from __future__ import annotations
 
 from .inside import attention_map, gates, projection
-from .scores import confusion, depth, error_by_disagreement, error_by_length, predicted_against_true
+from .scores import (
+    by_seed,
+    confusion,
+    depth,
+    differences,
+    error_by_disagreement,
+    error_by_length,
+    predicted_against_true,
+)
 from .style import new_figure
 from .training import (
     learning_curve,
@@ -28,8 +36,10 @@ from .training import (
 
 __all__ = [
     "attention_map",
+    "by_seed",
     "confusion",
     "depth",
+    "differences",
     "error_by_disagreement",
     "error_by_length",
     "gates",

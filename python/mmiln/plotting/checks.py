@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ..results.predictions import Predictions
 
 Floats = npt.NDArray[np.float64]
+
+EVEN: Final = 1.05  # largest ratio of weights that are called even
 
 
 def finite(name: str, values: npt.ArrayLike, *shape: int | None) -> Floats:
@@ -38,6 +40,15 @@ def finite(name: str, values: npt.ArrayLike, *shape: int | None) -> Floats:
     if bad := int((~np.isfinite(array)).sum()):
         raise DataError(f"{name} should be finite to be drawn, {bad} of {array.size} values are not")
     return array
+
+
+def even(values: npt.NDArray[np.floating[Any]]) -> bool:
+    """Whether attention weights are the same but for a few per cent.
+
+    >>> even(np.array([0.249, 0.251]))
+    True
+    """
+    return bool(values.max() <= EVEN * values.min())
 
 
 def scored(predictions: Predictions) -> tuple[Floats, Floats]:

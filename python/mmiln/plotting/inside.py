@@ -10,14 +10,15 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from ..labels import MOSI
-from .checks import finite
-from .style import COLOUR_MAP, GREY, POINTS, axes_or_new, heat_map, write_cells
+from .checks import even, finite
+from .style import COLOUR_MAP, FEWEST, GREY, POINTS, axes_or_new, heat_map, write_cells, write_instead
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 GATES: Final = ("retain", "compound", "source")
 LONGEST: Final = 12  # letters of a token before it is cut
+LEAST_SPAN: Final = 0.01  # of the colours of gates: nearer to 0.5 all look the same
 ROW: Final = 0.15  # inches of height for each token in a new figure
 
 
@@ -32,7 +33,8 @@ class Gated(Protocol):
 def gates(explanation: Gated, ax: Axes | None = None) -> Axes:
     """How far the gates are open, one row a layer (L1 is the first) and stream.
 
-    Streams of one modality have no source gate: that cell is empty.
+    Colours are deviations from 0.5, near which gates begin; the scale ends at the largest. A stream of one
+    modality has no source gate: that cell has a dash.
 
     Raises:
         DataError: There are no gates (the variant ``no_mfm``), or one is not finite.
@@ -48,13 +50,16 @@ def gates(explanation: Gated, ax: Axes | None = None) -> Axes:
     columns = [name for name in GATES if any(name in opened for opened in rows.values())]
     values = np.array([[opened.get(name, np.nan) for name in columns] for opened in rows.values()])
     ax = axes_or_new(ax)
-    image = heat_map(ax, values, list(rows), top=1)
+    span = max(float(np.nanmax(np.abs(values - 0.5))), LEAST_SPAN)
+    image = heat_map(ax, values, list(rows), 0.5 - span, 0.5 + span, colours="PuOr")
+    ax.figure.colorbar(image, ax=ax, label="mean gate (0 shut, 1 open)")
     ax.set_xticks(range(len(columns)), columns, fontsize="small")
     for ends in np.cumsum([len(streams) for streams in explanation.gates])[:-1]:
         ax.axhline(ends - 0.5, color=ax.get_facecolor(), linewidth=2)  # between layers
-    cells = [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in values]
+    cells = [["–" if np.isnan(value) else f"{value:.3f}" for value in row] for row in values]
     write_cells(ax, image, values, cells)
-    ax.set_xlabel("mean gate (0 shut, 1 open)")
+    if np.isnan(values).any():
+        ax.set_xlabel("– one modality has no source")
     return ax
 
 
@@ -62,6 +67,8 @@ def attention_map(
     weights: npt.ArrayLike, words: Sequence[str], ax: Axes | None = None, modality: str | None = None
 ) -> Axes:
     """A heat map of each token's attention over the frames of audio or vision.
+
+    Weights that differ by less than 5 % are called even in the picture, where they look all the same.
 
     Args:
         weights: Attention weights ``(T_t, T_n)`` of one layer and head, or their mean; rows sum to 1.
@@ -77,7 +84,10 @@ def attention_map(
     from matplotlib.ticker import MaxNLocator
 
     ax = axes_or_new(ax, height=max(4.0, ROW * len(tokens)))
-    image = heat_map(ax, matrix, tokens, top=matrix.max())
+    image = heat_map(ax, matrix, tokens, 0, matrix.max())
+    if even(matrix):
+        text = f"even: every frame has\n{matrix.min():.2%} to {matrix.max():.2%}"
+        ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color="black")
     ax.figure.colorbar(image, ax=ax, label="attention weight")
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=(1, 2, 5, 10)))
     ax.set_xlabel("frame" if modality is None else f"{modality} frame")
@@ -118,6 +128,8 @@ def projection(
     from sklearn.decomposition import PCA
 
     ax = axes_or_new(ax)
+    if len(truth) < FEWEST:
+        return write_instead(ax, f"{len(truth)} utterances are too few for a projection")
     ax.axis("off")
     low, high = label_range
     pitch = 1 / len(arrays)

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import DataError
 from ..labels import LabelRange
 from ..results.measures import MEASURES, SIMS, family_in, family_of
 from .checks import Floats, finite, scored
-from .style import BLUE, GREEN, GREY, ORANGE, POINTS, axes_or_new, heat_map, write_cells
+from .style import (
+    BLUE,
+    FEWEST,
+    GREEN,
+    GREY,
+    ORANGE,
+    POINTS,
+    axes_or_new,
+    heat_map,
+    write_cells,
+    write_instead,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,8 +39,23 @@ PER_BIN: Final = 40  # least number of utterances in a bin, where there are so m
 BINS: Final = 8  # at most
 
 
+class Interval(Protocol):
+    """A difference of two rows with its confidence interval."""
+
+    @property
+    def value(self) -> float: ...  # noqa: D102
+    @property
+    def low(self) -> float: ...  # noqa: D102
+    @property
+    def high(self) -> float: ...  # noqa: D102
+    @property
+    def separated(self) -> bool: ...  # noqa: D102
+
+
 def predicted_against_true(predictions: Predictions, ax: Axes | None = None) -> Axes:
     """Each utterance's predicted over its true score, both distributions as histograms along the axes.
+
+    Fewer than three utterances are written, not drawn.
 
     Raises:
         DataError: There is no utterance, no label, or a score that is not finite.
@@ -37,6 +64,8 @@ def predicted_against_true(predictions: Predictions, ax: Axes | None = None) -> 
     from matplotlib.ticker import MaxNLocator
 
     ax = axes_or_new(ax, width=4.8)
+    if len(truth) < FEWEST:
+        return _written(ax, truth, score)
     scale = predictions.label_range
     low, high = min(scale.low, truth.min(), score.min()), max(scale.high, truth.max(), score.max())
     middle = scale.restored(0.0)
@@ -44,7 +73,7 @@ def predicted_against_true(predictions: Predictions, ax: Axes | None = None) -> 
     ax.axhline(middle, color=GREY, linewidth=0.6)
     ax.axvline(middle, color=GREY, linewidth=0.6)
     ax.plot((low, high), (low, high), color=GREY, linewidth=1, linestyle="--", label="predicted = true")
-    ax.scatter(truth, score, s=14, color=BLUE, alpha=0.5, linewidths=0, label="utterances")
+    ax.scatter(truth, score, s=14, color=BLUE, alpha=0.7, linewidths=0, label="utterances")
     # Histograms are within the axes, so that they disturb no layout, neighbour or title of the user's.
     edges = np.linspace(low, high, BAR_BINS + 1)
     floor = low - 1.2 * room
@@ -71,21 +100,25 @@ def confusion(predictions: Predictions, ax: Axes | None = None) -> Axes:
     ``acc5``. A cell holds the count and its share of the row, which is also its colour; cells that no
     utterance falls into are empty.
 
+    Fewer than three utterances are written, not drawn.
+
     Raises:
         DataError: There is no utterance, no label, or a score that is not finite.
     """
     scale = predictions.label_range
-    truth, score = (_classes(each, scale) for each in scored(predictions))
+    true_score, score = scored(predictions)
+    if len(score) < FEWEST:
+        return _written(axes_or_new(ax), true_score, score)
     sign = "+" if scale.low < 0 else ""
     values = [scale.restored(float(k)) for k in CLASSES]
     names = [f"{x:{sign}.3g}".replace("-", "−") if x else "0" for x in values]
     if family_of(scale) is SIMS:
         names = list(CUT_CLASSES)
     counts = np.zeros((len(names), len(names)), dtype=int)
-    np.add.at(counts, (truth, score), 1)
+    np.add.at(counts, (_classes(true_score, scale), _classes(score, scale)), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     ax = axes_or_new(ax)
-    image = heat_map(ax, shares, names, top=1)
+    image = heat_map(ax, shares, names, 0, 1)
     ax.set_xticks(range(len(names)), names, fontsize="x-small")
     write_cells(
         ax,
@@ -109,6 +142,8 @@ def error_by_length(predictions: Predictions, lengths: npt.ArrayLike, ax: Axes |
         lengths: How long each is, ``(N,)``, in tokens or in frames.
         ax: Where to draw.
 
+    Fewer than three utterances are written, not drawn.
+
     Raises:
         DataError: There is no utterance, no label, not one length each, or a value that is not finite.
     """
@@ -125,6 +160,8 @@ def error_by_disagreement(
         disagreement: The highest minus the lowest of an utterance's multimodal, audio and vision scores,
             ``(N,)``, as :func:`mmiln.explain.disagreement` gives it.
         ax: Where to draw.
+
+    Fewer than three utterances are written, not drawn.
 
     Raises:
         DataError: There is no utterance, no label, not one value each, or a value that is not finite.
@@ -168,10 +205,65 @@ def depth(
     return axes
 
 
+def by_seed(values: Mapping[str, Sequence[float]], ax: Axes | None = None) -> Axes:
+    """A measure of each row of a table: a point for each seed, and a bar at their mean.
+
+    Raises:
+        DataError: There is no row, a row without values, or a value that is not finite.
+    """
+    found = {row: finite(f"values of {row}", seeds, None) for row, seeds in values.items()}
+    ax = _named_rows(list(found), ax)
+    for place, seeds in enumerate(found.values()):
+        ax.plot(seeds, [place] * len(seeds), "o", color=BLUE, alpha=0.5, markersize=5)
+        ax.plot(seeds.mean(), place, "|", color=ORANGE, markersize=14, markeredgewidth=2)
+    ax.set_xlabel("seeds, and their mean")
+    return ax
+
+
+def differences(found: Mapping[str, Interval | None], ax: Axes | None = None) -> Axes:
+    """The difference of each row of a table from another one, with its interval; ``None`` for that row.
+
+    An interval that contains 0 is blue, one that excludes it orange.
+
+    Args:
+        found: Such as ``report.compare(row, "full").differences["mae"]``, by row.
+        ax: Where to draw.
+
+    Raises:
+        DataError: There is no row.
+    """
+    ax = _named_rows(list(found), ax)
+    ax.axvline(0, color=GREY, linewidth=0.8)
+    for place, difference in enumerate(found.values()):
+        if difference is not None:
+            colour = ORANGE if difference.separated else BLUE
+            ax.plot([difference.low, difference.high], [place, place], color=colour, linewidth=2)
+            ax.plot(difference.value, place, "o", color=colour)
+    ax.set_xlabel("difference, with its interval")
+    return ax
+
+
+def _named_rows(names: Sequence[str], ax: Axes | None) -> Axes:
+    """Axes with a row for each name, the first at the top."""
+    if not names:
+        raise DataError("there is no row to draw: give at least one")
+    ax = axes_or_new(ax, height=1.2 + 0.3 * len(names))
+    ax.set_yticks(range(len(names)), names, fontsize="small", parse_math=False)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    return ax
+
+
 def _classes(scores: Floats, scale: LabelRange) -> npt.NDArray[np.int64]:
     """The class of each score, from 0."""
     family = family_of(scale)
     return family.classes[5 if family is SIMS else 7].of(scale.scaled(scores))
+
+
+def _written(ax: Axes, truth: Floats, score: Floats) -> Axes:
+    """The scores of utterances that are too few to be drawn."""
+    pairs = [f"true {t:+.2f}, predicted {s:+.2f}" for t, s in zip(truth, score, strict=True)]
+    count = "1 utterance is" if len(pairs) == 1 else f"{len(pairs)} utterances are"
+    return write_instead(ax, "\n".join([f"{count} too few to draw", *pairs]))
 
 
 def _error_over(
@@ -179,10 +271,12 @@ def _error_over(
 ) -> Axes:
     truth, score = scored(predictions)
     x = finite(name, values, len(truth))
+    if len(x) < FEWEST:
+        return _written(axes_or_new(ax), truth, score)
     error = np.abs(score - truth)
     middle, (lower, median, upper) = _binned(x, error)
     ax = axes_or_new(ax)
-    ax.scatter(x, error, s=10, color=BLUE, alpha=0.35, linewidths=0)
+    ax.scatter(x, error, s=10, color=BLUE, alpha=0.6, linewidths=0)
     ax.errorbar(
         middle,
         median,

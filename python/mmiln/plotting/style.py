@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 # Colour-blind safe (Okabe and Ito 2008), without the yellow, which is hard to see on white.
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
-PURPLE, AMBER, SKY = "#CC79A7", "#E69F00", "#56B4E9"
-COLOURS: Final = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY)
+PURPLE, AMBER, SKY, OLIVE = "#CC79A7", "#E69F00", "#56B4E9", "#8F8F00"
+COLOURS: Final = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, OLIVE)
 GREY: Final = "#808080"  # for reference lines: visible on white and on black
 MODALITY_COLOURS: Final = {"multimodal": BLUE, "audio": ORANGE, "vision": GREEN}
 COLOUR_MAP: Final = "cividis"  # readable for colour-blind people too (Nuñez et al. 2018)
 
+FEWEST: Final = 3  # utterances that are drawn as points or counts; fewer are written
 POINTS: Final = "points"  # unit of sentiment
 LETTER: Final = 0.035  # room for a letter of a name at the end of a line, relative to the data's width
 GAP: Final = 0.08  # distance of two such names, relative to the height of the axes
@@ -93,18 +94,20 @@ def name_ends(ax: Axes, lines: Sequence[Line2D]) -> None:
         )
 
 
-def heat_map(ax: Axes, values: Floats, rows: Sequence[str], top: float) -> AxesImage:
-    """Cells ``(R, C)`` coloured from 0 to ``top``, rows named; NaN stays empty."""
+def heat_map(
+    ax: Axes, values: Floats, rows: Sequence[str], low: float, high: float, colours: str = COLOUR_MAP
+) -> AxesImage:
+    """Cells ``(R, C)`` coloured from ``low`` to ``high``, rows named; NaN stays empty."""
     # Sharp where every column has a pixel; else averaged, so that no column is left out.
     sharp = "nearest" if values.shape[1] <= ax.get_window_extent().width else None
-    image = ax.imshow(values, cmap=COLOUR_MAP, vmin=0, vmax=top, aspect="auto", interpolation=sharp)
+    image = ax.imshow(values, cmap=colours, vmin=low, vmax=high, aspect="auto", interpolation=sharp)
     # Dollar signs in tokens must not start mathematics.
     ax.set_yticks(range(len(rows)), rows, fontsize=_font(ax, "x-small", len(rows)), parse_math=False)
     return image
 
 
 def write_cells(ax: Axes, image: AxesImage, values: Floats, texts: Sequence[Sequence[str]]) -> None:
-    """Writes texts into the cells of a heat map, black on light and white on dark."""
+    """Writes texts into the cells of a heat map, black on light and white on dark; NaN has no colour."""
     lines = [text.split("\n") for row in texts for text in row]
     letters = max(len(line) for text in lines for line in text)
     size = _font(ax, "small", len(texts) * max(map(len, lines)), len(texts[0]) * letters)
@@ -112,7 +115,15 @@ def write_cells(ax: Axes, image: AxesImage, values: Floats, texts: Sequence[Sequ
     for i, row in enumerate(texts):
         for j, text in enumerate(row):
             light = colours[i, j, :3] @ (0.299, 0.587, 0.114) > 0.5
-            ax.text(j, i, text, ha="center", va="center", fontsize=size, color="black" if light else "white")
+            colour = GREY if np.isnan(values[i, j]) else "black" if light else "white"
+            ax.text(j, i, text, ha="center", va="center", fontsize=size, color=colour)
+
+
+def write_instead(ax: Axes, text: str) -> Axes:
+    """Writes a text in the place of a plot."""
+    ax.axis("off")
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize="small")
+    return ax
 
 
 def _font(ax: Axes, size: str, lines: int, letters: int = 1) -> float:

@@ -13,11 +13,13 @@ from ..errors import DataError, StateError
 from ..results.measures import AGAINST_HUMAN, MEASURES
 from .checks import finite
 from .style import (
+    AMBER,
     BLUE,
     COLOURS,
     GREEN,
     GREY,
     MODALITY_COLOURS,
+    OLIVE,
     ORANGE,
     POINTS,
     PURPLE,
@@ -32,24 +34,29 @@ if TYPE_CHECKING:
 TICKS: Final = 8  # largest number of labelled epochs
 # Hollow markers of the right axis, through which the lines under them stay visible.
 HOLLOW: Final[dict[str, Any]] = {"marker": "s", "markersize": 5, "markerfacecolor": "none"}
+FEW: Final = 2  # epochs that are hardly a line, and have larger markers
 # Colour and line style by measure.
 STYLES: Final = {
     "corr": (BLUE, "-"),
     "has0_acc2": (ORANGE, "-"),
-    "non0_acc2": (ORANGE, "--"),
+    "non0_acc2": (AMBER, "--"),
     "has0_f1": (GREEN, "-"),
-    "non0_f1": (GREEN, "--"),
+    "non0_f1": (OLIVE, "--"),
     "acc5": (SKY, "-"),
     "acc7": (PURPLE, "-"),
     "acc2": (ORANGE, "-"),
     "acc3": (PURPLE, "-"),
     "f1": (GREEN, "-"),
 }
-VALIDATION: Final = {f"valid_{name}": (MEASURES[name].label, *style) for name, style in STYLES.items()}
+VALIDATION: Final = {
+    f"valid_{name}": (MEASURES[name].label + ("" if MEASURES[name].unit else " × 100"), *style)
+    for name, style in STYLES.items()
+}
+ERROR: Final = "valid_mae"
 SHIFTS: Final = {f"pseudo_shift_{name}": (name, MODALITY_COLOURS[name], "-") for name in ("audio", "vision")}
 HUMAN: Final = {
-    name: (title, MODALITY_COLOURS[name.rpartition("_")[2]], "-" if title.startswith("MAE") else "--")
-    for name, title in AGAINST_HUMAN.items()
+    name: (title, colour, "-" if title.startswith("MAE") else "--")
+    for (name, title), colour in zip(AGAINST_HUMAN.items(), (ORANGE, GREEN, AMBER, SKY), strict=True)
 }
 
 
@@ -57,6 +64,7 @@ class Curves(Protocol):
     """The part of :class:`mmiln.History` that plots read: lists by name, with one value an epoch."""
 
     best_epoch: int | None
+    monitor: str | None
 
     @property
     def epochs(self) -> int: ...  # noqa: D102
@@ -66,45 +74,36 @@ class Curves(Protocol):
 
 
 def learning_curve(history: Curves, ax: Axes | None = None) -> Axes:
-    """Training loss by epoch and, on an axis of its own, the validation MAE with the best epoch marked.
+    """Training loss and validation MAE by epoch, with a star where the MAE chose the epoch.
+
+    The axis is logarithmic where all values are positive and a factor of ten apart.
 
     Raises:
         StateError: The history holds no epoch, or no training loss.
     """
     _values(history, ["train_total"], "training loss train_total")
-    ax = axes_or_new(ax)
-    epochs = range(1, history.epochs + 1)
-    ax.plot(epochs, history["train_total"], color=BLUE, marker="o", markersize=3, label="training loss")
-    ax.set_ylabel("training loss", color=BLUE)
-    if "valid_mae" in history:
-        right = ax.twinx()
-        right.plot(epochs, history["valid_mae"], color=ORANGE, label="validation MAE", **HOLLOW)
-        right.set_ylabel(f"validation MAE ({POINTS})", color=ORANGE)
-    _number_epochs(ax, history)
-    return ax
+    return _draw_losses(axes_or_new(ax), history, {"train_total": ("training loss", BLUE, "-")})
 
 
 def loss_parts(history: Curves, ax: Axes | None = None) -> Axes:
-    """Every training loss by epoch: its mean over utterances, before its weight in the total.
+    """Every training loss by epoch (its mean over utterances, before its weight in the total), and the
+    validation MAE, with a star where it chose the epoch.
 
-    The axis of losses is logarithmic where they are all positive and a factor of ten apart.
+    The axis is logarithmic where all values are positive and a factor of ten apart.
 
     Raises:
         StateError: The history holds no epoch, or no training loss.
     """
     losses = [name for name in history if name.startswith("train_")]
-    values = _values(history, losses, "training loss train_*")
-    ax = axes_or_new(ax)
-    if 0 < 10 * values.min() < values.max():
-        ax.set_yscale("log")
-    styles = {name: (name.removeprefix("train_"), c, "-") for name, c in zip(losses, cycle(COLOURS))}
-    _draw(ax, history, styles)
-    ax.set_ylabel("training loss")
-    return ax
+    _values(history, losses, "training loss train_*")
+    others = [colour for colour in COLOURS if colour != ORANGE]  # that of the validation MAE
+    styles = {name: (name.removeprefix("train_"), c, "-") for name, c in zip(losses, cycle(others))}
+    return _draw_losses(axes_or_new(ax), history, styles)
 
 
 def validation_metrics(history: Curves, ax: Axes | None = None) -> Axes:
-    """Correlation and every accuracy and F1 of the dataset's family on validation.
+    """Every accuracy and F1 of the dataset's family on validation, in per cent, and the correlation × 100,
+    with a star where one of them chose the epoch.
 
     A measure that is NaN in an epoch, as the correlation of constant scores is, leaves a gap.
 
@@ -113,8 +112,8 @@ def validation_metrics(history: Curves, ax: Axes | None = None) -> Axes:
     """
     _values(history, list(VALIDATION), "measure valid_*: fit with a validation set")
     ax = axes_or_new(ax)
-    _draw(ax, history, VALIDATION)
-    ax.set_ylabel("validation (share or r)")
+    _draw(ax, history, VALIDATION, factor=100)
+    ax.set_ylabel("validation (%)")
     return ax
 
 
@@ -237,30 +236,55 @@ def _values(history: Curves, names: Sequence[str], what: str) -> npt.NDArray[np.
     return values
 
 
+def _draw_losses(ax: Axes, history: Curves, losses: Mapping[str, tuple[str, str, str]]) -> Axes:
+    """Draws training losses and the validation MAE, where there is one, on one scale."""
+    styles = {**losses, ERROR: ("validation MAE", ORANGE, "-")}
+    values = np.array([history[name] for name in styles if name in history], dtype=np.float64)
+    if 0 < 10 * np.nanmin(values) < np.nanmax(values):
+        ax.set_yscale("log")
+    _draw(ax, history, styles)
+    ax.set_ylabel("training loss")
+    if ERROR in history:
+        ax.set_ylabel(f"training loss, MAE ({POINTS})")
+        if (best := history.best_epoch) is not None and _choosing(history) == ERROR:
+            ax.set_xlabel(f"epoch (best: {best}, MAE {history[ERROR][best - 1]:.3f})")
+    return ax
+
+
+def _choosing(history: Curves) -> str:
+    """The measure that chose the epoch."""
+    return history.monitor or ERROR
+
+
 def _draw(
     ax: Axes,
     history: Curves,
     styles: Mapping[str, tuple[str, str, str]],
     bottom: float | None = None,
+    factor: float = 1,
 ) -> None:
     """Draws a line for each of these lists that holds numbers, with its name at its end."""
     epochs = range(1, history.epochs + 1)
     lines = [
         ax.plot(
             epochs,
-            history[name],
+            factor * np.asarray(history[name]),
             color=colour,
             linestyle=style,
             marker="o" if style == "-" else "s",
-            markersize=3,
+            markersize=3 if history.epochs > FEW else 6,
             label=label,
         )[0]
         for name, (label, colour, style) in styles.items()
         if name in history and np.isfinite(history[name]).any()
     ]
-    ax.set_ylim(bottom=bottom)
+    if bottom is not None:
+        ax.set_ylim(bottom, 1.05 * ax.get_ylim()[1])
     name_ends(ax, lines)
     _number_epochs(ax, history)
+    if (best := history.best_epoch) is not None and (choosing := _choosing(history)) in styles:
+        chosen = factor * history[choosing][best - 1]
+        ax.plot(best, chosen, "*", color=styles[choosing][1], markersize=12, label="chosen")
 
 
 def _number_epochs(ax: Axes, history: Curves) -> None:
@@ -268,7 +292,8 @@ def _number_epochs(ax: Axes, history: Curves) -> None:
     _tick_epochs(ax, history.epochs)
     if history.best_epoch is not None:
         ax.axvline(history.best_epoch, color=GREY, linestyle="--", linewidth=1, zorder=1, label="best epoch")
-        ax.set_xlabel("epoch (dashed: the best)")
+        by = "" if _choosing(history) == ERROR else f" by {_choosing(history)}"
+        ax.set_xlabel(f"epoch (dashed: the best{by})")
 
 
 def _tick_epochs(ax: Axes, epochs: int) -> None:

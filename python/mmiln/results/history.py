@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -55,13 +55,14 @@ class History(dict[str, list[float]]):
         return pd.DataFrame(dict(self), index=pd.RangeIndex(1, self.epochs + 1, name="epoch"))
 
     def plot(self, axes: Axes | Sequence[Axes] | None = None) -> list[Axes]:
-        """Draws the parts of the loss, the measures on validation, and pseudo-labels: how far they are from
-        the true labels, and from human labels of each modality.
+        """Draws the parts of the loss with the validation MAE, which chooses the epoch; the other measures on
+        validation; and how far pseudo-labels are from the true labels, and from those that people gave to
+        each modality.
 
         What was not measured has no panel.
 
         Args:
-            axes: As many as there are panels to draw; a new figure by default.
+            axes: As many as there are panels to draw; by default a new figure, two panels wide.
 
         Returns:
             The axes, one a panel.
@@ -72,23 +73,28 @@ class History(dict[str, list[float]]):
         from .. import plotting
 
         panels = {
-            "train_": plotting.loss_parts,
-            "valid_": plotting.validation_metrics,
-            "pseudo_shift_": plotting.pseudo_label_shift,
-            "pseudo_mae_": plotting.pseudo_labels_against_human,
+            "train_": (plotting.loss_parts, "Losses"),
+            "valid_": (plotting.validation_metrics, "Measures on validation"),
+            "pseudo_shift_": (plotting.pseudo_label_shift, "Pseudo-labels from true labels"),
+            "pseudo_mae_": (plotting.pseudo_labels_against_human, "Pseudo-labels against people's"),
         }
-        drawn = [draw for prefix, draw in panels.items() if any(name.startswith(prefix) for name in self)]
+        drawn = [panel for prefix, panel in panels.items() if any(name.startswith(prefix) for name in self)]
         if not drawn:
             raise StateError("there is no epoch to draw: fit the model first")
-        new: Any = plotting.new_figure(5.2 * len(drawn)).subplots(1, len(drawn)) if axes is None else axes
-        panel_axes: list[Axes] = np.ravel(new).tolist()
+        if axes is None:
+            columns, rows = min(len(drawn), 2), (len(drawn) + 1) // 2
+            figure = plotting.new_figure(5.2 * columns, 3.6 * rows)
+            panel_axes = [figure.add_subplot(rows, columns, place) for place in range(1, len(drawn) + 1)]
+        else:
+            panel_axes = np.ravel(axes).tolist()  # type: ignore[arg-type]
         if len(panel_axes) != len(drawn):
-            names = ", ".join(draw.__name__ for draw in drawn)
+            names = ", ".join(draw.__name__ for draw, _ in drawn)
             raise StateError(
                 f"this history has {len(drawn)} panels to draw ({names}), got {len(panel_axes)} axes"
             )
-        panels_drawn = [draw(self, ax) for draw, ax in zip(drawn, panel_axes, strict=True)]
-        return _Shown(panels_drawn) if axes is None else panels_drawn
+        for (draw, title), ax in zip(drawn, panel_axes, strict=True):
+            draw(self, ax).set_title(title)
+        return _Shown(panel_axes) if axes is None else panel_axes
 
     @property
     def _best(self) -> str:
@@ -113,10 +119,11 @@ class History(dict[str, list[float]]):
             columns = {f"{self._best.replace('epoch', 'and last epoch')}, {self.epochs}": self.epochs}
         elif self.best_epoch is not None:
             columns = {f"{self._best}, {self.best_epoch}": self.best_epoch} | columns
-        rows = [
-            (name, *(_text(name, values[epoch - 1]) for epoch in columns.values()))
-            for name, values in self.items()
-        ]
+        shares = {f"valid_{name}" for name, measure in MEASURES.items() if measure.unit == "%"}
+        rows = []
+        for name, values in self.items():
+            title, factor, digits = (f"{name} (%)", 100, 2) if name in shares else (name, 1, 4)
+            rows.append((title, *(html.number(factor * values[e - 1], digits) for e in columns.values())))
         drawn = html.chart(curves, self.best_epoch) if curves else ""
         return f"<div>{drawn}{html.table(['', *columns], rows)}</div>"
 
