@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,14 @@ def test_other_padded_batches_need_lengths(tokens: list[np.ndarray], change: dic
     batch = {key: value for key, value in batch.items() if value is not None}
     with pytest.raises(BatchError, match="text is a padded array, so text_lengths is needed"):
         model(None).predict(batch)
+
+
+def test_the_warning_is_shown_once(tokens: list[np.ndarray]) -> None:
+    dataset = MMDataset(content(tokens, aligned=True)["train"], aligned=True)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("default")
+        model(None).fit(DataLoader(dataset, batch_size=2), epochs=2, progress=False)
+    assert [warning.category for warning in shown] == [DataWarning]
 
 
 def test_impossible_tokens_are_an_error_of_the_batch(bert: Path, tokens: list[np.ndarray]) -> None:

@@ -89,8 +89,8 @@ def true_frames(batch: Mapping[str, Any]) -> Item:
             f"{' and '.join(means)} are means over time (need_normalized), and lengths those of before: one "
             "frame was taken"
         )
-    if notes:
-        warnings.warn(f"MMSA's loader: {'; '.join(notes)}", DataWarning, stacklevel=4)
+    if notes:  # of one place for all batches, so that Python shows it once
+        warnings.warn(f"MMSA's loader: {'; '.join(notes)}", DataWarning, stacklevel=1)
     return _others(batch) | found
 
 
