@@ -176,31 +176,32 @@ def source(loader: Loader) -> Any:
 
 def shared(train: Loader, valid: Loader) -> str | None:
     """A sentence about the utterances that two loaders both read; None if no split tells of any."""
-    both = sorted(_known(train) & _known(valid))
-    if not both:
-        return None
-    some = ", ".join(repr(name) for name, _ in both[:3]) + (", ..." if len(both) > 3 else "")
+    in_train, in_valid = _known(train), _known(valid)
+    both = [name for name, label in in_valid.items() if in_train.get(name) == label]
+    if not both or (all(name.isdecimal() for name in both) and 2 * len(both) < len(in_valid)):
+        return None  # or numbers of rows, whose labels are the same by chance
+    some = ", ".join(map(repr, both[:3])) + (", ..." if len(both) > 3 else "")
     return (
-        f"{len(both)} ids are in both the training and the validation part, {some}: validation then tells "
+        f"{len(both)} of {len(in_valid)} ids in validation are in training too, {some}: validation then tells "
         "nothing of unseen utterances; leave them out of one part, or, if others, give them other ids"
     )
 
 
-def _known(loader: Loader) -> set[tuple[str, float]]:
-    """The ids of the utterances that a loader reads of splits; beside an id that is a mere number, such as of
-    a row, the label. Empty where it is not known which ones it reads.
+def _known(loader: Loader) -> dict[str, float]:
+    """The ids of the utterances that a loader reads of splits; with an id that is a mere number, such as of a
+    row, the label, else 0. Empty where it is not known which ones it reads.
     """
     if isinstance(loader, DataLoader):
         whole = isinstance(loader.sampler, (SequentialSampler, RandomSampler))
         known = whole and type(loader.batch_sampler) in (BatchSampler, LengthAware)
-        return _known(loader.dataset) if known else set()
+        return _known(loader.dataset) if known else {}
     if isinstance(loader, Subset) and isinstance(loader.dataset, Split):
         loader = loader.dataset[loader.indices]
     if not isinstance(loader, Split):
-        return set()
+        return {}
     labels = np.zeros(len(loader)) if loader.labels is None else loader.labels
     pairs = zip(loader.id, labels.tolist(), strict=True)
-    return {(name, label if name.isdecimal() else 0.0) for name, label in pairs}
+    return {name: label if name.isdecimal() else 0.0 for name, label in pairs}
 
 
 def size(loader: Loader) -> int | None:
