@@ -303,7 +303,8 @@ def test_raw_text_is_tokenized_as_by_transformers(bert_dir: Path) -> None:
     frames = batches.random_batch(config, LENGTHS, 0)
     rest = {name: frames[name] for name in ("audio", "vision", "labels")}
     expected = built.forward({**rest, "text_bert": np.array(rows).transpose(1, 0, 2)})
-    actual = built.forward({**rest, "raw_text": sentences})
+    with pytest.warns(DataWarning, match="1 of 3 different sentences are mostly unknown"):
+        actual = built.forward({**rest, "raw_text": sentences})
     for name, value in expected.items():
         assert torch.equal(actual[name], value), name
 
