@@ -202,7 +202,7 @@ def helps(command, *words):
 
 def test_help_and_errors_of_arguments_do_not_import_torch():
     calls = list(helps(typer.main.get_command(cli.app)))
-    assert len(calls) == 12
+    assert len(calls) == 13
     calls += [
         ["trian", 2, "Did you mean 'train'?"],
         ["train", "--epoch", "3", 2, "--epochs"],
@@ -243,11 +243,14 @@ def test_demo_compares_saves_and_predicts_from_disk(tmp_path, monkeypatch):
 def test_export_to_onnx(trained, tmp_path):
     runtime = pytest.importorskip("onnxruntime", reason="reads the file")
     pytest.importorskip("onnxscript", reason="writes the file")
-    result = invoke("export", "--onnx", tmp_path / "some" / "model.onnx", trained[0] / "seed-1")
+    folder, path = tmp_path / "model", tmp_path / "some" / "model.onnx"
+    mmiln.Model("mosi", text_dim=4, audio_dim=0, vision_dim=0, d_model=4, num_heads=1).save_pretrained(folder)
+    shutil.copy(trained[0] / "seed-1" / "standardizer.safetensors", folder)
+    result = invoke("export", "--onnx", path, folder)
     assert result.exit_code == 0, result.output
     assert "standardizer.safetensors" in result.stderr
-    session = runtime.InferenceSession(tmp_path / "some" / "model.onnx")
-    assert "audio_lengths" in [value.name for value in session.get_inputs()]
+    session = runtime.InferenceSession(path)
+    assert [value.name for value in session.get_inputs()] == ["text", "text_lengths"]
 
 
 def test_baselines_are_not_exported(tmp_path):

@@ -295,8 +295,8 @@ def test_wrong_calls() -> None:
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 @pytest.mark.parametrize("kind", ["text features", "text encoder"])
 def test_torch_export_of_any_batch_and_lengths(kind: str, tmp_path: Path) -> None:
-    config = configs.tiny(text_dim=8, num_layers=1)
     bert = configs.TINY_BERT if kind == "text encoder" else None
+    config = configs.tiny(text_dim=8, num_layers=1, **{"audio_dim" if bert else "vision_dim": 0})
     arguments = {"text_encoder": small_bert.write(tmp_path)} if bert else {}
     module = mmiln.Model("mosi", dtype="float64", **arguments, **config).to_torch()
     example = padded(batches.random_batch(config, LENGTHS, 0, bert))
