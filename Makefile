@@ -168,7 +168,7 @@ $(TOOLS)/bin/cargo-deny:
 UV_COMPILE := target/lock-venv/bin/uv pip compile -q pyproject.toml --universal --python-version 3.11 \
 	--no-header --no-annotate --upgrade
 # The extras of users; development tools stay as in requirements.lock.
-USERS := --extra demo --extra search --extra baselines --extra csd --extra parquet --extra testing
+USERS := --extra demo --extra search --extra baselines --extra csd --extra parquet --extra onnx --extra testing
 lock:
 	$(PYTHON) -m venv target/lock-venv
 	target/lock-venv/bin/pip install -q uv

@@ -101,6 +101,11 @@ pub struct ModelConfig {
     pub exclude_zero: bool,
     #[serde(default)]
     pub freeze_text: FreezeText,
+    /// Whether LSTM and convolution of audio, and of vision, are not trained.
+    #[serde(default)]
+    pub freeze_audio: bool,
+    #[serde(default)]
+    pub freeze_vision: bool,
 }
 
 /// How the gradients of `accumulate` micro-batches become one optimiser step.
@@ -416,6 +421,8 @@ fn mosi() -> (ModelConfig, TrainConfig) {
         label_bound: 3.0,
         exclude_zero: true,
         freeze_text: FreezeText::default(),
+        freeze_audio: false,
+        freeze_vision: false,
     };
     let train = TrainConfig {
         batch_size: 32,

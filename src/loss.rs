@@ -19,18 +19,23 @@ pub struct Losses {
     pub values: Tensor,
 }
 
+/// What the scores of a batch are compared with, `(B,)` each.
+pub struct Targets {
+    /// True labels.
+    pub y_m: Tensor,
+    /// Pseudo-labels of each modality, or labels that people gave.
+    pub y_n: BTreeMap<Modality, Tensor>,
+    /// Weights w of the utterances, unless all are 1.
+    pub weights: Option<Tensor>,
+}
+
 /// Names of [`Losses::values`].
 pub const NAMES: [&str; 4] = ["task", "sim", "diff", "total"];
 
 impl Losses {
-    /// The losses of a forward pass against the labels `y_m` and the pseudo-labels of each modality, `(B,)` each.
-    pub fn of(
-        forward: &Forward,
-        y_m: &Tensor,
-        pseudo: &BTreeMap<Modality, Tensor>,
-        config: &ModelConfig,
-    ) -> Self {
-        Self::shared(forward, &Controls::of(forward), y_m, pseudo, config, 1.0)
+    /// The losses of a forward pass.
+    pub fn of(forward: &Forward, targets: &Targets, config: &ModelConfig) -> Self {
+        Self::shared(forward, &Controls::of(forward), targets, config, 1.0)
     }
 
     /// The losses of a micro-batch that is the share `part` in (0, 1] of a larger batch, whose control vectors are
@@ -38,16 +43,16 @@ impl Losses {
     pub fn shared(
         forward: &Forward,
         controls: &Controls,
-        y_m: &Tensor,
-        pseudo: &BTreeMap<Modality, Tensor>,
+        targets: &Targets,
         config: &ModelConfig,
         part: f64,
     ) -> Self {
+        let Targets { y_m, y_n, weights } = targets;
         // A model of a single modality has no pseudo-labels: its score is compared with y_m.
         let has_pseudo = forward.heads.contains_key(&Target::Multimodal);
-        let unimodal = pseudo.iter().filter(|_| has_pseudo);
+        let unimodal = y_n.iter().filter(|_| has_pseudo);
         let unimodal = unimodal.map(|(n, y_n)| (&forward.heads[&Target::Unimodal(*n)].score, y_n));
-        let task = task(forward.score(), y_m, unimodal); // (35)
+        let task = task(forward.score(), y_m, unimodal, weights.as_ref()); // (35)
         let sim = controls.similarity(); // (25)
         let diff = controls.difference(config.diff_normalize); // (26)
         let (alpha, beta) = config.loss_weights();
@@ -62,14 +67,15 @@ impl Losses {
 }
 
 /// mean_i [ (yhat_m - y_m)^2 + sum_n tanh|y_n - y_m| * |yhat_n - y_n| ], (35), a scalar: the task loss. Labels are
-/// constants.
+/// constants. With weights the mean is sum_i w_i [ ... ] / sum_i w_i.
 ///
 /// # Shapes
-/// `score` yhat_m, `y_m`, and (yhat_n, y_n) for each other modality, `(B,)` each.
+/// `score` yhat_m, `y_m`, (yhat_n, y_n) for each other modality, and `weights`, `(B,)` each.
 pub fn task<'a>(
     score: &Tensor,
     y_m: &Tensor,
     unimodal: impl Iterator<Item = (&'a Tensor, &'a Tensor)>,
+    weights: Option<&Tensor>,
 ) -> Tensor {
     let y_m = y_m.detach();
     let mut error = (score - &y_m).square();
@@ -78,7 +84,10 @@ pub fn task<'a>(
         let weight = (&y_n - &y_m).abs().tanh();
         error += weight * (score - &y_n).abs();
     }
-    error.mean(error.kind())
+    match weights {
+        None => error.mean(error.kind()),
+        Some(w) => (error * w).sum(w.kind()) / w.sum(w.kind()),
+    }
 }
 
 /// ||P^T Q||_F^2, a scalar: a summand of the difference loss (26).

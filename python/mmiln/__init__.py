@@ -23,12 +23,23 @@ __version__ = version("mmiln")
 
 __all__ = [
     "Callback", "Estimator", "History", "Metrics", "Model", "Predictions", "Summary", "baselines",
-    "callbacks", "data", "errors", "experiments", "explain", "functional", "load_pretrained", "plotting",
-    "sklearn", "testing",
+    "callbacks", "data", "errors", "experiments", "explain", "fit_seeds", "functional", "load_pretrained",
+    "plotting", "pytorch", "sklearn", "testing",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
-    from . import baselines, callbacks, data, experiments, explain, functional, plotting, sklearn, testing
+    from . import (
+        baselines,
+        callbacks,
+        data,
+        experiments,
+        explain,
+        functional,
+        plotting,
+        pytorch,
+        sklearn,
+        testing,
+    )
     from .auto import load_pretrained
     from .callbacks import Callback
     from .model import Model
@@ -36,6 +47,7 @@ if TYPE_CHECKING:
     from .results.metrics import Metrics
     from .results.predictions import Predictions
     from .results.summary import Summary
+    from .seeds import fit_seeds
     from .training.estimator import Estimator
 else:
     _MODULE_OF = {
@@ -46,6 +58,7 @@ else:
         "Model": "model",
         "Predictions": "results.predictions",
         "Summary": "results.summary",
+        "fit_seeds": "seeds",
         "load_pretrained": "auto",
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,21 @@ from . import _core
 from .errors import ConfigError
 
 MAX_WEIGHTS = 10**9  # without a text encoder's
+# The fields and arguments that users mean by names of other tools, without "_" and in lower case.
+_RATES = ("lr", "lr_other", "lr_text")
+_DECAYS = ("decay", "decay_other", "decay_text")
+_WIDTHS = ("d_model", "width", "hidden", "audio_hidden", "text_hidden")
+_ENCODER = ("text_encoder=",)
+_EPOCHS = ("fit(epochs=)",)
+_MEANT = {
+    "lr": _RATES, "learningrate": _RATES, "weightdecay": _DECAYS, "wd": _DECAYS, "decay": _DECAYS,
+    "hiddensize": _WIDTHS, "hidden": _WIDTHS, "hiddendim": _WIDTHS, "dim": _WIDTHS, "width": _WIDTHS,
+    "bert": _ENCODER, "encoder": _ENCODER, "bertmodel": _ENCODER, "textmodel": _ENCODER,
+    "earlystop": ("patience",), "earlystopping": ("patience",), "randomstate": ("seed",),
+    "epochs": _EPOCHS, "epoch": _EPOCHS, "nepochs": _EPOCHS, "numepochs": _EPOCHS, "maxepochs": _EPOCHS,
+    "task": ("preset=",), "dataset": ("preset=",), "gpu": ("device=",),
+    "labels": ("label_range=",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,11 +51,7 @@ class Config:
         for name, value in overrides.items():
             part = model if name in model else train if name in train else None
             if part is None:
-                near = difflib.get_close_matches(name, [*model, *train], n=1)
-                hint = f"did you mean {near[0]!r}? " if near else ""
-                raise ConfigError(
-                    f"unknown field {name!r}; {hint}Known fields: {', '.join([*model, *train])}"
-                )
+                raise ConfigError(f"unknown field {name!r}{meant(name, [*model, *train])}")
             if value is not None:
                 part[name] = _plain(name, value)
         config = cls(model, train)
@@ -58,6 +69,33 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Every field by name."""
         return self.model | self.train
+
+
+def meant(name: str, fields: Collection[str]) -> str:
+    """The end of a sentence about an unknown field: the one or two fields that it most likely stands for.
+
+    >>> meant("LearningRate", ["lr_text", "lr_other", "alpha"])
+    "; did you mean 'lr_other' or 'lr_text'?"
+    """
+    plain = name.lower().replace("_", "").replace("-", "")
+    bare = {field.replace("_", ""): field for field in fields}
+    if plain in bare:
+        found = [bare[plain]]
+    else:
+        known = [field for field in _MEANT.get(plain, ()) if field in fields or field.endswith(("=", ")"))]
+        found = known[:2] or [bare[near] for near in difflib.get_close_matches(plain, bare, n=2)]
+    if not found:
+        return ": config.to_dict() of a model has all fields"
+    return f"; did you mean {' or '.join(map(repr, found))}?"
+
+
+def is_rate(field: str) -> bool:
+    """Whether a field is a learning rate or a weight decay, which may change in the course of a run.
+
+    >>> is_rate("lr_text"), is_rate("decay"), is_rate("d_model")
+    (True, True, False)
+    """
+    return field.partition("_")[0] in ("lr", "decay")
 
 
 def differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

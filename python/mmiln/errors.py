@@ -19,6 +19,10 @@ class DataWarning(UserWarning):
     """Part of a dataset was guessed, left out, cut or clamped; the message says what and how to change it."""
 
 
+class StateWarning(UserWarning):
+    """A model was asked for scores before it was trained, so that they mean nothing."""
+
+
 class BatchError(MmilnError, ValueError):
     """A batch has a missing key, a wrong shape, an impossible length, a bad label or index."""
 

@@ -7,17 +7,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from . import pretrained
 from ._core import Batch, Core
-from .config import Config, least_weights
+from .config import Config, differing, least_weights
 from .data import Dataset, Split
 from .data.names import MODALITIES
 from .errors import BatchError, ConfigError, StateError, WeightsError
 from .explain import Explanation, explain
 from .files import read_safetensors
 from .labels import MODEL_BOUND, LabelRange
+from .pytorch import MMILN
+from .results.calibration import Calibration
 from .results.summary import Summary
 from .text_encoder import least_encoder_weights
 from .training import batches, nonfinite
@@ -41,7 +44,8 @@ class Model(Estimator):
             the encoder's width, or that of the first batch.
         audio_dim: Width of audio frames; 0 leaves audio out. The default is that of the first batch.
         vision_dim: The same for vision.
-        device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``, a card of compute capability 8.0 or later.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``, a card of compute capability 8.0 or later; or a
+            ``torch.device``.
         dtype: ``"float32"``, or ``"float64"`` to check the arithmetic.
         precision: ``"float32"``; or ``"bf16"``, in which a text encoder on a card multiplies matrices.
             Weights, moments and all else stay float32.
@@ -53,6 +57,7 @@ class Model(Estimator):
             ``alpha``, ``lr_text``, ``patience``. ``freeze_text``: what is not trained of the text
             encoder: ``"embeddings"``, the embeddings and this number of first layers, or ``True`` for all;
             frozen parts run without dropout, once for each sentence (up to 2 GiB of features are kept).
+            ``freeze_audio``, ``freeze_vision``: whether that modality's LSTM and convolution are not trained.
             ``order``: ``"faithful"``, or ``"window"`` or ``"buckets"`` for batches of utterances of about
             the same length (:class:`mmiln.data.order.LengthAware`). ``gather_losses``: with several
             processes, whether similarity and difference losses read the batches of all of them as one.
@@ -85,7 +90,7 @@ class Model(Estimator):
         text_dim: int | None = None,
         audio_dim: int | None = None,
         vision_dim: int | None = None,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         dtype: str = "float32",
         precision: str = "float32",
         label_range: tuple[float, float] | None = None,
@@ -102,11 +107,15 @@ class Model(Estimator):
     def set_params(self, **params: Any) -> Self:
         """Changes arguments; once the model has weights, only settings of training can change.
 
+        During ``fit``, as from a callback, learning rates and weight decays can change, and hold from the
+        optimiser's next step on: the history and checkpoints record them. The model keeps them afterwards.
+
         Raises:
-            StateError: The change would need other weights.
+            StateError: The change would need other weights, or a run is under way.
             ConfigError: Unknown field, wrong type or out of range.
         """
         before = self.get_params()
+        self._check_change(params)
         if not self.built:
             vars(self).update(vars(type(self)(**(before | params))))  # checks all arguments
             return self
@@ -122,6 +131,8 @@ class Model(Estimator):
         self.seed = fields.pop("seed", self.seed)
         self.fields = self.fields | fields
         self._config = self._resolved(self._final_widths)
+        if self._training.locked():
+            self.core.set_rates(json.dumps(self._config.train))
         return self
 
     def _checked(self) -> Config:
@@ -276,6 +287,7 @@ class Model(Estimator):
             except BatchError as error:
                 raise WeightsError(str(error)) from None
         self.core.load_state_dict(tensors, "")
+        self._weights_change()
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Writes ``config.json``, ``model.safetensors``, a model card and the tokenizer to a directory.
@@ -285,44 +297,139 @@ class Model(Estimator):
         Raises:
             StateError: The model has no weights yet.
         """
-        config, weights = self.config, self.state_dict()
-        used = [name.removesuffix("_dim") for name in WIDTHS if config.model[name]]
+        weights = self.state_dict()
+        preset = Config.resolve(self.preset, {}).to_dict()
+        changed = {name: value for name, (_, value) in differing(preset, self.config.to_dict()).items()}
+        residuals = None if self.calibration_ is None else self.calibration_.residuals.tolist()
         pretrained.save(
             Path(directory),
-            config={
-                "preset": self.preset,
-                "dtype": self.dtype,
-                "label_range": self.label_range_,
-                "model": config.model,
-                "train": config.train,
-            },
+            config=self._described() | {"residuals": residuals},
             weights=weights,
-            card=pretrained.card(repr(self), used, config.model, self.label_range_, weights),
+            card=pretrained.card(
+                title=f"MMILN, {self.kind}",
+                about="A multimodal sentiment model (Xue et al., CCL 2023)",
+                config=self.config,
+                preset=self.preset,
+                changed={name: value for name, value in changed.items() if name != "seed"},
+                label_range=self.label_range_,
+                weights=weights,
+                encoder=self.encoder,
+                trained=self.trained,
+            ),
             encoder=self.encoder,
+            trained=self.trained,
         )
+
+    def _described(self) -> dict[str, Any]:
+        """What ``config.json`` says of the model."""
+        own = {"preset": self.preset, "dtype": self.dtype, "label_range": self.label_range_}
+        return own | {"model": self.config.model, "train": self.config.train}
 
     @classmethod
     def from_pretrained(
-        cls, directory: str | Path, *, device: str = "cpu", precision: str = "float32"
-    ) -> Model:
-        """A model as :meth:`save_pretrained` left it.
+        cls,
+        directory: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        precision: str = "float32",
+        revision: str | None = None,
+    ) -> Self:
+        """A model as :meth:`save_pretrained` left it, in a directory or in a repository on the hub.
+
+        Args:
+            directory: Or a name on the Hugging Face hub, such as ``"user/model"``.
+            device: As for the constructor.
+            precision: As for the constructor.
+            revision: A branch, tag or commit of the repository.
 
         Raises:
-            MissingFileError: A file is not there.
+            MissingFileError: A file is not there, or the hub does not provide it.
             ConfigError: ``config.json`` is not that of an mmiln model.
             WeightsError: ``model.safetensors`` is damaged or does not fit.
         """
-        directory = Path(directory)
+        directory = pretrained.find(directory, revision)
         saved = pretrained.read_config(directory)
+        encoder = None if saved["text_encoder"] is None else directory
+        weights = read_safetensors(directory / "model.safetensors")
+        model = cls._of(saved, encoder, weights, device, precision)
+        model.trained = pretrained.Trained.of(saved, directory / "config.json")
+        return model
+
+    @classmethod
+    def _of(
+        cls,
+        saved: Mapping[str, Any],
+        encoder: str | Path | None,
+        weights: Mapping[str, Tensor],
+        device: str | torch.device,
+        precision: str,
+    ) -> Self:
+        """The model that the content of a ``config.json`` describes."""
         fields = saved["model"] | saved["train"]
         Config.resolve(saved["preset"], fields)  # refuses this class's arguments, which are no fields
-        encoder = None if saved["text_encoder"] is None else directory
-        own = {"device": device, "dtype": saved["dtype"], "precision": precision}
+        own: dict[str, Any] = {"device": device, "dtype": saved["dtype"], "precision": precision}
         model = cls(saved["preset"], text_encoder=encoder, **own, **fields)
-        weights = read_safetensors(directory / "model.safetensors")
         model._followed = LabelRange.checked(saved.get("label_range", model._usual_range()))
         model._build({name: saved["model"][f"{name}_dim"] for name in MODALITIES}, weights=weights)
+        model._weights_change()
+        if saved.get("residuals") is not None:
+            model.calibration_ = Calibration.read(saved["residuals"])
         return model
+
+    # Plain PyTorch
+
+    def to_torch(self) -> MMILN:
+        """A copy in plain PyTorch, in evaluation mode: see :class:`mmiln.pytorch.MMILN`.
+
+        Raises:
+            StateError: The model has no weights yet.
+        """
+        weights, encoder = self.state_dict(), self.encoder
+        text: dict[str, Any] = {"text_encoder": None}
+        if encoder is not None:
+            text = {"text_encoder": encoder.config, "tokenizer": str(encoder.directory)}
+        module = MMILN(self._described() | text).to(self.device, getattr(torch, self.dtype))
+        module.load_state_dict(weights)
+        return module.eval()
+
+    @classmethod
+    def from_torch(
+        cls,
+        module: nn.Module,
+        *,
+        text_encoder: str | Path | None = None,
+        device: str | torch.device = "cpu",
+        precision: str = "float32",
+    ) -> Self:
+        """A model with the configuration and the weights of a module that :meth:`to_torch` returned.
+
+        Args:
+            module: Weights in float32 or float64.
+            text_encoder: Where the tokenizer is, by directory or hub name, if the model has a text encoder.
+                The default is where it was for the model of :meth:`to_torch`.
+            device: As for the constructor.
+            precision: As for the constructor.
+
+        Raises:
+            ConfigError: It is another module, its weights have another type, or there is no tokenizer.
+            WeightsError: Its weights do not fit its configuration.
+            MissingFileError: The tokenizer's directory is not there.
+        """
+        if not isinstance(module, MMILN):
+            raise ConfigError(
+                f"expected the module that model.to_torch() returned, got {type(module).__name__}"
+            )
+        dtype = next(module.parameters()).dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise ConfigError(
+                f"expected weights of float32 or float64, got {dtype}: convert it, module.float()"
+            )
+        saved = {**module.config, "dtype": str(dtype).removeprefix("torch.")}
+        encoder = None if saved.get("text_encoder") is None else text_encoder or saved.get("tokenizer")
+        if encoder is None and saved.get("text_encoder") is not None:
+            raise ConfigError("the model has a text encoder: give its directory as text_encoder=")
+        weights = {name: batches.tensor(name, weight) for name, weight in module.state_dict().items()}
+        return cls._of(saved, encoder, weights, device, precision)
 
     # The core
 

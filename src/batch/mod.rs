@@ -52,7 +52,7 @@ impl Text {
     }
 }
 
-/// True labels, `(B,)` on the device, and the largest magnitude, on the host.
+/// True labels or weights, `(B,)` on the device, and the largest magnitude, on the host.
 #[derive(Debug)]
 pub struct Labels {
     pub values: Tensor,
@@ -69,6 +69,8 @@ pub struct Batch {
     pub labels: Option<Labels>,
     /// Labels that people gave to audio or vision alone.
     pub unimodal_labels: BTreeMap<&'static str, Labels>,
+    /// Weights of the utterances in the task loss, unless all are 1.
+    pub weights: Option<Labels>,
     /// Position of each utterance in the training set.
     pub index: Option<Index>,
     /// On a device: the memory of all tensors.
@@ -97,6 +99,7 @@ pub struct Parts {
     pub vision: Option<Frames>,
     pub labels: Option<Tensor>,
     pub unimodal_labels: BTreeMap<&'static str, Tensor>,
+    pub weights: Option<Tensor>,
     pub index: Option<Tensor>,
 }
 
@@ -105,7 +108,8 @@ impl Batch {
     ///
     /// # Errors
     /// [`Error::Batch`] for parts of different sizes, a wrong shape, an impossible length, a true frame
-    /// that is not finite, a label that is not finite, a negative or fractional index.
+    /// that is not finite, a label that is not finite, a weight that is negative or not finite, a negative or
+    /// fractional index.
     pub fn pack(parts: Parts, kind: Kind, device: Device) -> Result<Self> {
         let sizes: Vec<(&str, usize)> = [
             ("text", parts.text.as_ref().map(Frames::batch_size)),
@@ -115,6 +119,7 @@ impl Batch {
             ("labels", parts.labels.as_ref().map(Tensor::numel)),
             ("labels_audio", parts.unimodal_labels.get("audio").map(Tensor::numel)),
             ("labels_vision", parts.unimodal_labels.get("vision").map(Tensor::numel)),
+            ("weights", parts.weights.as_ref().map(Tensor::numel)),
             ("index", parts.index.as_ref().map(Tensor::numel)),
         ]
         .into_iter()
@@ -150,6 +155,7 @@ impl Batch {
                 .into_iter()
                 .map(|(name, l)| Ok((name, check_labels(&format!("labels of {name}"), &l, kind)?)))
                 .collect::<Result<_>>()?,
+            weights: parts.weights.map(|w| check_weights(&w, kind)).transpose()?.flatten(),
             index: parts.index.map(|i| check_index(&i)).transpose()?,
             buffer: None,
         };
@@ -166,7 +172,8 @@ impl Batch {
         if let Some(Text::Tokens { tokens, layout, .. }) = &self.text {
             tensors.extend([tokens.on(Device::Cpu), layout.on(Device::Cpu)]);
         }
-        tensors.extend(self.labels.iter().chain(self.unimodal_labels.values()).map(|labels| &labels.values));
+        let numbers = self.labels.iter().chain(self.unimodal_labels.values()).chain(&self.weights);
+        tensors.extend(numbers.map(|labels| &labels.values));
         tensors.extend(index.as_ref());
         self.with(Buffer::of(&tensors, device))
     }
@@ -197,6 +204,7 @@ impl Batch {
         let mut own = |labels: &Labels| Labels { values: next(), largest: labels.largest };
         let labels = self.labels.as_ref().map(&mut own);
         let unimodal_labels = self.unimodal_labels.iter().map(|(name, l)| (*name, own(l))).collect();
+        let weights = self.weights.as_ref().map(&mut own);
         let index = self.index.as_ref().map(|i| Index { values: i.values.clone(), on_device: Some(next()) });
         Self {
             size: self.size,
@@ -205,6 +213,7 @@ impl Batch {
             vision,
             labels,
             unimodal_labels,
+            weights,
             index,
             buffer: Some(buffer),
         }
@@ -246,13 +255,14 @@ impl Batch {
             Some(Text::Tokens { layout, .. }) => vec![2, layout.rows() as i64, 1],
         };
         let unimodal = ["audio", "vision"].map(|name| self.unimodal_labels.contains_key(name));
-        let given = [self.labels.is_some(), self.index.is_some(), unimodal[0], unimodal[1]].map(i64::from);
+        let (labels, weights, index) = (self.labels.is_some(), self.weights.is_some(), self.index.is_some());
+        let given = [labels, weights, index, unimodal[0], unimodal[1]].map(i64::from);
         [&[self.size as i64], &text[..], &part(self.audio.as_ref()), &part(self.vision.as_ref()), &given]
             .concat()
     }
 
     /// Copies of the packed tensors by name: frames, tokens `(sum T, 2)` (word, segment), `*_lengths`, `labels`,
-    /// `labels_*`, `index`.
+    /// `labels_*`, `weights`, `index`.
     pub fn parts(&self) -> Vec<(String, Tensor)> {
         let mut parts = Vec::new();
         let mut push = |name: &str, packed: Tensor, layout: &Layout| {
@@ -275,6 +285,7 @@ impl Batch {
         parts.extend(self.labels.iter().map(|labels| ("labels".to_owned(), labels.values.copy())));
         let unimodal = self.unimodal_labels.iter();
         parts.extend(unimodal.map(|(name, labels)| (format!("labels_{name}"), labels.values.copy())));
+        parts.extend(self.weights.iter().map(|weights| ("weights".to_owned(), weights.values.copy())));
         let index = self.index.iter().map(|index| Tensor::from_slice(&index.values));
         parts.extend(index.map(|index| ("index".to_owned(), index)));
         parts
@@ -470,6 +481,21 @@ fn check_labels(name: &str, labels: &Tensor, kind: Kind) -> Result<Labels> {
         )));
     }
     Ok(Labels { largest: labels.abs().max().double_value(&[]), values: labels })
+}
+
+/// `None` where all weights are 1, as those of a batch without any: the same operations then give the same bits.
+fn check_weights(weights: &Tensor, kind: Kind) -> Result<Option<Labels>> {
+    let values = weights.to_kind(kind).reshape([-1]).copy();
+    let broken = values.isfinite().logical_and(&values.ge(0.0)).logical_not().nonzero();
+    if broken.numel() > 0 {
+        return Err(Error::Batch(format!(
+            "weights: utterance {} of the batch has the weight {}, expected a finite number of 0 or more",
+            broken.int64_value(&[0, 0]),
+            values.double_value(&[broken.int64_value(&[0, 0])]),
+        )));
+    }
+    let [smallest, largest] = [values.min(), values.max()].map(|extreme| extreme.double_value(&[]));
+    Ok((smallest != 1.0 || largest != 1.0).then_some(Labels { values, largest }))
 }
 
 fn check_index(index: &Tensor) -> Result<Index> {

@@ -85,7 +85,11 @@ impl Model {
             if shape.input == 0 {
                 continue;
             }
-            let scope = root.at(modality.name());
+            let frozen = match modality {
+                Modality::Audio => config.freeze_audio,
+                Modality::Vision => config.freeze_vision,
+            };
+            let scope = root.at(modality.name()).frozen(frozen);
             encoders.insert(modality, SequenceEncoder::new(&scope, &shape, config.embed_dropout));
             for (i, layer) in layers.iter_mut().enumerate() {
                 layer.add(modality, &root.at("fusion").at(i), &config);

@@ -25,7 +25,7 @@ impl PyBatch {
     #[new]
     #[pyo3(signature = (*, device, dtype, padding_side="right", text=None, text_lengths=None, text_bert=None,
         audio=None, audio_lengths=None, vision=None, vision_lengths=None, labels=None, labels_audio=None, labels_vision=None,
-        index=None))]
+        weights=None, index=None))]
     #[allow(clippy::too_many_arguments)] // the keys of a batch
     fn new(
         py: Python<'_>,
@@ -42,6 +42,7 @@ impl PyBatch {
         labels: Option<PyTensor>,
         labels_audio: Option<PyTensor>,
         labels_vision: Option<PyTensor>,
+        weights: Option<PyTensor>,
         index: Option<PyTensor>,
     ) -> PyResult<Self> {
         entry::run(py, move || {
@@ -67,6 +68,7 @@ impl PyBatch {
                     .into_iter()
                     .filter_map(|(name, labels)| Some((name, labels?.0)))
                     .collect(),
+                weights: weights.map(|w| w.0),
                 index: index.map(|i| i.0),
             };
             Batch::pack(parts, parse_kind(dtype)?, parse_device(device)?).map(Self)

@@ -125,6 +125,11 @@ impl Core {
         entry::run(py, || self.lock()?.begin_training(samples, entry::from_json(train)?))
     }
 
+    /// Other learning rates and decays in the settings of the run under way.
+    fn set_rates(&self, py: Python<'_>, train: &str) -> PyResult<()> {
+        entry::run(py, || self.lock()?.set_rates(entry::from_json(train)?))
+    }
+
     fn begin_epoch(&self, py: Python<'_>, epoch: i64) -> PyResult<()> {
         entry::run(py, || self.lock()?.begin_epoch(epoch))
     }
@@ -152,16 +157,17 @@ impl Core {
         entry::run(py, || Ok(self.lock()?.round_forward(&batch.0, place)?.map(PyTensor)))
     }
 
-    #[pyo3(signature = (controls=None, start=0))]
+    #[pyo3(signature = (controls=None, start=0, part=1.0))]
     fn round_backward(
         &self,
         py: Python<'_>,
         controls: Option<PyTensor>,
         start: i64,
+        part: f64,
     ) -> PyResult<(PyTensor, Option<PyTensor>)> {
         let controls = controls.map(|tensor| tensor.0);
         entry::run(py, move || {
-            let others = controls.as_ref().map(|controls| Others { controls, start });
+            let others = controls.as_ref().map(|controls| Others { controls, start, part });
             let (losses, rows) = self.lock()?.round_backward(others.as_ref())?;
             Ok((PyTensor(losses), rows.map(PyTensor)))
         })

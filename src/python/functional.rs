@@ -458,7 +458,7 @@ fn task_loss(
             check_shape(name, tensor, &score.size(), "(B,)")?;
         }
         let unimodal = scores.iter().map(|t| &t.0).zip(pseudo_labels.iter().map(|t| &t.0));
-        Ok(PyTensor(kernels_alone(|| loss::task(&score, &label, unimodal))))
+        Ok(PyTensor(kernels_alone(|| loss::task(&score, &label, unimodal, None))))
     })
 }
 
@@ -571,6 +571,7 @@ fn adam_(
             unless: Pointer::NULL,
             rate: lr,
             decay: weight_decay,
+            rates_at: Pointer::NULL,
             how,
             scale: 1.0,
             after: After::Keep,

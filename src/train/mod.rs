@@ -14,7 +14,7 @@ use crate::batch::{Batch, Labels};
 use crate::config::{ModelConfig, Precision, TrainConfig, UnimodalLabels};
 use crate::device::runs_on;
 use crate::error::{Error, Result};
-use crate::loss::Losses;
+use crate::loss::{Losses, Targets};
 use crate::model::encoder::bert::BertConfig;
 use crate::model::{Forward, Modality, Model, Streams, Wanted};
 use crate::params::{Builder, Params};
@@ -57,9 +57,7 @@ pub struct Run {
 /// A process's micro-batch of a round between forward and backward.
 struct Share {
     forward: Forward,
-    /// True labels, and pseudo-labels by modality, `(B,)`.
-    y_m: Tensor,
-    pseudo: BTreeMap<Modality, Tensor>,
+    targets: Targets,
 }
 
 impl Trainer {
@@ -120,10 +118,10 @@ impl Trainer {
     /// # Errors
     /// [`Error::Batch`] where the batch does not fit the model or has no usable labels.
     pub fn losses(&self, batch: &Batch) -> Result<Tensor> {
-        let (y_m, pseudo) = self.targets(batch)?;
+        let targets = self.targets(batch)?;
         let forward = self.forward(batch, Wanted::Everything)?;
         let _no_grad = tch::no_grad_guard();
-        Ok(Losses::of(&forward, &y_m, &pseudo, &self.model.config).values)
+        Ok(Losses::of(&forward, &targets, &self.model.config).values)
     }
 
     /// Gradients of the total loss of a batch without dropout, by parameter name.
@@ -132,9 +130,9 @@ impl Trainer {
     /// As [`Trainer::losses`].
     pub fn gradients(&mut self, batch: &Batch) -> Result<Vec<(String, Tensor)>> {
         self.model.check(batch)?;
-        let (y_m, pseudo) = self.targets(batch)?;
+        let targets = self.targets(batch)?;
         let forward = self.model.forward(batch, Wanted::Everything, &Noise::off());
-        let losses = Losses::of(&forward, &y_m, &pseudo, &self.model.config);
+        let losses = Losses::of(&forward, &targets, &self.model.config);
         Ok(self.params.gradients(&losses.total))
     }
 
@@ -158,7 +156,7 @@ impl Trainer {
         };
         let _ = self.params.grad.zero_();
         self.run = Some(Run {
-            optimizer: Optimizer::new(&self.params),
+            optimizer: Optimizer::new(&self.params, &config),
             config,
             ulgm,
             epoch: 0,
@@ -169,6 +167,19 @@ impl Trainer {
             place: 0,
             share: None,
         });
+        Ok(())
+    }
+
+    /// Changes learning rates and decays from the optimiser's next step on. The other fields of `config` must be those
+    /// of the run.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a field out of range, [`Error::State`] where no run was started.
+    pub fn set_rates(&mut self, config: TrainConfig) -> Result<()> {
+        config.validate()?;
+        let run = self.run_mut()?;
+        run.optimizer.set_rates(&config);
+        run.config = config;
         Ok(())
     }
 
@@ -226,24 +237,32 @@ impl Trainer {
 
     /// Labels of a batch and those that its unimodal heads are trained on: of people, or pseudo-labels of the run for
     /// samples that it has seen, else the labels.
-    fn targets(&self, batch: &Batch) -> Result<(Tensor, BTreeMap<Modality, Tensor>)> {
+    fn targets(&self, batch: &Batch) -> Result<Targets> {
         let y_m = self.check_labels(batch)?.values.shallow_clone();
+        let weights = batch.weights.as_ref().map(|weights| weights.values.shallow_clone());
         if let Some(human) = self.human_labels(batch)? {
-            return Ok((y_m, human));
+            return Ok(Targets { y_m, y_n: human, weights });
         }
         let ulgm = self.run.as_ref().and_then(|run| run.ulgm.as_ref());
-        let pseudo = match (&batch.index, ulgm) {
+        let y_n = match (&batch.index, ulgm) {
             (Some(index), Some(ulgm)) => {
                 check_range(&index.values, ulgm.samples)?;
                 ulgm.pseudo_labels(index, &y_m)
             }
             _ => self.model.modalities().map(|modality| (modality, y_m.shallow_clone())).collect(),
         };
-        Ok((y_m, pseudo))
+        Ok(Targets { y_m, y_n, weights })
     }
 
-    /// The labels of a batch.
+    /// The labels of a batch, of which some have a weight.
     fn check_labels<'a>(&self, batch: &'a Batch) -> Result<&'a Labels> {
+        if batch.weights.as_ref().is_some_and(|weights| weights.largest == 0.0) {
+            return Err(Error::Batch(
+                "the weights of all utterances of this batch are 0, so its loss has no mean: leave such utterances \
+                 out, split.subset(...), or take larger batches"
+                    .into(),
+            ));
+        }
         let Some(labels) = &batch.labels else {
             return Err(Error::Batch("the batch has no labels, the losses need them".into()));
         };

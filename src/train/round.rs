@@ -20,6 +20,8 @@ pub struct Others<'a> {
     pub controls: &'a Tensor,
     /// The first row that is this micro-batch's.
     pub start: i64,
+    /// The micro-batch's share of the round's task loss.
+    pub part: f64,
 }
 
 impl Trainer {
@@ -31,17 +33,17 @@ impl Trainer {
     pub fn round_forward(&mut self, batch: &Batch, place: u32) -> Result<Option<Tensor>> {
         self.run_mut()?.place = place;
         self.prepare_step(batch)?;
-        let (y_m, pseudo) = self.targets(batch)?;
+        let targets = self.targets(batch)?;
         let noise = Noise::keyed(self.key()?);
         let forward = self.model.forward(batch, Wanted::Everything, &noise);
         let controls = Controls::of(&forward).beside();
-        self.run_mut()?.share = Some(Share { forward, y_m, pseudo });
+        self.run_mut()?.share = Some(Share { forward, targets });
         Ok(controls)
     }
 
     /// Losses and gradients of the micro-batch of [`Trainer::round_forward`]. With the control vectors of `others`,
     /// similarity and difference are those of the whole round, and the task loss is weighted by the micro-batch's
-    /// share of the utterances: the gradients of all processes add up to those of the round as one batch.
+    /// share of it: the gradients of all processes add up to those of the round as one batch.
     ///
     /// Returns [`Losses::values`], and what [`Trainer::relabel`] needs: labels and features,
     /// `(B, 1 + dims)`, where pseudo-labels are kept.
@@ -50,19 +52,18 @@ impl Trainer {
     /// [`Error::NonFinite`] as [`Trainer::train_step`]; [`Error::State`] where there was no forward pass.
     pub fn round_backward(&mut self, others: Option<&Others>) -> Result<(Tensor, Option<Tensor>)> {
         let no_share = || Error::State("no forward pass of a round: call round_forward first".into());
-        let Share { forward, y_m, pseudo } = self.run_mut()?.share.take().ok_or_else(no_share)?;
+        let Share { forward, targets } = self.run_mut()?.share.take().ok_or_else(no_share)?;
         let config = &self.model.config;
         let values = match others {
             None => {
-                let losses = Losses::of(&forward, &y_m, &pseudo, config);
+                let losses = Losses::of(&forward, &targets, config);
                 self.descend(&losses, &losses.total)?;
                 losses.values
             }
-            Some(Others { controls, start }) => {
+            Some(Others { controls, start, part }) => {
                 let round = Controls::of(&forward).among(controls, *start);
-                let part = y_m.size()[0] as f64 / controls.size()[0] as f64;
-                let losses = Losses::shared(&forward, &round, &y_m, &pseudo, config, part);
-                let total = &losses.total * part;
+                let losses = Losses::shared(&forward, &round, &targets, config, *part);
+                let total = &losses.total * *part;
                 self.descend(&losses, &total)?;
                 losses.values
             }
@@ -72,7 +73,7 @@ impl Trainer {
         let keeps = self.run.as_ref().is_some_and(|run| run.ulgm.is_some());
         let rows = keeps.then(|| {
             let features = forward.features().into_values().map(Tensor::detach);
-            let columns = std::iter::once(y_m.unsqueeze(1)).chain(features);
+            let columns = std::iter::once(targets.y_m.unsqueeze(1)).chain(features);
             Tensor::cat(&columns.collect::<Vec<_>>(), 1)
         });
         Ok((values, rows))

@@ -65,10 +65,10 @@ impl Trainer {
     /// # Errors
     /// [`Error::NonFinite`] as [`Trainer::train_step`]; [`Error::State`] where no run was started.
     pub fn compute_step(&mut self, batch: &Batch) -> Result<Tensor> {
-        let (y_m, pseudo) = self.targets(batch)?;
+        let targets = self.targets(batch)?;
         let noise = Noise::keyed(self.key()?);
         let forward = self.model.forward(batch, Wanted::Everything, &noise);
-        let losses = Losses::of(&forward, &y_m, &pseudo, &self.model.config);
+        let losses = Losses::of(&forward, &targets, &self.model.config);
         self.descend(&losses, &losses.total)?;
 
         let _no_grad = tch::no_grad_guard();
@@ -77,8 +77,8 @@ impl Trainer {
             // (29) to (34)
             ulgm.step(&Step {
                 index,
-                y_m: &y_m,
-                pseudo: &pseudo,
+                y_m: &targets.y_m,
+                pseudo: &targets.y_n,
                 features: forward.features(),
                 epoch: run.epoch,
                 epoch_at: run.clock.epoch(),

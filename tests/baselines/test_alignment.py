@@ -29,8 +29,8 @@ def words() -> dict[str, object]:
 
 def test_each_piece_belongs_to_the_word_that_white_space_parts(tiny_bert):
     encoder = find_text_encoder(tiny_bert)
-    numbers = encoder.words(SENTENCES)
-    tokens = encoder.tokenize(SENTENCES)
+    numbers = encoder.tokenizer.words(SENTENCES)
+    tokens = encoder.tokenizer.tokenize(SENTENCES)
     assert [len(n) for n in numbers] == [each.shape[1] for each in tokens]
     assert numbers[1].tolist() == [-1, 0, -1]
     for number, sentence in zip(numbers, SENTENCES, strict=True):
@@ -54,14 +54,16 @@ def test_the_frame_of_a_word_stands_at_each_of_its_pieces(padded, tiny_bert):
             given[f"{name}_lengths"] = [len(each) for each in rows]
     spread = to_pieces(given, encoder)
     for name in ("audio", "vision"):
-        for got, own, number in zip(spread[name], batch[name], encoder.words(SENTENCES), strict=True):
+        for got, own, number in zip(
+            spread[name], batch[name], encoder.tokenizer.words(SENTENCES), strict=True
+        ):
             expected = [own[i] if i >= 0 else np.zeros(own.shape[1]) for i in number.tolist()]
             np.testing.assert_array_equal(got.numpy(), np.stack(expected))
 
 
 def test_a_frame_a_piece_needs_none_for_cls_and_sep(tiny_bert):
     encoder = find_text_encoder(tiny_bert)
-    tokens = encoder.tokenize(SENTENCES)
+    tokens = encoder.tokenizer.tokenize(SENTENCES)
     inner = [each.shape[1] - 2 for each in tokens]
     batch = {"text_bert": tokens, "audio": frames(inner, 5), "vision": frames([n + 2 for n in inner], 3)}
     spread = to_pieces(batch, encoder)
@@ -73,7 +75,7 @@ def test_a_frame_a_piece_needs_none_for_cls_and_sep(tiny_bert):
 def test_tokens_under_the_name_of_text_are_tokens(tiny_bert):
     """MMSA's loader puts tokens there, padded and as floats; sentences beside them are then not read."""
     encoder = find_text_encoder(tiny_bert)
-    tokens = encoder.tokenize(SENTENCES)
+    tokens = encoder.tokenizer.tokenize(SENTENCES)
     lengths = [each.shape[1] for each in tokens]
     padded = np.zeros((len(tokens), 3, max(lengths) + 2), np.float32)
     for row, each in zip(padded, tokens, strict=True):

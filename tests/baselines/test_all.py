@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import mmiln
+from baselines import checks
 from mmiln.baselines import NETWORKS, Baseline, Network
 from mmiln.data import Dataset, Split
 
@@ -58,6 +60,27 @@ def test_a_score_depends_on_its_utterance_alone(name, data):
     alone = [float(model.predict(data.test.subset([i])).score[0]) for i in range(9)]
     np.testing.assert_allclose(together, alone, atol=2e-5)
     assert np.ptp(together) > 1e-4
+
+
+# MAG-BERT has the loss of text_only; AMML divides a batch.
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("amml", "mag_bert")])
+def test_a_weight_is_a_number_of_repetitions_in_a_baseline(name: str) -> None:
+    kind = NETWORKS[name]
+    network = checks.build(kind)
+    x = checks.inputs(aligned=kind.ALIGNED)
+    few, repeated = x.select(torch.tensor([0, 1, 3])), x.select(torch.tensor([0, 1, 1, 1, 3, 3]))
+    object.__setattr__(few, "weights", torch.tensor([1.0, 3.0, 2.0], dtype=torch.float64))
+    of = kind.LOSSES[0]  # the task loss
+    found, right = (network.losses(network(part), part)[of] for part in (few, repeated))
+    torch.testing.assert_close(found, right)
+
+
+def test_a_weight_is_a_number_of_repetitions_in_both_halves_of_amml() -> None:
+    network, x = checks.build(NETWORKS["amml"]), checks.inputs()
+    repeated = x.select(torch.tensor([0, 1, 1, 2, 2, 3]))
+    object.__setattr__(x, "weights", torch.tensor([1.0, 2.0, 2.0, 1.0], dtype=torch.float64))
+    found, right = (network.losses(network(part), part) for part in (x, repeated))
+    torch.testing.assert_close(found, right)
 
 
 def keeps(network: type[Network]) -> bool:
@@ -133,7 +156,8 @@ def test_it_overfits_sixteen_utterances(name, data):
     }
     lr = 1e-3 if name == "misa" else 3e-3
     model = build(name, batch_size=16, lr=lr, **quiet, **SMALLER.get(name, {}))
-    model.fit(few, few, epochs=150, patience=150, callbacks=[Reached(0.25)], progress=False)
+    again = replace(few, id=[f"again {name}" for name in few.id])
+    model.fit(few, again, epochs=150, patience=150, callbacks=[Reached(0.25)], progress=False)
     assert model.evaluate(few).mae < 0.25
 
 

@@ -95,7 +95,7 @@ def test_an_inner_step_lowers_the_loss_of_its_support():
     network, x = build(AMML, **(SMALL | {"inner_lr": 0.01})), inputs(size=4)
     for name, m in oracle.NAMES.items():
         given = getattr(x, m)
-        adapted, before = network._adapt(network.unimodal[name], network.rates[0].exp(), given, x.labels)
+        adapted, before = network._adapt(network.unimodal[name], network.rates[0].exp(), given, x)
         after = torch.func.functional_call(network.unimodal[name], adapted, (given,))[1]
         assert (after - x.labels).abs().mean().item() < before.item()
 

@@ -220,7 +220,8 @@ def test_padding_changes_nothing(data, fitted):
 def test_wrong_calls(data, fitted):
     for fields, said in [
         ({"lr": -1}, "lr: "),
-        ({"nonsense": 1}, "no field 'nonsense'"),
+        ({"nonsense": 1}, "no field 'nonsense': config.to_dict"),
+        ({"learning_rate": 1}, "no field 'learning_rate'; did you mean 'lr' or 'lr_text'"),
         ({"batch_size": 10**9}, "batch_size must be at most"),
         ({"preset": "x"}, "has the presets mosi, mosei"),
         ({"dtype": "float16"}, "dtype must be"),

@@ -11,9 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import mmiln
 from baselines.checks import ALL_OR_TWO, build, check_gradients, check_oracle, inputs, padded
+from mmiln.baselines import Baseline
 from mmiln.baselines.inputs import Inputs, Sequence
 from mmiln.baselines.self_mm import SelfMM
+from mmiln.errors import ConfigError
 from reference import ulgm
 from reference.baselines import self_mm as oracle
 
@@ -144,16 +147,17 @@ def step(network: SelfMM, rows: Any, labels: Any, features: dict[str, Any]) -> I
     return x
 
 
+@pytest.mark.parametrize("settings", [{}, {"exclude_zero": False}, {"label_bound": 1.2}], ids=str)
 @pytest.mark.parametrize("text_as", ["audio", "vision"])
-def test_labels_over_epochs_are_those_of_ulgm(text_as):
+def test_labels_over_epochs_are_those_of_ulgm(text_as, settings):
     """Batches in other orders, one of a single utterance, one with an utterance given twice.
 
     The oracle knows two of t, a, v: text takes the place of each of them in turn.
     """
     other = {"audio": "V", "vision": "A"}[text_as]
     other_name = {"V": "vision", "A": "audio"}[other]
-    network = small().train()
-    state = ulgm.Ulgm(12, {"multimodal": 5, text_as: 3, other_name: POST[other]})
+    network = small(**settings).train()
+    state = ulgm.Ulgm(12, {"multimodal": 5, text_as: 3, other_name: POST[other]}, **settings)
     rng = np.random.default_rng(0)
     labels = rng.uniform(-3, 3, 12)
     labels[3] = 0.0
@@ -200,11 +204,11 @@ def test_momentum_written_out():
         assert [float(getattr(network.ulgm, f"labels_{n}")[0]) for n in "TAV"] == pytest.approx([y] * 3)
 
 
-def epochs(labels: list[float], spoilt: int) -> list[Tensor]:
+def epochs(labels: list[float], spoilt: int, **settings: Any) -> list[Tensor]:
     """Labels of audio after two epochs, for features of utterance ``spoilt`` near and far away."""
     results = []
     for far in (0.0, 50.0):
-        network = small()
+        network = small(**settings)
         network.begin_training(len(labels) + 1)
         rng = np.random.default_rng(2)
         for epoch in (1, 2):
@@ -222,8 +226,27 @@ def test_labels_of_zero_are_of_no_class():
     near, far = epochs([1.0, -2.0, 0.0, 2.5], spoilt=2)
     others = [0, 1, 3]
     assert torch.equal(near[others], far[others])
-    near, far = epochs([1.0, -2.0, 0.5, 2.5], spoilt=2)
-    assert not torch.equal(near[others], far[others])
+    for labels, settings in (([1.0, -2.0, 0.5, 2.5], {}), ([1.0, -2.0, 0.0, 2.5], {"exclude_zero": False})):
+        near, far = epochs(labels, spoilt=2, **settings)
+        assert not torch.equal(near[others], far[others])
+
+
+def test_bound_and_class_of_zero_are_settings_as_mmiln_s(tmp_path):
+    data = mmiln.data.synthetic(24, 12, 12)
+    model = Baseline("self_mm", label_bound=0.5, exclude_zero=False, batch_size=8, seed=1)
+    labels = data.train.labels
+    model.fit(data.train, data.valid, epochs=2, progress=False)
+    # In epoch 2 a label moves by 2 / 3 to a value of at most 0.5.
+    assert np.abs(model.pseudo_labels["audio"]).max() <= (np.abs(labels).max() + 2 * 0.5) / 3 + 1e-6
+    unbounded = Baseline("self_mm", batch_size=8, seed=1)
+    unbounded.fit(data.train, data.valid, epochs=2, progress=False)
+    assert unbounded.core.network.ulgm.bound == 3
+    model.save_pretrained(tmp_path)
+    again = Baseline.from_pretrained(tmp_path).core.network.ulgm
+    assert (again.bound, again.exclude_zero) == (0.5, False)
+    for wrong in ({"label_bound": 0.0}, {"exclude_zero": 3}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            Baseline("self_mm", **wrong)
 
 
 def test_the_unseen_count_nowhere():

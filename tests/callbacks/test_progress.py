@@ -1,4 +1,4 @@
-"""Bars: on a terminal, in a notebook, and nowhere else."""
+"""Bars on a terminal and in a notebook; elsewhere a line an epoch."""
 
 import fcntl
 import os
@@ -118,9 +118,35 @@ def test_a_bar_of_ones_own_takes_the_place(data, monkeypatch):
     assert len([line for line in lines(seen()) if "epochs:   0%" in line]) == 1
 
 
-def test_a_log_file_has_none(data, capfd):
-    fit(data)
+def test_a_log_file_has_a_line_an_epoch(data, capfd):
+    history = fit(data).history_
+    out, err = capfd.readouterr()
+    assert out == ""
+    written = err.splitlines()
+    assert len(written) == 3
+    for epoch, line in enumerate(written, start=1):
+        at = history.to_frame().loc[epoch]
+        assert line == (
+            f"epoch {epoch} of 3: MAE {at['valid_mae']:.4f}, Corr {at['valid_corr']:.4f}, "
+            f"Acc-2 {at['valid_has0_acc2']:.2%} / {at['valid_non0_acc2']:.2%}, {at['seconds']:.1f} s"
+        )
+    fit(data, valid=False, epochs=1)
+    assert re.fullmatch(r"epoch 1 of 1: loss \d\.\d{4}, \d+\.\d s\n", capfd.readouterr().err)
+    fit(data, progress=False)
     assert capfd.readouterr() == ("", "")
+
+
+def test_lines_are_records_where_logging_was_set_up(data, capfd, caplog):
+    with caplog.at_level("INFO", logger="mmiln"):
+        fit(data)
+    said = [(r.name, r.levelname, r.getMessage().split(":")[0]) for r in caplog.records]
+    assert said == [("mmiln", "INFO", f"epoch {epoch} of 3") for epoch in (1, 2, 3)]
+    assert capfd.readouterr() == ("", "")
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        fit(data, epochs=1)
+    assert not caplog.records
+    assert capfd.readouterr().err.startswith("epoch 1 of 1: ")
 
 
 def test_no_bars_on_request(data, monkeypatch):

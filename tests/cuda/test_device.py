@@ -17,7 +17,8 @@ SCRIPT = """
 import warnings
 warnings.simplefilter("error")
 import numpy as np, torch, mmiln
-from mmiln.errors import DeviceError
+from mmiln.errors import DeviceError, StateWarning
+warnings.simplefilter("ignore", StateWarning)
 try:
     mmiln.Model("mosi", device="cuda", text_dim=4, audio_dim=3, vision_dim=0)
 except DeviceError as error:

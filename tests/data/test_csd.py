@@ -62,6 +62,15 @@ def test_aligned_by_words(tmp_path: Path) -> None:
                 )
 
 
+def test_converted_aligned_by_words(tmp_path: Path) -> None:
+    folder, _ = _mosi(tmp_path)
+    converted = convert(folder, tmp_path / "aligned.mmiln", align=True, progress=False)
+    assert converted.fingerprint() == load_csd(folder, align=True).fingerprint() != load(folder).fingerprint()
+    (tmp_path / "mine.csv").write_text("text,label\ngood,1\n")
+    with pytest.raises(ConfigError, match=r"align=True is for folders of \.csd files.*mine\.csv"):
+        convert(tmp_path / "mine.csv", tmp_path / "mine.mmiln", align=True, progress=False)
+
+
 def _means(features: Any, intervals: Any, words: Any) -> Any:
     """Word by word and frame by frame."""
     rows = []

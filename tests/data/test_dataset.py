@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import pickle
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from rich.console import Console
+from torch.utils.data import ConcatDataset, Subset
 
-from mmiln.data import Dataset, Split, collate, synthetic
+from mmiln.data import Dataset, Split, collate, fold, synthetic
 from mmiln.data.findings import Findings
-from mmiln.errors import DataError
+from mmiln.data.videos import video_of
+from mmiln.errors import DataError, DataWarning
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +90,137 @@ def test_a_subset_is_indexed_anew(dataset: Dataset) -> None:
         dataset.train.subset([50])
 
 
+def test_a_split_is_a_sequence(dataset: Dataset) -> None:
+    split = dataset.train
+    assert split.labels is not None
+    mask, column = split.labels > 0.5, split.to_pandas()["label"]
+    true = np.flatnonzero(mask).tolist()
+    for index, at in {
+        "a slice": (slice(2, 5), [2, 3, 4]),
+        "a slice backwards": (slice(None, -4, -1), [49, 48, 47]),
+        "positions": ([9, 2, -1], [9, 2, 49]),
+        "of numpy": (np.array([9, 2]), [9, 2]),
+        "of torch": (torch.tensor([9, -2]), [9, 48]),
+        "of pandas": (pd.Series([9, 2], index=["a", "b"]), [9, 2]),
+        "a range": (range(3, 7), [3, 4, 5, 6]),
+        "a mask": (mask, true),
+        "a mask of torch": (torch.from_numpy(mask), true),
+        "a mask as a list": (mask.tolist(), true),
+        "a mask of pandas": (column > 0.5, true),
+        "a nullable one": ((column > 0.5).astype("boolean"), true),
+        "of a sorted table": (column.sort_values() > 0.5, true),
+        "of one named by ids": (column.set_axis(split.id) > 0.5, true),
+    }.values():
+        assert split[index].id == split.subset(index).id == [split.id[i] for i in at]
+    for position in (3, np.int64(3), torch.tensor(3), -47):
+        assert split[position]["id"] == split.id[3]
+    assert Subset(split, [4, 7])[[1, 0]].id == [split.id[7], split.id[4]]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("index", "error", "said"),
+    [
+        ([50], IndexError, "range"),
+        ([], DataError, "at least one utterance"),
+        (slice(9, 3), DataError, "at least one utterance"),
+        ([True, False], DataError, r"a mask of 50 booleans, got bool of shape \(2,\)"),
+        ([0.5], DataError, "expected a slice, positions, or a mask of 50 booleans, got float64"),
+        ([[1, 2]], DataError, r"of shape \(1, 2\)"),
+        (["a"], DataError, "expected a slice, positions"),
+        ("a", TypeError, "str"),
+    ],
+)
+def test_other_selections_are_refused(
+    dataset: Dataset, index: Any, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        dataset.train[index]
+
+
+def test_splits_are_joined(dataset: Dataset) -> None:
+    train, valid = dataset.train, dataset.valid
+    both = train + valid
+    assert both.id == train.id + valid.id
+    np.testing.assert_array_equal(both.labels, np.concatenate([train.labels, valid.labels]))
+    assert both[50]["index"] == 50
+    assert both.audio[-1] is valid.audio[-1]
+    assert Split.concat([train[:3], train[3:9], train[9:]]).fingerprint() == train.fingerprint()
+    assert len(Split.concat([train, train])) == 100
+    unlabelled = Split(["a"], raw_text=["good"])
+    assert (unlabelled + unlabelled).labels is None
+    assert isinstance(train + ConcatDataset([valid]), ConcatDataset)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"raw_text": None}, "expected the same modalities in every split"),
+        ({"audio": [np.ones((2, 4))] * 12}, "expected the same widths in every split, got .*'audio': 4"),
+        ({"label_range": (-4, 4)}, "expected the same range of labels"),
+        ({"labels": None}, "labels of the same kinds in every split"),
+        ({"unimodal_labels": {"text": np.zeros(12)}}, "labels of the same kinds in every split"),
+    ],
+)
+def test_splits_that_differ_are_not_joined(dataset: Dataset, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        Split.concat([dataset.train, replace(dataset.valid, **change)])
+    with pytest.raises(DataError, match="at least one split to join"):
+        Split.concat([])
+
+
+PADDED = np.random.default_rng(0).normal(size=(3, 6, 2)).astype(np.float32)
+TRUE = [4, 1, 6]
+
+
+@pytest.mark.parametrize("fill", [0.0, np.nan])
+@pytest.mark.parametrize("at_start", [False, True])
+@pytest.mark.parametrize("form", [np.array, torch.tensor, list])
+def test_padded_arrays_are_cut_to_their_lengths(form: Any, at_start: bool, fill: float) -> None:
+    ids, padded = ["a", "b", "c"], PADDED.copy()
+    true = [row[6 - n :] if at_start else row[:n] for row, n in zip(PADDED, TRUE, strict=True)]
+    for row, n in zip(padded, TRUE, strict=True):
+        row[: 6 - n] = fill if at_start else row[: 6 - n]
+        row[n:] = row[n:] if at_start else fill
+    expected = Split(ids, text=true, audio=true).fingerprint()
+    for lengths in (TRUE, np.array(TRUE), torch.tensor(TRUE)):
+        split = Split(ids, text=form(padded), audio=form(padded), text_lengths=lengths, audio_lengths=lengths)
+        assert split.fingerprint() == expected
+    assert replace(split, audio=None).lengths("text").tolist() == TRUE  # lengths are no fields
+
+
+def test_padded_arrays_of_aligned_data_need_no_lengths() -> None:
+    tokens = np.zeros((3, 3, 6), np.int64)
+    for row, n in zip(tokens, TRUE, strict=True):
+        row[1, :n] = 1
+    split = Split(["a", "b", "c"], text_bert=tokens, text=PADDED, audio=torch.tensor(PADDED))
+    assert [split.lengths(name).tolist() for name in ("text", "audio")] == [TRUE, TRUE]
+    np.testing.assert_array_equal(split.audio[0], PADDED[0, :4])
+
+
+def test_one_frame_an_utterance_has_no_padding() -> None:
+    assert Split(["a", "b", "c"], audio=PADDED[:, :1]).lengths("audio").tolist() == [1, 1, 1]
+    with pytest.warns(DataWarning, match="2 utterances have no frame"):
+        Split(["a", "b", "c"], audio=PADDED, audio_lengths=[0, 3, 0])
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"audio": PADDED}, "audio is a padded array, so audio_lengths is needed: .* list\\(audio\\)"),
+        ({"vision": torch.tensor(PADDED)}, "vision is a padded array, so vision_lengths is needed"),
+        ({"audio": PADDED[:, 0]}, r"got \(3, 2\); if each utterance has one frame.* give audio\[:, None\]"),
+        ({"audio": PADDED, "audio_lengths": [4, 1]}, "audio_lengths as 3 whole numbers up to the 6 frames"),
+        ({"audio": PADDED, "audio_lengths": [4, 1, 7]}, r"up to the 6 frames of the array, got \[4, 1, 7\]"),
+        ({"audio": PADDED, "audio_lengths": [4, -1, 6]}, "audio_lengths as 3 whole numbers"),
+        ({"audio": PADDED, "audio_lengths": [4.5, 1, 6]}, "audio_lengths as 3 whole numbers"),
+        ({"audio": [PADDED[0], PADDED[1], PADDED[2, :3]], "audio_lengths": TRUE}, r"\(3, 2\), \(6, 2\)"),
+    ],
+)
+def test_padded_arrays_without_true_lengths_are_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        Split(["a", "b", "c"], **fields)
+
+
 def test_a_table_of_utterances(dataset: Dataset) -> None:
     table = dataset.train.to_pandas()
     columns = ["id", "label", "raw_text", "text_length", "audio_length", "vision_length"]
@@ -126,6 +261,38 @@ def test_impossible_splits_are_refused(fields: dict[str, Any], message: str) -> 
 def test_an_utterance_in_train_and_test_is_leakage(dataset: Dataset) -> None:
     with pytest.raises(DataError, match="tested on what it was trained on"):
         Dataset(dataset.train, None, dataset.train.subset([1]), name="x")
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_folds_keep_videos_together_and_test_every_utterance_once(seed: int | None) -> None:
+    data = synthetic(60, 30, 30)
+    divisions = list(data.kfold(4, seed=seed))
+    every = {name for split in data.splits.values() for name in split.id}
+    assert sorted(name for division in divisions for name in division.test.id) == sorted(every)
+    for division, following in zip(divisions, [*divisions[1:], divisions[0]], strict=True):
+        assert {name for split in division.splits.values() for name in split.id} == every
+        assert division.valid.id == following.test.id
+        videos = [{video_of(name) for name in split.id} for split in division.splits.values()]
+        assert sum(map(len, videos)) == len(set.union(*videos))
+        assert 20 <= len(division.test) <= 40
+    same = list(data.kfold(4, seed=seed))
+    assert [d.fingerprint() for d in divisions] == [d.fingerprint() for d in same]
+    assert divisions[1].fingerprint() == fold(data, 1, 4).fingerprint() or seed is not None
+    if seed is not None:
+        other = next(data.kfold(4, seed=4))
+        assert other.test.id != divisions[0].test.id
+
+
+def test_folds_by_other_groups(dataset: Dataset) -> None:
+    for division in dataset.kfold(3, by=lambda name: name[-1], seed=0):
+        last = [{name[-1] for name in split.id} for split in division.splits.values()]
+        assert sum(map(len, last)) == len(set.union(*last))
+    with pytest.raises(DataError, match="as many groups as folds, got 1 and 4"):
+        dataset.kfold(4, by=lambda name: "all")
+    with pytest.raises(DataError, match="at least 3 folds, for train, valid and test, got 2"):
+        dataset.kfold(2)
+    with pytest.raises(DataError, match="one of 3 folds, from 0 on, got 3"):
+        fold(dataset, 3, 3)
 
 
 def test_the_fingerprint_follows_every_byte() -> None:

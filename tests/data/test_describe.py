@@ -93,7 +93,7 @@ def test_every_format_is_named(tmp_path: Path) -> None:
         (tmp_path / "mmsa.pkl", "Read from a dictionary of splits, as of MMSA."),
         (tmp_path / "mmsa.mmiln", "Read from a dictionary of splits, as of MMSA."),
         (tmp_path / "lists.pkl", "Read from lists of samples, as of MISA, MMIM, BBFN and MAG-BERT."),
-        (tmp_path / "table.csv", "Read from a table by its columns label, text."),
+        (tmp_path / "table.csv", "Read from the table table.csv by its columns label, text."),
         (folder, "Computational sequences: "),
     ):
         data = load(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,24 @@ def test_those_of_ch_sims(tmp_path):
     again = convert(tmp_path / "data.pkl", tmp_path / "data.mmiln", progress=False)
     assert (again.label_range, again.fingerprint()) == (SIMS, dataset.fingerprint())
     assert again.test.unimodal_labels["audio"].tolist() == dataset.test.unimodal_labels["audio"].tolist()
+
+
+@pytest.mark.parametrize(("kinds", "among"), [((0, 1), SIMS), ((0, 1, 2), MOSI)])
+def test_numbers_of_classes_are_told_of(kinds, among, tmp_path):
+    content = {
+        "train": _part("a", 16, kinds, classification_labels=np.resize(kinds, 16)),
+        "test": _part("b", 4, kinds),
+    }
+    with pytest.warns(
+        DataWarning, match=f"All 20 labels are whole numbers from 0 to {kinds[-1]}, .* target="
+    ):
+        assert _load(tmp_path, content).label_range == among
+    assert _load(tmp_path, content, labels=(0, 2)).label_range == (0, 2)
+    content["train"]["regression_labels"] = -content["train"]["regression_labels"]
+    with (
+        nullcontext() if among == MOSI else pytest.warns(DataWarning, match="taken for the scale of CH-SIMS")
+    ):
+        _load(tmp_path, content)
 
 
 def test_many_small_labels_are_taken_for_ch_sims_with_a_warning(tmp_path):

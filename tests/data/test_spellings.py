@@ -80,7 +80,8 @@ def test_an_array_of_another_name_is_told_of(tmp_path):
 
 def test_two_parts_that_are_one_object(tmp_path):
     train, test = _part("a"), _part("bc")
-    dataset = _load(tmp_path, {"train": train, "valid": test, "test": test})
+    with pytest.warns(DataWarning, match="4 ids are in both valid and test: 'bc0'"):
+        dataset = _load(tmp_path, {"train": train, "valid": test, "test": test})
     assert dataset.valid.fingerprint() == dataset.test.fingerprint()
     assert dataset.report.counts["valid.test.id.shared"] == 4
 
@@ -92,6 +93,26 @@ def test_an_empty_part_is_absent(tmp_path):
     assert list(dataset.splits) == ["train"]
     with pytest.raises(DataError, match="at least one utterance, got none"):
         _load(tmp_path, {"valid": empty})
+
+
+def test_a_part_that_is_none_is_absent(tmp_path):
+    with pytest.warns(DataWarning, match="valid is None, and was taken as absent"):
+        dataset = _load(tmp_path, {"train": _part("a"), "valid": None})
+    assert list(dataset.splits) == ["train"]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_features_of_whole_utterances_are_one_frame(tmp_path, alone):
+    """Such as openSMILE's functionals, which are (N, w); a row of zeros is a frame too."""
+    part, functionals = _part("abc"), np.zeros((len(_part("abc")["id"]), 7))
+    functionals[1:] = 2.0
+    part["audio"] = functionals
+    if alone:
+        part = {name: part[name] for name in ("id", "audio", "regression_labels")}
+    dataset = _load(tmp_path, {"train": part})
+    np.testing.assert_array_equal(np.concatenate(dataset.train.audio), functionals)
+    assert set(dataset.train.lengths("audio")) == {1}
+    assert "train: audio is (N, w), and was read as one frame an utterance." in dataset.report.notes
 
 
 @pytest.mark.parametrize("silent", [False, True])

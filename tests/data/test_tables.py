@@ -52,6 +52,16 @@ def test_other_names_of_columns(header: str, tmp_path: Path) -> None:
     assert not [note for note in data.report.notes if "unread" in note]
 
 
+@pytest.mark.parametrize(("between", "name"), [("\t", "mine.tsv"), ("\t", "mine.csv"), (";", "mine.csv")])
+def test_other_separators(between: str, name: str, tmp_path: Path) -> None:
+    rows = (("text", "label", "split"), ("good, I'd say", "2.5", "train"), ("bad", "-1", "test"))
+    data = load(_csv(tmp_path, "\n".join(map(between.join, rows)), name))
+    assert data.train.raw_text == ["good, I'd say"]
+    assert data.test.labels.tolist() == [-1]
+    said = f"{name}: cells are separated by {between!r}, as its header has no comma."
+    assert said in data.report.notes
+
+
 def test_the_table_of_ch_sims(tmp_path: Path) -> None:
     data = load(_csv(tmp_path, SIMS))
     assert data.train.id == ["video_0001$_$0001"]
@@ -60,7 +70,7 @@ def test_the_table_of_ch_sims(tmp_path: Path) -> None:
     assert {name: values.tolist() for name, values in data.valid.unimodal_labels.items()} == {
         "text": pytest.approx([0.4]), "audio": [1.0], "vision": pytest.approx([0.6]),
     }  # fmt: skip
-    assert "Columns left unread: annotation." in data.report.notes
+    assert "mine.csv: columns left unread: annotation." in data.report.notes
 
 
 def test_labels_of_one_modality_that_some_parts_lack(tmp_path: Path) -> None:
@@ -85,6 +95,58 @@ def test_videos_stay_together_without_clips(tmp_path: Path) -> None:
 def test_a_table_without_parts_is_the_part_of_its_name(stem: str, part: str, tmp_path: Path) -> None:
     data = load(_csv(tmp_path, "text,label\ngood,2\nbad,-2\n", f"{stem}.csv"), test=False)
     assert {name: len(split) for name, split in data.splits.items()} == {part: 2}
+
+
+def test_a_folder_with_a_table_for_each_part(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    _csv(folder, "text,label\ngood,1.5\nbad,-2\n", "train.csv")
+    _csv(folder, "text,label\nso,0\n", "validation.csv")
+    pd.DataFrame({"text": ["fine"], "label": [1.0]}).to_csv(folder / "Test.CSV", index=False)
+    data = load(folder)
+    assert {name: split.raw_text for name, split in data.splits.items()} == {
+        "train": ["good", "bad"], "valid": ["so"], "test": ["fine"],
+    }  # fmt: skip
+    assert data.train.id + data.valid.id == ["train 1", "train 2", "valid 1"]
+    assert list(load(folder, test=False).splits) == ["train", "valid"]
+    assert convert(folder, tmp_path / "mine.mmiln", progress=False).fingerprint() == data.fingerprint()
+
+
+def test_the_range_of_labels_is_that_of_all_tables(tmp_path: Path) -> None:
+    _csv(tmp_path, "text,label\n" + "so,0.5\n" * 30, "train.csv")
+    _csv(tmp_path, "text,label\nso,-2\n", "valid.csv")
+    assert load(tmp_path).label_range == mmiln.labels.MOSI
+
+
+def test_labels_of_one_modality_that_a_table_lacks(tmp_path: Path) -> None:
+    _csv(tmp_path, "text,label,label_A\nso,0.5,1\n", "train.csv")
+    _csv(tmp_path, "text,label\nso,-0.5\n", "valid.csv")
+    with pytest.warns(DataWarning, match="label_a were left out: not every part has these"):
+        assert load(tmp_path).train.unimodal_labels == {}
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            {"valid.csv": "text\nso\n", "dev.csv": "text\nso\n"},
+            "one file for the valid part, got both dev.csv",
+        ),
+        (
+            {"train.csv": "text\nso\n", "dev.pkl": "x"},
+            "pickles or tables in .*, got both: dev.pkl, train.csv",
+        ),
+        (
+            {"train.csv": "text,split\nso,train\nso,test\n", "dev.csv": "text\nso\n"},
+            "train.csv: expected rows of train alone beside the other files, got also rows of test",
+        ),
+    ],
+)
+def test_folders_that_may_mean_two_things(files: dict[str, str], said: str, tmp_path: Path) -> None:
+    for name, text in files.items():
+        _csv(tmp_path, text, name)
+    with pytest.raises(DataError, match=said):
+        load(tmp_path)
 
 
 def test_without_labels_it_can_be_predicted(tmp_path: Path) -> None:

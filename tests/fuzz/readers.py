@@ -243,7 +243,7 @@ def _roberta() -> list[Files]:
 
 def _read_tokens(folder: Path, option: int) -> object:
     with warnings.catch_warnings(action="ignore", category=DataWarning):
-        return TextEncoder(folder).tokenize(["good bad so", "", "goodly " * 9])
+        return TextEncoder(folder).tokenizer.tokenize(["good bad so", "", "goodly " * 9])
 
 
 # Descriptions of experiments

@@ -220,7 +220,7 @@ def test_a_tokenizer_that_is_none(kind: str, name: str, content: bytes, tmp_path
     shutil.copytree(CORPUS / kind, tmp_path, dirs_exist_ok=True)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError):
-        TextEncoder(tmp_path).tokenize(["some words"])
+        TextEncoder(tmp_path).tokenizer.tokenize(["some words"])
 
 
 # Checkpoints

@@ -1,5 +1,6 @@
 """Training on a card: the CPU's numbers, the same bits again and as graphs, nothing waited for or leaked."""
 
+import json
 import multiprocessing
 import threading
 import warnings
@@ -113,6 +114,57 @@ def test_weights_after_several_epochs(
 def test_pseudo_labels_against_the_oracle(exclude_zero: bool, changes: dict, device: str) -> None:
     config = configs.tiny(exclude_zero=exclude_zero, num_layers=1, **changes)
     replay(random_schedule(config, labels(9), sizes=[4, 3], epochs=5), config, device=device)
+
+
+@pytest.mark.parametrize("field", ["freeze_audio", "freeze_vision"])
+def test_frozen_encoders_as_on_the_cpu(field: str, bert_dir: Path, device: str) -> None:
+    settings, data = tiny("features", bert_dir)
+    settings |= {"dtype": "float64", field: True}
+    found = train(new_model(device, **settings), data)
+    with kernels.of_the_cpu():
+        right = train(new_model("cpu", **settings), data)
+    found.assert_near(right, 1e-8)
+
+
+@WAYS
+def test_weights_of_utterances_as_on_the_cpu(way: str, bert_dir: Path, device: str) -> None:
+    settings, data = tiny("features", bert_dir)
+    settings |= {"dtype": "float64"}
+    data = [{**b, "weights": np.arange(len(b["index"])) + float(i)} for i, b in enumerate(data)]
+    found = train(new_model(device, **settings), data, stepping(way, device))
+    with kernels.of_the_cpu():
+        right = train(new_model("cpu", **settings), data)
+    found.assert_near(right, 1e-8)
+
+
+@ACCUMULATE
+def test_a_captured_step_follows_other_rates(accumulate: int, bert_dir: Path, device: str) -> None:
+    """Rates that change after steps were captured: the same bits as launched one by one, as on the CPU."""
+    settings, data = tiny("features", bert_dir)
+    settings |= {"accumulate": accumulate, "dtype": "float64"}
+
+    def changed(device: str, way: str) -> Run:
+        model = new_model(device, **settings)
+        train_ = model.config.train
+
+        def rated(model: mmiln.Model) -> Any:
+            step, count = stepping(way, device)(model), iter(range(10**6))
+
+            def stepped(batch: Any) -> Tensor:
+                factor = 0.5 ** (next(count) // 3)
+                rates = {name: factor * rate for name, rate in RATES.items()}
+                model.core.set_rates(json.dumps(train_ | rates))
+                return step(batch)
+
+            return stepped
+
+        return train(model, data, rated)
+
+    one_by_one = changed(device, "eager")
+    assert changed(device, "graphs").same_bits(one_by_one)
+    assert not one_by_one.same_bits(train(new_model(device, **settings), data))
+    with kernels.of_the_cpu():
+        one_by_one.assert_near(changed("cpu", "eager"), 1e-8)
 
 
 # The same bits
@@ -355,7 +407,7 @@ def test_fit_evaluate_predict_save_load(dtype: str, tolerance: float, tmp_path: 
 
 
 def test_the_same_seed_gives_the_same_bits(data: list[Batch], device: str) -> None:
-    check_seeds(data, device=device)
+    check_seeds(data, data, device=device)
 
 
 def test_the_best_epoch_is_the_result(data: list[Batch], device: str) -> None:

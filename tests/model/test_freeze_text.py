@@ -108,3 +108,33 @@ def test_wrong_values(freeze: Any, message: str, bert_dir: Path) -> None:
 def test_nothing_to_freeze() -> None:
     with pytest.raises(ConfigError, match="freeze_text=True needs a text encoder to freeze"):
         mmiln.Model("mosi", freeze_text=True)
+
+
+# Encoders of audio and vision
+
+
+@pytest.mark.parametrize("frozen", [("audio",), ("vision",), ("audio", "vision")])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_encoders_of_audio_and_vision(frozen: tuple[str, ...], dtype: str) -> None:
+    """The same scores and other gradients; nothing of them is trained, everything else is."""
+    config, starts = configs.tiny(), tuple(f"{name}." for name in frozen)
+    batch = batches.random_batch(config, LENGTHS, 0)
+    batch["index"] = torch.arange(len(batch["labels"]))
+    whole = mmiln.Model("mosi", dtype=dtype, seed=1, **config)
+    part = mmiln.Model("mosi", dtype=dtype, seed=1, **config, **{f"freeze_{name}": True for name in frozen})
+    assert torch.equal(part.forward(batch)["y_multimodal"], whole.forward(batch)["y_multimodal"])
+    found, expected = part.gradients(batch), whole.gradients(batch)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert torch.equal(found[name], torch.zeros_like(gradient) if name.startswith(starts) else gradient)
+    before = part.state_dict()
+    part.fit([batch], epochs=2, progress=False)
+    moved = {name for name, after in part.state_dict().items() if not torch.equal(before[name], after)}
+    assert {name for name in before if name.startswith(starts)}.isdisjoint(moved)
+    assert {name.split(".")[0] for name in moved} == {"text", "audio", "vision", "fusion", "heads"} - {
+        *frozen
+    }
+    assert f"{frozen[0]}.lstm" in part.summary().frozen
+    assert sum(part.summary().frozen.values()) == sum(
+        before[n].numel() for n in before if n.startswith(starts)
+    )

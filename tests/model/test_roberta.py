@@ -125,7 +125,7 @@ def test_a_saved_model_is_a_roberta_again(directory: Path, tmp_path: Path) -> No
     saved = json.loads((tmp_path / "config.json").read_text())
     saved["text_encoder"]["model_type"] = "bert"
     (tmp_path / "config.json").write_text(json.dumps(saved))
-    batch = {"text_bert": [tokens.numpy() for tokens in loaded.encoder.tokenize(batch["raw_text"])]}
+    batch = {"text_bert": [tokens.numpy() for tokens in loaded.encoder.tokenizer.tokenize(batch["raw_text"])]}
     assert not np.allclose(mmiln.Model.from_pretrained(tmp_path).predict(batch).score, expected)
 
 
@@ -201,7 +201,7 @@ def test_a_baseline_reads_the_same(directory: Path) -> None:
     network = built.core.network
     p = {f"text.{name}": weight for name, weight in built.state_dict().items()}
     for sentence, score in zip(sentences, scores, strict=True):
-        (row,) = built.encoder.tokenize([sentence])
+        (row,) = built.encoder.tokenizer.tokenize([sentence])
         with torch.no_grad():
             cls = model.bert(p, ROBERTA, row)[0]
             assert float(network.head(cls)[0]) == pytest.approx(score, abs=1e-6)

@@ -49,7 +49,7 @@ def model_of(directory: Path, **fields: Any) -> mmiln.Model:
 @pytest.mark.parametrize("prefix", [False, True])
 def test_vocab_json_and_merges_txt_as_transformers_reads_them(prefix: bool, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="its tokenizer is the peer compared with")
-    own = roberta(tmp_path)
+    own = roberta(tmp_path).tokenizer
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"add_prefix_space": prefix}))
     peer = transformers.RobertaTokenizerFast.from_pretrained(tmp_path)
     sentences = [*SENTENCES, "bad </s> film"]
@@ -59,13 +59,14 @@ def test_vocab_json_and_merges_txt_as_transformers_reads_them(prefix: bool, tmp_
     saved = tmp_path / "saved"
     peer.save_pretrained(saved)  # writes tokenizer.json
     (tmp_path / "config.json").rename(saved / "config.json")
-    again = TextEncoder(saved).tokenize(sentences)
+    again = TextEncoder(saved).tokenizer.tokenize(sentences)
     assert all(torch.equal(a, b) for a, b in zip(again, own.tokenize(sentences), strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:.* mostly unknown")
 def test_each_piece_belongs_to_a_word_that_white_space_parts(encoder: TextEncoder) -> None:
     for sentence, number, tokens in zip(
-        SENTENCES, encoder.words(SENTENCES), encoder.tokenize(SENTENCES), strict=True
+        SENTENCES, encoder.tokenizer.words(SENTENCES), encoder.tokenizer.tokenize(SENTENCES), strict=True
     ):
         said = sentence.split()
         inner = number[1:-1].tolist()
@@ -73,8 +74,10 @@ def test_each_piece_belongs_to_a_word_that_white_space_parts(encoder: TextEncode
         assert number[[0, -1]].tolist() == [-1, -1]
         assert sorted(set(inner)) == (list(range(len(said))) or [-1] * bool(inner))
         assert inner == sorted(inner)
-    names = encoder.pieces(encoder.tokenize(SENTENCES[:1])[0][0].tolist())[0]
-    of_badly = [name for name, word in zip(names, encoder.words(SENTENCES[:1])[0], strict=True) if word == 3]
+    names = encoder.tokenizer.pieces(encoder.tokenizer.tokenize(SENTENCES[:1])[0][0].tolist())[0]
+    of_badly = [
+        name for name, word in zip(names, encoder.tokenizer.words(SENTENCES[:1])[0], strict=True) if word == 3
+    ]
     assert "".join(of_badly).strip("▁Ġ").replace("##", "") == "badly"
 
 
@@ -82,7 +85,7 @@ def test_offsets_that_begin_with_the_space(tmp_path: Path) -> None:
     """As in tokenizer.json files that do not trim offsets."""
     from tokenizers.processors import RobertaProcessing
 
-    own = roberta(tmp_path)
+    own = roberta(tmp_path).tokenizer
     expected = own.words(SENTENCES)
     own._tokenizer.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=False)
     assert own._encode(["the film"])[0].offsets[2] == (3, 8)
@@ -91,7 +94,7 @@ def test_offsets_that_begin_with_the_space(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", ["roberta", "xlm-roberta"])
 def test_pieces_are_joined_to_words(family: str, tmp_path: Path) -> None:
-    own = TextEncoder(WRITERS[family](tmp_path))
+    own = TextEncoder(WRITERS[family](tmp_path)).tokenizer
     sentence = " very  badly made, café " if family == "roberta" else " very  badly, 好看 "
     ids = own.tokenize([sentence])[0][0].tolist()
     names, places, texts = own.pieces(ids)
@@ -113,7 +116,7 @@ def test_words_of_a_roberta_are_explained(tmp_path: Path) -> None:
 
 
 def test_the_unknown_token(encoder: TextEncoder) -> None:
-    assert encoder.unknown == {"bert": 1}.get(encoder.config["model_type"], 3)
+    assert encoder.tokenizer.unknown == {"bert": 1}.get(encoder.config["model_type"], 3)
 
 
 def no_file(folder: Path) -> None:
@@ -145,7 +148,7 @@ def test_no_tokenizer(family: str, change: Callable[[Path], None], expected: str
 
 @pytest.mark.parametrize("setting", ['{"add_prefix_space": "perhaps"}', "[]", "{"])
 def test_settings_that_are_none(setting: str, tmp_path: Path) -> None:
-    own = roberta(tmp_path)
+    own = roberta(tmp_path).tokenizer
     (tmp_path / "tokenizer_config.json").write_text(setting)
     with pytest.raises(ConfigError):
         own.tokenize(["good"])
@@ -155,7 +158,7 @@ def test_settings_that_are_none(setting: str, tmp_path: Path) -> None:
     ("name", "content"), [("vocab.json", '{"a": 0}'), ("merges.txt", "a"), ("vocab.json", "[")]
 )
 def test_a_vocabulary_that_is_none(name: str, content: str, tmp_path: Path) -> None:
-    own = roberta(tmp_path)
+    own = roberta(tmp_path).tokenizer
     (tmp_path / name).write_text(content)
     with pytest.raises(ConfigError, match=r"the tokenizer in .* can't be used"):
         own.tokenize(["good"])
@@ -189,7 +192,7 @@ def test_cut_sentences_are_counted_once_for_each_set(encoder: TextEncoder) -> No
         model.predict(train)  # told already
         pickle.loads(pickle.dumps(model)).predict(train)
     with pytest.warns(DataWarning, match="1 of 1 different"):
-        encoder.tokenize([LONG])
+        encoder.tokenizer.tokenize([LONG])
 
 
 def test_a_set_within_another_is_told_at_its_own_end(tmp_path: Path) -> None:
@@ -205,18 +208,29 @@ def test_a_set_within_another_is_told_at_its_own_end(tmp_path: Path) -> None:
 
 
 def test_a_copy_made_within_a_set_still_warns(tmp_path: Path) -> None:
-    own = roberta(tmp_path)
+    own = roberta(tmp_path).tokenizer
     with own.one_set():
         copy = pickle.loads(pickle.dumps(own))
     with pytest.warns(DataWarning, match="1 of 1 different"):
         copy.tokenize([LONG])
 
 
+def test_sentences_of_another_script_are_counted(tmp_path: Path) -> None:
+    model = model_of(small_bert.write(tmp_path))
+    said = ["good film", "фильм был хорошим", "очень good плохой", "good очень", "", "фильм был хорошим"]
+    with pytest.warns(DataWarning, match=r"2 of 5 different sentences are mostly unknown .* 'очень good"):
+        model.predict(split_of(said))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict(split_of(said))  # told already
+    assert model.encoder.unknown == 1
+
+
 # Tokens of another vocabulary
 
 
 def tokens_of(encoder: TextEncoder, sentences: list[str]) -> list[Any]:
-    return [tokens.numpy() for tokens in encoder.tokenize(sentences)]
+    return [tokens.numpy() for tokens in encoder.tokenizer.tokenize(sentences)]
 
 
 SAID = ["the film was good", "very bad", "badly good film"]
@@ -248,6 +262,9 @@ def test_tokens_of_another_vocabulary_are_warned_of(encoder: TextEncoder) -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.predict(batch)  # told already
+        model.predict({"raw_text": SAID, "text_bert": tokens_of(encoder, SAID)})
+    with pytest.warns(DataWarning, match=what):
+        model.predict(batch)  # other data than before
 
 
 def test_own_tokens_are_not_warned_of(encoder: TextEncoder) -> None:
@@ -257,7 +274,7 @@ def test_own_tokens_are_not_warned_of(encoder: TextEncoder) -> None:
     for row, own in zip(padded, tokens, strict=True):
         row[:, : own.shape[1]] = own[:, :5]
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", DataWarning)
         model_of(encoder.directory).predict({"raw_text": SAID, "text_bert": tokens})
         model_of(encoder.directory).predict({"raw_text": SAID, "text_bert": padded})
         model_of(encoder.directory).predict(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 
 import mmiln
 from mmiln.errors import (
@@ -225,7 +226,9 @@ CALLS: dict[str, tuple[Callable[[Model], Any], type[Exception], str]] = {
     "an iterator to train on": (fit(iter([1])), BatchError, "an iterator can be read only once"),
     "a generator to train on": (fit(valid() for _ in "a"), BatchError, "an iterator can be read only once"),
     "a loader without size": (fit(Unsized()), StateError, "whose size this loader does not tell"),
-    "a path": (fit("data.pkl"), BatchError, "a loader must be an iterable of batches"),
+    "a path": (fit("data.pkl"), BatchError, "got a path: read it by mmiln.data.load('data.pkl')"),
+    "a path to predict": (lambda m: m.predict(HERE), BatchError, "got a path: read it by mmiln.data.load"),
+    "a folder by name": (lambda m: m.predict(str(HERE)), BatchError, "got a path: read it by"),
     "bytes": (fit(b"data"), BatchError, "got bytes"),
     "a number": (fit(3), BatchError, "got int"),
     "one batch to train on": (fit(valid()), BatchError, "a loader must be an iterable of batches"),
@@ -289,7 +292,13 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
         'unknown preset "mosy": expected one of mosi, mosi-mmsa, mosei, mosei-mmsa, sims, simsv2',
     ),
     ({"num_layer": 3}, "unknown field 'num_layer'; did you mean 'num_layers'?"),
-    ({"hidden": 3}, "Known fields: text_dim, audio_dim"),
+    ({"hidden": 3}, "unknown field 'hidden'; did you mean 'd_model' or 'audio_hidden'?"),
+    ({"lr": 0.1}, "unknown field 'lr'; did you mean 'lr_other' or 'lr_text'?"),
+    ({"epochs": 3}, "unknown field 'epochs'; did you mean 'fit(epochs=)'?"),
+    ({"task": "mosi"}, "unknown field 'task'; did you mean 'preset='?"),
+    ({"batchsize": 8}, "unknown field 'batchsize'; did you mean 'batch_size'?"),
+    ({"hidden_size": 8}, "unknown field 'hidden_size'; did you mean 'd_model' or 'audio_hidden'?"),
+    ({"xyz": 8}, "unknown field 'xyz': config.to_dict() of a model has all fields"),
     *[({name: 0}, f"{name} must be at least 1, got 0") for name in AT_LEAST_1.split()],
     *[({name: -0.1}, f"{name} must be finite and at least 0, got -0.1") for name in AT_LEAST_0.split()],
     *[({name: -1}, f"{name} must be a width, or 0") for name in ("text_dim", "audio_dim", "vision_dim")],
@@ -313,7 +322,7 @@ def test_fields(changes: dict[str, Any], message: str) -> None:
         Model(**{"preset": "mosi", **changes})
 
 
-DEVICES = ["gpu", "cuda:", "cuda:-1", "cpu:0", "CPU", 3, None, torch.device("cpu"), "cuda:99"]
+DEVICES = ["gpu", "cuda:", "cuda:-1", "cpu:0", "CPU", 3, None, "cuda:99"]
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -321,6 +330,34 @@ def test_devices(device: Any) -> None:
     with pytest.raises(DeviceError, match="device") as caught:
         Model("mosi", device=device)
     assert repr(device) in str(caught.value)
+
+
+def test_a_torch_device_is_a_device(model: Model, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    cpu = torch.device("cpu")
+    built = [
+        Model("mosi", device=cpu),
+        mmiln.baselines.Baseline("lmf", device=cpu),
+        Model.from_pretrained(tmp_path, device=cpu),
+        mmiln.load_pretrained(tmp_path, device=cpu),
+    ]
+    assert [one.device for one in built] == ["cpu"] * 4
+    with pytest.raises(DeviceError, match="'cuda:99' is not available"):
+        Model("mosi", device=torch.device("cuda:99"))
+
+
+def test_presets_are_known_in_capitals() -> None:
+    for name in ("MOSI", "Mosi", "mosi"):
+        assert Model(name).config == Model("mosi").config
+        assert clone(Model(name)).preset == "mosi"
+        assert mmiln.baselines.Baseline("lmf", name).preset == "mosi"
+    assert Model("MOSEI-MMSA").preset == "mosei-mmsa"
+
+
+def test_an_encoder_in_memory_is_named_by_its_type() -> None:
+    with pytest.raises(ConfigError, match=r"got Linear: save an encoder .* text_encoder=DIR$") as caught:
+        Model("mosi", text_encoder=torch.nn.Linear(2, 3))  # type: ignore[arg-type]
+    assert "in_features" not in str(caught.value)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -381,3 +418,32 @@ def test_settings_change_without_the_encoders_files(bert_model: Model, tmp_path:
     loaded.set_params(lr_text=1e-4)
     loaded.fit([tokens()], epochs=1, progress=False)
     assert len(loaded.predict(tokens())) == 3
+
+
+# What users of PyTorch do by habit
+
+
+@pytest.mark.parametrize(
+    ("attribute", "hint"),
+    [
+        ("parameters", r"model\.to_torch\(\) is a torch module"),
+        ("to", r"give device=\"cuda\" to the constructor.*model\.to_torch\(\)"),
+        ("cuda", r"give device=\"cuda\" to the constructor.*model\.to_torch\(\)"),
+        ("train", r"fit\(\) trains with dropout and predict\(\) scores without"),
+        ("eval", r"fit\(\) trains with dropout and predict\(\) scores without"),
+        ("half", "give dtype= or precision="),
+    ],
+)
+def test_methods_of_torch_modules(attribute: str, hint: str, model: Model) -> None:
+    assert not hasattr(model, attribute)
+    with pytest.raises(AttributeError, match=f"'Model' object has no attribute '{attribute}': .*{hint}"):
+        getattr(model, attribute)()
+    with pytest.raises(AttributeError, match=r"model\.core\.network|constructor"):
+        getattr(mmiln.baselines.Baseline("text_only"), attribute)()
+    with pytest.raises(AttributeError, match=r"no attribute 'predictt'$"):
+        _ = model.predictt  # type: ignore[attr-defined]
+
+
+def test_a_model_is_no_function(model: Model) -> None:
+    with pytest.raises(TypeError, match=r"predict\(batch\) gives scores, forward\(batch\).*model\.to_torch"):
+        model(valid())  # type: ignore[operator]

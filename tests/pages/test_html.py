@@ -84,6 +84,10 @@ def test_a_history_has_curves_and_values(fitted):
     assert len(tree.findall(".//polyline")) == 2
     points = [tuple(map(float, p.split(","))) for p in tree.find(".//polyline").get("points").split()]
     loss = history["train_total"]
+
+    def text(name, value):
+        return f"{value:.2%}" if name.endswith(("acc2", "acc5", "acc7", "f1")) else f"{value:.4f}"
+
     assert [y for _, y in points].index(min(y for _, y in points)) == int(np.argmax(loss))  # y points down
     assert [x for x, _ in points] == pytest.approx([4, 160, 316])
     for best, header in ((2, ["", "best epoch, 2", "last epoch, 3"]), (3, ["", "best and last epoch, 3"])):

@@ -40,10 +40,20 @@ def test_learning_curve_shows_loss_validation_and_the_best_epoch():
 def test_a_star_marks_the_error_that_chose_the_epoch(draw):
     history = examples.history()
     ax = draw(history)
-    star = next(line for line in ax.get_lines() if line.get_label() == "lowest MAE")
+    star = next(line for line in ax.get_lines() if line.get_label() == "chosen")
     assert star.get_marker() == "*"
     assert star.get_xydata().tolist() == [[history.best_epoch, min(history["valid_mae"])]]
     assert ax.get_xlabel() == f"epoch (best: {history.best_epoch}, MAE {min(history['valid_mae']):.3f})"
+
+
+def test_the_measure_that_chose_the_epoch_has_the_star():
+    history = History({"train_total": [2.0, 1.0], "valid_mae": [1.0, 2.0], "valid_corr": [0.2, 0.4]})
+    history.best_epoch, history.monitor = 2, "valid_corr"
+    losses, measures = plotting.learning_curve(history), plotting.validation_metrics(history)
+    stars = [[line for line in ax.get_lines() if line.get_label() == "chosen"] for ax in (losses, measures)]
+    assert [len(each) for each in stars] == [0, 1]
+    assert stars[1][0].get_xydata().tolist() == [[2, 40]]
+    assert [ax.get_xlabel() for ax in (losses, measures)] == ["epoch (dashed: the best by valid_corr)"] * 2
 
 
 def test_learning_curve_without_validation_has_one_line():
@@ -56,7 +66,7 @@ def test_learning_curve_without_validation_has_one_line():
 def test_every_line_has_a_colour_and_a_name_at_its_end_and_few_epochs_large_markers(epochs):
     panels = examples.history(epochs).plot()
     for ax in panels:
-        drawn = [line for line in ax.get_lines() if line.get_label() not in ("best epoch", "lowest MAE")]
+        drawn = [line for line in ax.get_lines() if line.get_label() not in ("best epoch", "chosen")]
         assert sorted(names(ax)) == sorted(str(line.get_label()) for line in drawn)
         assert len({line.get_color() for line in drawn}) == len(drawn) > 1
         assert {line.get_marker() for line in drawn} <= {"o", "s"}

@@ -7,13 +7,21 @@ import torch
 from torch import Tensor
 
 
-def task(predictions: Mapping[str, Tensor], labels: Tensor, pseudo: Mapping[str, Tensor]) -> Tensor:
-    """(35): `predictions` holds "multimodal" and the modalities present; `pseudo` the latter's."""
+def task(
+    predictions: Mapping[str, Tensor],
+    labels: Tensor,
+    pseudo: Mapping[str, Tensor],
+    weights: Tensor | None = None,
+) -> Tensor:
+    """(35): `predictions` holds "multimodal" and the modalities present; `pseudo` the latter's.
+
+    `weights` (B,) are those of a weighted mean over the utterances.
+    """
     loss = (predictions["multimodal"] - labels) ** 2
     for n, y_n in pseudo.items():
         weight = torch.tanh((y_n - labels).abs())
         loss = loss + weight * (predictions[n] - y_n).abs()
-    return loss.mean()
+    return loss.mean() if weights is None else torch.dot(weights, loss) / weights.sum()
 
 
 def norm(x: Tensor) -> Tensor:
@@ -55,10 +63,11 @@ def losses(
     labels: Tensor,
     pseudo: Mapping[str, Tensor],
     config: Mapping[str, Any],
+    weights: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """`pseudo` holds the current pseudo-labels (B,) of "audio" and "vision", where present."""
     predictions = {u: outputs[f"y_{u}"] for u in ("multimodal", *pseudo)}
-    task_loss = task(predictions, labels, pseudo)
+    task_loss = task(predictions, labels, pseudo, weights)
     sim_loss = diff_loss = torch.zeros_like(task_loss)
     c = {u: outputs.get(f"control.{u}") for u in ("audio", "vision", "text_audio", "text_vision")}
     if c["text_audio"] is not None and c["text_vision"] is not None:

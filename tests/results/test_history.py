@@ -40,6 +40,13 @@ def test_what_an_epoch_does_not_measure_is_nan():
     pd.testing.assert_frame_equal(frame, expected)
 
 
+def test_accuracies_are_printed_in_per_cent():
+    measured = {"valid_mae": [0.9], "valid_has0_acc2": [0.75], "valid_f1": [math.nan]}
+    history = History({"train_total": [2.0]} | measured)
+    shown = "train_total 2.0000, valid_mae 0.9000, valid_has0_acc2 75.00%, valid_f1 –"
+    assert repr(history) == f"History(1 epochs; last: {shown})"
+
+
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda h: pickle.loads(pickle.dumps(h))])
 def test_copies(how):
     history = History({"train_total": [2.0, 1.0]})

@@ -64,7 +64,7 @@ def oracle_losses(p: dict, config: dict, batch: dict, pseudo: dict | None = None
     out = model.forward(p, config, batch, bert)
     if pseudo is None:
         pseudo = dict.fromkeys(model.sources(config), batch["labels"])
-    found = losses.losses(out, batch["labels"], pseudo, config)
+    found = losses.losses(out, batch["labels"], pseudo, config, batch.get("weights"))
     gradients = torch.autograd.grad(found["total"], list(p.values()), allow_unused=True)
     pairs = zip(p.items(), gradients, strict=True)
     return found, {name: torch.zeros_like(w) if g is None else g for (name, w), g in pairs}

@@ -137,11 +137,11 @@ class Disturb(mmiln.Callback):
         small(seed=9).fit(some_batches(configs.tiny(), (2,)), epochs=1, progress=False)
 
 
-def check_seeds(given: Any, **changes: Any) -> None:
+def check_seeds(given: Any, valid: Any, **changes: Any) -> None:
     runs = []
     for seed, callbacks in ((1, []), (1, [Disturb()]), (2, [])):
         built = small(seed=seed, batch_size=3, **changes)
-        history = built.fit(given, given, epochs=3, callbacks=callbacks, progress=False)
+        history = built.fit(given, valid, epochs=3, callbacks=callbacks, progress=False)
         runs.append((built, without_time(history)))
     assert same_weights(runs[0][0], runs[1][0])
     assert runs[0][1] == runs[1][1]

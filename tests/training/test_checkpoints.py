@@ -77,6 +77,7 @@ def test_checkpoints_change_nothing(data, undisturbed, tmp_path):
     [
         {"variant": "no_mfm"},
         {"audio_dim": 0},
+        {"freeze_audio": True},
         {"dtype": "float64"},
         {"optimizer": "adamw", "accumulate_mode": "mean", "accumulate": 3},
     ],

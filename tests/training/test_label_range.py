@@ -203,6 +203,19 @@ def test_small_labels_of_a_loader_are_told_of(data):
     assert model.config.model["label_bound"] == 1
 
 
+@pytest.mark.parametrize("kinds", [(0, 1), (0, 1, 2), (0, 1, 2, 3)])
+def test_numbers_of_classes_are_told_of(data, kinds):
+    classes = replace(data.train, labels=np.resize(kinds, 24))
+    message = f"all 24 labels are whole numbers from 0 to {kinds[-1]}, like numbers of classes"
+    for given in (classes, list(classes.loader(8)), classes.to_pandas(arrays=True)):
+        with pytest.warns(DataWarning, match=message):
+            build().fit(given, None, epochs=2, progress=False)
+    build().fit(replace(classes, label_range=LabelRange(0, 3)), None, epochs=1, progress=False)
+    build(label_range=(-3, 3)).fit(classes, None, epochs=1, progress=False)
+    for labels in (classes.labels - 2, classes.labels * 0.9 + 0.2, np.full(24, 2.0)):
+        build().fit(replace(data.train, labels=labels), None, epochs=1, progress=False)
+
+
 def test_far_values_are_told_of_before_training(data):
     frames = [each.copy() for each in data.train.audio]
     frames[3][1, 2] = 1e30

@@ -94,15 +94,15 @@ def test_dropout_keeps_the_mean() -> None:
     assert task != pytest.approx(expected, rel=1e-6)
 
 
-def split(n: int = 8) -> mmiln.data.Split:
+def split(n: int = 8, name: str = "u") -> mmiln.data.Split:
     (batch,) = some_batches(configs.tiny(), (n,))
     frames = {m: [u.numpy() for u in batch[m]] for m in MODALITIES}
-    return mmiln.data.Split([f"u{i}" for i in range(n)], batch["labels"].numpy(), **frames)
+    return mmiln.data.Split([f"{name}{i}" for i in range(n)], batch["labels"].numpy(), **frames)
 
 
 @pytest.mark.parametrize("loader", ["list", "split"])
 def test_the_same_seed_gives_the_same_bits(loader: str, data: list[Batch]) -> None:
-    check_seeds(data if loader == "list" else split())
+    check_seeds(*((data, data) if loader == "list" else (split(), split(name="v"))))
 
 
 def test_widths_given_or_read_off_the_first_batch() -> None:
@@ -123,7 +123,7 @@ def test_global_generators_are_left_alone() -> None:
 
     built, given = small(batch_size=3), split()
     before = states()
-    built.fit(given, given, epochs=2, progress=False)
+    built.fit(given, split(name="v"), epochs=2, progress=False)
     built.predict(given)
     assert states() == before
 

@@ -71,6 +71,11 @@ def train(folder: Path) -> mmiln.Model:
     predictions = model.predict(data.train)
     assert_type(predictions.score, npt.NDArray[np.float32])
     assert_type(predictions.id, list[str] | None)
+    assert_type(model.calibrate(data.valid).residuals, npt.NDArray[np.float64])
+    assert_type(model.predict(data.train, classes=7, interval=0.8).classes, npt.NDArray[np.str_] | None)
+    seeds = mmiln.fit_seeds(model, [1, 2], data.train, data.valid, epochs=1, progress=False)
+    assert_type(seeds.models, dict[int, Estimator])
+    assert_type(seeds.to_pandas(), pd.DataFrame)
     print(metrics, predictions.to_pandas().head(), model.summary().total)
 
     model.save_pretrained(folder / "model")
@@ -94,6 +99,9 @@ def compare(split: Split) -> None:
     baseline = Baseline("lmf", batch_size=8)
     assert_type(baseline.set_params(batch_size=4), Baseline)
     assert_type(baseline.fit(split, epochs=1, progress=False), mmiln.History)
+    module = mmiln.Model("mosi", text_dim=2, audio_dim=0, vision_dim=0).to_torch()
+    assert_type(module, mmiln.pytorch.MMILN)
+    assert_type(mmiln.Model.from_torch(module), mmiln.Model)
     regressor = Regressor(baseline, epochs=1, validation_fraction=0)
     assert_type(regressor.fit(split, split.labels).predict(split), npt.NDArray[np.float32])
     frames = torch.randn(5, 4, requires_grad=True)
@@ -118,6 +126,8 @@ def mistakes(model: mmiln.Model, split: Split) -> None:
     Split.from_items([1, 2])  # type: ignore[list-item]
     model.evaluate(split).maes  # type: ignore[attr-defined]  # noqa: B018
     Regressor("mosi")  # type: ignore[arg-type]
+    model.parameters()  # type: ignore[attr-defined]
+    model(split)  # type: ignore[operator]
 
 
 def main(folder: Path) -> None:

@@ -25,7 +25,7 @@ def to_pieces(batch: Mapping[str, Any], encoder: TextEncoder) -> Mapping[str, An
     counts = [int(each[1].sum()) for each in tokens]
     places = [torch.tensor([-1, *range(n - 2), -1]) for n in counts]
     sentences = list(batch["raw_text"]) if batches.reads_sentences(batch, encoder) else []
-    words = encoder.words(sentences) if sentences else []  # tokens alone need no tokenizer
+    words = encoder.tokenizer.words(sentences) if sentences else []  # tokens alone need no tokenizer
     changed: dict[str, Any] = {}
     for name in ("audio", "vision"):
         if batch.get(name) is None:

@@ -120,21 +120,23 @@ class AMML(Network):
         half, rows = max(1, len(x) // 2), torch.arange(len(x), device=x.labels.device)
         support, query = rows[:half], rows[half:] if len(x) > 1 else rows
         cls = outputs.get("cls")
+        near, far = x.select(support), x.select(query)
         given, asked = (
-            self._read(x.select(part), None if cls is None else cls[part]) for part in (support, query)
+            self._read(part, None if cls is None else cls[at]) for part, at in ((near, support), (far, query))
         )
         z, unimodal = [], outputs["M"].new_zeros(())
         for name, rate in zip(UNIMODAL, self.rates.exp(), strict=True):
-            adapted, loss = self._adapt(self.unimodal[name], rate, given[name], x.labels[support])
+            adapted, loss = self._adapt(self.unimodal[name], rate, given[name], near)
             z.append(functional_call(self.unimodal[name], adapted, (asked[name],))[0])
             unimodal = unimodal + loss
-        task = (self.fusion(torch.cat(z, 1))[:, 0] - x.labels[query]).abs().mean()
+        task = far.mean((self.fusion(torch.cat(z, 1))[:, 0] - x.labels[query]).abs())
         return {"task": task, "unimodal": unimodal, "total": task + self.settings.unimodal * unimodal}
 
     def _adapt(
-        self, network: nn.Module, rate: Tensor, given: Any, labels: Tensor
+        self, network: nn.Module, rate: Tensor, given: Any, support: Inputs
     ) -> tuple[dict[str, Tensor], Tensor]:
         """The weights theta' after the inner steps, and the unimodal loss before them."""
+        assert support.labels is not None
         second = self.settings.second_order
         weights: dict[str, Tensor] = dict(network.named_parameters())
         losses = []
@@ -142,7 +144,8 @@ class AMML(Network):
         without = torch.backends.cudnn.flags(enabled=False) if second else nullcontext()
         with torch.enable_grad(), without:
             for _ in range(self.settings.steps):
-                losses.append((functional_call(network, weights, (given,))[1] - labels).abs().mean())
+                score = functional_call(network, weights, (given,))[1]
+                losses.append(support.mean((score - support.labels).abs()))
                 gradients = torch.autograd.grad(
                     losses[-1], list(weights.values()), create_graph=second, retain_graph=True
                 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -12,12 +11,13 @@ import torch
 from torch import Tensor
 
 from .. import pretrained
-from ..config import Config
+from ..config import Config, differing, is_rate, meant
 from ..data.names import MODALITIES
 from ..errors import BatchError, ConfigError, StateError
 from ..files import read_safetensors
 from ..labels import LabelRange
 from ..plain import faults
+from ..results.calibration import Calibration
 from ..results.summary import Summary
 from ..training import batches
 from ..training.estimator import Estimator
@@ -28,7 +28,7 @@ from .engine import Engine
 from .inputs import Inputs
 from .network import Network
 from .registry import NETWORKS, find, name_of
-from .saved import CARD, Saved
+from .saved import Saved
 from .ulgm import ULGM
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -46,7 +46,7 @@ class Baseline(Estimator):
             ``transformers``.
         text_dim, audio_dim, vision_dim: Widths; 0 leaves a modality out. The default is that of the first
             batch.
-        device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``, or a ``torch.device``.
         dtype: ``"float32"``, or ``"float64"`` to check numbers.
         label_range: The lowest and the highest label; the default is that of the data it is trained on.
         **fields: Any hyper-parameter of the network's ``Settings``.
@@ -68,6 +68,7 @@ class Baseline(Estimator):
         "label_range",
     )
     precision = "float32"
+    _module = "model.core.network"
 
     def __init__(
         self,
@@ -78,7 +79,7 @@ class Baseline(Estimator):
         text_dim: int | None = None,
         audio_dim: int | None = None,
         vision_dim: int | None = None,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         dtype: str = "float32",
         label_range: tuple[float, float] | None = None,
         **fields: Any,
@@ -96,18 +97,28 @@ class Baseline(Estimator):
         return {"network": network} | super().get_params()
 
     def set_params(self, **params: Any) -> Self:
-        """Changes arguments.
+        """Changes arguments; once the model has weights, only learning rates and weight decays.
+
+        During ``fit``, as from a callback, these hold from the optimiser's next step on: the history and
+        checkpoints record them. The model keeps them afterwards.
 
         Raises:
-            StateError: There are weights already.
+            StateError: There are weights already, or a run is under way.
             ConfigError: Unknown field, wrong type or out of range.
         """
-        if self.built:
+        self._check_change(params)
+        if not self.built:
+            vars(self).update(vars(type(self)(**(self.get_params() | params))))
+            return self
+        if fixed := [name for name in params if not is_rate(name)]:
             raise StateError(
-                f"this model has weights already, which {', '.join(params)} can't change under: build "
+                f"this model has weights already, which {', '.join(fixed)} can't change under: build "
                 "another with Baseline(**(model.get_params() | {...}))"
             )
-        vars(self).update(vars(type(self)(**(self.get_params() | params))))
+        fields = self.fields | params
+        self.settings, self.fields = self._settings_of(fields), fields
+        self._config = self._resolved(self._final_widths)
+        self.core.set_rates(self.rates)
         return self
 
     @property
@@ -121,20 +132,20 @@ class Baseline(Estimator):
         return self.network
 
     def _checked(self) -> Config:
-        self.settings = self._given_settings()
+        self.settings = self._settings_of(self.fields)
         return super()._checked()
 
-    def _given_settings(self) -> Any:
+    def _settings_of(self, fields: Mapping[str, Any]) -> Any:
         """The network's settings: defaults, replaced by the preset's, replaced by those given."""
         kind = self._kind
         if self.preset not in kind.PRESETS:
             raise ConfigError(
                 f"{self.network} has the presets {', '.join(kind.PRESETS)}, got {self.preset!r}"
             )
-        given = {name: value for name, value in self.fields.items() if value is not None}
+        given = {name: value for name, value in fields.items() if value is not None}
         if unknown := [name for name in given if name not in kind.Settings.model_fields]:
             raise ConfigError(
-                f"{self.network} has no field {unknown[0]!r}; known: {', '.join(kind.Settings.model_fields)}"
+                f"{self.network} has no field {unknown[0]!r}{meant(unknown[0], kind.Settings.model_fields)}"
             )
         try:
             return kind.Settings.model_validate(dict(kind.PRESETS[self.preset]) | given)
@@ -174,6 +185,7 @@ class Baseline(Estimator):
             StateError: The widths are not known before the first batch.
         """
         self.core.load_state_dict(dict(state))
+        self._weights_change()
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The score ``"M"`` (B,) and the network's other outputs by name, without dropout or gradients.
@@ -194,7 +206,9 @@ class Baseline(Estimator):
         Raises:
             StateError: The model has no weights yet.
         """
-        weights = self.state_dict()
+        weights, settings = self.state_dict(), self.settings.model_dump()
+        preset = self._kind.Settings.model_validate(dict(self._kind.PRESETS[self.preset])).model_dump()
+        changed = {n: v for n, (_, v) in differing(preset, settings).items() if n != "seed"}
         pretrained.save(
             Path(directory),
             config={
@@ -203,32 +217,49 @@ class Baseline(Estimator):
                 "preset": self.preset,
                 "dtype": self.dtype,
                 "label_range": self.label_range_,
+                "residuals": None if self.calibration_ is None else self.calibration_.residuals.tolist(),
                 "widths": self._final_widths,
-                "settings": self.settings.model_dump(),
+                "settings": settings,
             },
             weights=weights,
-            card=CARD.format(
-                network=self._kind.__name__,
-                version=version("mmiln"),
-                parameters=sum(tensor.numel() for tensor in weights.values()),
-                model=self,
+            card=pretrained.card(
+                title=self._kind.__name__,
+                about=f"The baseline `{self.network}` of mmiln",
+                config=self.config,
+                preset=self.preset,
+                changed=changed,
+                label_range=self.label_range_,
+                weights=weights,
+                encoder=self.encoder,
+                trained=self.trained,
             ),
             encoder=self.encoder,
+            trained=self.trained,
         )
 
     @classmethod
     def from_pretrained(
-        cls, directory: str | Path, *, device: str = "cpu", network: type[Network] | None = None
+        cls,
+        directory: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        network: type[Network] | None = None,
+        revision: str | None = None,
     ) -> Self:
-        """Loads what :meth:`save_pretrained` wrote; give ``network`` where it is a class of your own.
+        """Loads what :meth:`save_pretrained` wrote, or a repository on the Hugging Face hub, by name.
+
+        Args:
+            directory: Or a name on the hub, such as ``"user/model"``.
+            device: As for the constructor.
+            network: The class, if it is one of your own.
+            revision: A branch, tag or commit of the repository.
 
         Raises:
-            MissingFileError: A file is not there.
+            MissingFileError: A file is not there, or the hub does not provide it.
             ConfigError: ``config.json`` is not that of a saved baseline.
             WeightsError: ``model.safetensors`` is damaged or does not fit.
         """
-        directory = Path(directory)
-        pretrained.check_there(directory)
+        directory = pretrained.find(directory, revision)
         saved = Saved.read(directory / "config.json")
         encoder = None if saved.text_encoder is None else directory
         given: dict[str, Any] = {"text_encoder": encoder, "device": device, "dtype": saved.dtype}
@@ -239,6 +270,10 @@ class Baseline(Estimator):
             {name: saved.widths.get(name, 0) for name in MODALITIES},
             weights=read_safetensors(directory / "model.safetensors"),
         )
+        model._weights_change()
+        model.trained = saved.trained
+        if saved.residuals is not None:
+            model.calibration_ = Calibration.read(saved.residuals)
         return model
 
     # The network
@@ -308,6 +343,6 @@ class Baseline(Estimator):
     def new_step(self) -> Callable[[Any], Tensor]:
         """The step of a run: trains on one packed batch and returns its losses."""
         for part in self.core.network.modules():
-            if isinstance(part, ULGM):
+            if isinstance(part, ULGM) and part.given_bound is None:
                 part.bound = self.label_range_.bound
         return super().new_step()

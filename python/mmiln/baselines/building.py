@@ -28,8 +28,8 @@ def build(
         ConfigError: A text encoder needs the package ``transformers``.
         WeightsError: Lists what is missing, unexpected or misshapen.
     """
-    if encoder is not None and getattr(settings, "unknown", 0) is None and encoder.tokenizer_files():
-        settings = settings.model_copy(update={"unknown": encoder.unknown})
+    if encoder is not None and getattr(settings, "unknown", 0) is None and encoder.tokenizer.files():
+        settings = settings.model_copy(update={"unknown": encoder.tokenizer.unknown})
 
     def make() -> Network:
         return kind(settings, widths, None if encoder is None else bert_of(encoder))

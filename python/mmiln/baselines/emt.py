@@ -150,10 +150,10 @@ class EMT(RatedEncoders):
         """``task``: L1, on the copy if there is one; ``recon``, ``attract``, ``total``."""
         assert x.labels is not None
         s, zero = self.settings, outputs["M"].new_zeros(())
-        whole = (outputs["M"] - x.labels).abs().mean()
+        whole = x.mean((outputs["M"] - x.labels).abs())
         if "M'" not in outputs:
             return {"task": whole, "recon": zero, "attract": zero, "total": whole}
-        task, recon = (outputs["M'"] - x.labels).abs().mean(), self.restore(outputs)
+        task, recon = x.mean((outputs["M'"] - x.labels).abs()), self.restore(outputs)
         attract = attraction(outputs, self.projector, self.predictor)
         total = task + s.attract * (attract + whole) + s.recon * recon
         return {"task": task, "recon": recon, "attract": attract, "total": total}

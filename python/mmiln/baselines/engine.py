@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, NonFiniteError, StateError, WeightsError
+from ..errors import BatchError, CheckpointError, NonFiniteError, StateError, WeightsError
 from .inputs import Inputs
 from .network import Network
 from .run_state import BEST, COUNTERS, SUMMED, counts, differences, places
@@ -56,10 +57,20 @@ class Engine:
         self.network.begin_training(samples)
         self.network.to(self.device)
         kind = torch.optim.AdamW if self.network.settings.optimizer == "adamw" else torch.optim.Adam
-        groups = [group for group in self.network.groups() if group["params"]]
-        self._optimizer = kind(groups, fused=True)
+        self._optimizer = kind(self._groups(), fused=True)
         self._optimizer.zero_grad(set_to_none=True)
         self._best, self._epoch, self._step, self._summed = None, 0, 0, 0
+
+    def set_rates(self, rates: Mapping[str, float]) -> None:
+        """Sets rates and decays by field, which hold from the optimiser's next step on."""
+        self.network.settings = self.network.settings.model_copy(update=rates)
+        if self._optimizer is not None:
+            for group, now in zip(self._optimizer.param_groups, self._groups(), strict=True):
+                group.update(lr=now["lr"], weight_decay=now["weight_decay"])
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """The network's groups that have parameters."""
+        return [group for group in self.network.groups() if group["params"]]
 
     def begin_epoch(self, epoch: int) -> None:
         """Before each epoch, from 1."""
@@ -70,8 +81,14 @@ class Engine:
         """Trains on a micro-batch, stepping the optimiser after every ``accumulate``; returns its losses.
 
         Raises:
+            BatchError: The weights of all utterances are 0.
             NonFiniteError: The loss or a gradient is NaN or infinite; nothing was applied.
         """
+        if batch.weights is not None and not bool(batch.weights.any()):
+            raise BatchError(
+                "the weights of all utterances of this batch are 0, so its loss has no mean: leave such "
+                "utterances out, split.subset(...), or take larger batches"
+            )
         network = self.network.train()
         self._running()
         seed = (network.settings.seed * 1_000_003 + self._step) % 2**63

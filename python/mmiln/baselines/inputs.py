@@ -74,6 +74,7 @@ class Inputs:
         text: Features of each token, where it has none.
         audio, vision: Frames.
         labels: (B,), and index: (B,) int64, positions in the training set; ``None`` where unknown.
+        weights: (B,), of the utterances in the task loss; ``None`` where all are 1.
     """
 
     tokens: Sequence | None = None
@@ -82,6 +83,7 @@ class Inputs:
     vision: Sequence | None = None
     labels: Tensor | None = None
     index: Tensor | None = None
+    weights: Tensor | None = None
 
     @classmethod
     def of(cls, parts: Mapping[str, Tensor], device: str) -> Inputs:
@@ -92,7 +94,8 @@ class Inputs:
             for name in ("tokens", "text", "audio", "vision")
             if name in parts
         }
-        return cls(**sequences, labels=parts.get("labels"), index=parts.get("index"))
+        labels, index, weights = map(parts.get, ("labels", "index", "weights"))
+        return cls(**sequences, labels=labels, index=index, weights=weights)
 
     def __len__(self) -> int:
         """B; 0 where the batch holds nothing."""
@@ -112,4 +115,9 @@ class Inputs:
             taken(self.vision),
             None if self.labels is None else self.labels[rows],
             None if self.index is None else self.index[rows],
+            None if self.weights is None else self.weights[rows],
         )
+
+    def mean(self, errors: Tensor) -> Tensor:
+        """The mean of the utterances' errors (B,), by their weights: sum_i w_i e_i / sum_i w_i."""
+        return errors.mean() if self.weights is None else (errors * self.weights).sum() / self.weights.sum()

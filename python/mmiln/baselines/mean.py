@@ -50,7 +50,7 @@ class Mean(Network):
     def losses(self, outputs: Outputs, x: Inputs) -> Outputs:
         """The mean square error, which is least at the mean."""
         assert x.labels is not None
-        return {"total": ((outputs["M"] - x.labels) ** 2).mean()}
+        return {"total": x.mean((outputs["M"] - x.labels) ** 2)}
 
     def begin_training(self, samples: int | None) -> None:
         """Resets the sum and the number of labels seen."""
@@ -63,6 +63,7 @@ class Mean(Network):
     def after_step(self, outputs: Outputs, x: Inputs) -> None:
         """Sets the score to the mean of the labels so far, which replaces the optimiser's step."""
         assert x.labels is not None
-        self.sum_of_labels += x.labels.sum()
-        self.seen_labels += len(x.labels)
+        weights = torch.ones_like(x.labels) if x.weights is None else x.weights
+        self.sum_of_labels += (weights * x.labels).sum()
+        self.seen_labels += weights.sum()
         self.mean.copy_(self.sum_of_labels / self.seen_labels)

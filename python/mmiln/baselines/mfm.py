@@ -154,7 +154,7 @@ class MFM(Network):
     def losses(self, outputs: Outputs, x: Inputs) -> Outputs:
         assert x.audio is not None and x.labels is not None
         s, frames = self.settings, x.audio.lengths.sum()  # as many of each modality
-        task = (outputs["M"] - x.labels).abs().mean()
+        task = x.mean((outputs["M"] - x.labels).abs())
         errors = [getattr(s, f"recon_{m}") * outputs[f"error_{m}"].sum() / frames for m in self.NEEDS]
         gaps = [mmd(z := outputs[f"z_{m}"], torch.randn_like(z)) for m in self.factors]  # seeded each step
         recon, gap = torch.stack(errors).sum(), torch.stack(gaps).sum()

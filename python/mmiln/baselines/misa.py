@@ -146,6 +146,6 @@ class MISA(Network):
         sim = torch.stack(alike).mean()
         diff = torch.stack([orthogonality(a, b) for a, b in apart]).sum()
         recon = torch.stack(errors).mean()
-        task = ((outputs["M"] - x.labels) ** 2).mean()
+        task = x.mean((outputs["M"] - x.labels) ** 2)
         total = task + s.sim * sim + s.diff * diff + s.recon * recon
         return {"task": task, "diff": diff, "sim": sim, "recon": recon, "total": total}

@@ -130,7 +130,7 @@ class MMIM(Network):
         """``task``: L1; ``cpc``; ``ba``; ``estimators``: L_lld; ``total``: L."""
         assert x.labels is not None
         s, zero = self.settings, outputs["M"].new_zeros(())
-        task = (outputs["M"] - x.labels).abs().mean()
+        task = x.mean((outputs["M"] - x.labels).abs())
         contrast = sum((info_nce(outputs[f"h_{m}"], g(outputs["Z"])) for m, g in self.cpc.items()), zero)
         likely = sum((q(outputs["h_text"], outputs[f"h_{m}"]) for m, q in self.q.items()), zero)
         labels = torch.cat([self.memory_labels, x.labels])  # zeros, of no class, where nothing is remembered

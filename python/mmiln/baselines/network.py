@@ -9,6 +9,7 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
+from ..config import is_rate
 from ..data.names import MODALITIES
 from ..plain import Plain
 from .inputs import Inputs, Sequence
@@ -55,8 +56,10 @@ class Settings(Plain):
 
     @pydantic.model_validator(mode="after")
     def _bounded(self) -> Self:
-        """Refuses the huge sizes that a damaged file may claim, before anything is built."""
+        """Refuses rates below 0, and huge sizes, as a damaged file may claim, before anything is built."""
         for name, value in self:
+            if is_rate(name) and not 0 <= value < float("inf"):
+                raise ValueError(f"{name} must be finite and at least 0, got {value}")
             if isinstance(value, int) and value > 100_000 and name != "seed":
                 raise ValueError(f"{name} must be at most 100000, got {value}")
         return self
@@ -128,7 +131,7 @@ class Network(nn.Module):
     def losses(self, outputs: Outputs, x: Inputs) -> Outputs:
         """Scalars by name, in the order of ``LOSSES``; by default the L1 loss of the score."""
         assert x.labels is not None
-        return {"total": (outputs["M"] - x.labels).abs().mean()}
+        return {"total": x.mean((outputs["M"] - x.labels).abs())}
 
     def learning_rates(self) -> dict[str, tuple[float, float]]:
         """Learning rate and weight decay of each group of parameters, by the group's name."""

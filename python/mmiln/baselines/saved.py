@@ -1,4 +1,4 @@
-"""The ``config.json`` and the model card of a saved baseline."""
+"""The ``config.json`` of a saved baseline."""
 
 from __future__ import annotations
 
@@ -11,24 +11,7 @@ from pydantic import Field
 from ..errors import ConfigError
 from ..files import read_json
 from ..plain import faults
-
-CARD = """---
-library_name: mmiln
-tags: [multimodal-sentiment-analysis, mmiln]
----
-# {network}
-
-A baseline of mmiln {version}, with {parameters:,} parameters:
-
-```python
-from mmiln.baselines import Baseline
-
-predictions = Baseline.from_pretrained("<this directory>").predict(loader)
-```
-
-It was built as `{model}`. The model was made for research. Its scores say nothing reliable about a single
-person.
-"""
+from ..pretrained import Trained
 
 _Width = Annotated[int, Field(ge=0, le=100_000)]
 
@@ -43,9 +26,11 @@ class Saved(pydantic.BaseModel):
     preset: str
     dtype: Literal["float32", "float64"]
     label_range: list[float] = [-3.0, 3.0]
+    residuals: list[float] | None = None
     widths: dict[Literal["text", "audio", "vision"], _Width]
     settings: dict[str, Any]
     text_encoder: dict[str, Any] | None
+    trained: Trained | None = None
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import pydantic
 import torch
 from torch import Tensor, nn
 
@@ -41,6 +42,9 @@ class SelfMMSettings(EncoderRates):
         audio_out, vision_out: Widths of a linear layer after each LSTM; 0 for none.
         post, post_text, post_audio, post_vision: Widths of the features F*.
         dropout, dropout_text, dropout_audio, dropout_vision: Dropout before each of those features.
+        label_bound: Pseudo-labels are clipped to [-label_bound, label_bound], as the network is trained on
+            labels; ``None`` for the bound of the data's.
+        exclude_zero: Whether utterances with a label of 0 belong to neither class, else to the positive one.
     """
 
     audio_out: int = 0
@@ -53,6 +57,8 @@ class SelfMMSettings(EncoderRates):
     dropout_text: float = 0.0
     dropout_audio: float = 0.1
     dropout_vision: float = 0.1
+    label_bound: float | None = pydantic.Field(None, gt=0, allow_inf_nan=False)
+    exclude_zero: bool = True
 
 
 class SelfMM(RatedEncoders):
@@ -95,7 +101,7 @@ class SelfMM(RatedEncoders):
         post = {"M": s.post, "T": s.post_text, "A": s.post_audio, "V": s.post_vision}
         post = {name: p for name, p in post.items() if name in wide}
         self.heads = nn.ModuleDict({name: Head(wide[name], p, dropout[name]) for name, p in post.items()})
-        self.ulgm = ULGM(post)
+        self.ulgm = ULGM(post, s.label_bound, s.exclude_zero)
 
     def learning_rates(self) -> dict[str, tuple[float, float]]:
         """Those of the encoders, and one for the parameters of the text encoder without decay."""
@@ -125,11 +131,11 @@ class SelfMM(RatedEncoders):
     def losses(self, outputs: Outputs, x: Inputs) -> Outputs:
         """``task``: L1 of the score; ``total``: with the unimodal tasks."""
         assert x.labels is not None
-        task = (outputs["M"] - x.labels).abs().mean()
+        task = x.mean((outputs["M"] - x.labels).abs())
         total = task
         for name, labels in self.ulgm.of(x).items():
             weight = (labels - x.labels).abs().tanh()  # weight 0 where it equals the true label
-            total = total + (weight * (outputs[name] - labels).abs()).mean()
+            total = total + x.mean(weight * (outputs[name] - labels).abs())
         return {"task": task, "total": total}
 
     # Pseudo-labels

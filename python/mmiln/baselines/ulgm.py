@@ -4,7 +4,7 @@ Yu, Xu, Yuan, Wu: Learning Modality-Specific Representations with Self-Supervise
 Multimodal Sentiment Analysis, AAAI 2021.
 
 Pseudo-labels y_s of s = text, audio, vision beside the true labels y_m. H bounds the
-labels: 3, and 1 for CH-SIMS. The centres C^p and C^n, d wide, are
+labels: 3, and 1 for CH-SIMS (`label_bound`). The centres C^p and C^n, d wide, are
 the means of the last seen features F* of utterances whose label is above and below zero. Initially y_s = y_m;
 then each step of epoch i >= 2 computes, before it updates F* and the centres:
 
@@ -12,8 +12,9 @@ then each step of epoch i >= 2 computes, before it updates F* and the centres:
     new_s = y_m alpha_s / (2 (alpha_m + eps)) + (y_m + alpha_s - alpha_m) / 2, clipped to [-H, H]
     y_s  <- (i - 1) / (i + 1) y_s + 2 / (i + 1) new_s                        (momentum)
 
-MMILN takes these equations over (`src/ulgm.rs`). Self-MM's code counts labels of zero as positive, and unseen
-utterances as features of zero; here both are ignored, and labels stay while a class is empty.
+MMILN takes these equations over (`src/ulgm.rs`). Self-MM's code counts labels of zero as positive, as here
+`exclude_zero=False` does, and unseen utterances as features of zero; here both are ignored, and labels stay
+while a class is empty.
 """
 
 from __future__ import annotations
@@ -34,15 +35,20 @@ class ULGM(nn.Module):
     """Labels (N,) and features (N, width) of all training utterances, by the names of ``widths``.
 
     Names are M, and T, A and V or some of them. They are buffers, ``labels_M`` (the true ones) and so on,
-    with NaN for an utterance that was not seen.
+    with NaN for an utterance that was not seen. With ``exclude_zero`` a label of 0 belongs to neither class,
+    else to the positive one.
     """
 
-    def __init__(self, widths: Mapping[str, int]) -> None:
+    def __init__(
+        self, widths: Mapping[str, int], bound: float | None = None, exclude_zero: bool = True
+    ) -> None:
         super().__init__()
         self.widths = widths
         self.names = {modality: name for modality, name in UNIMODAL.items() if name in widths}
+        self.exclude_zero = exclude_zero
         self.epoch = 0
-        self.bound = MOSI.bound
+        self.given_bound = bound
+        self.bound = bound or MOSI.bound
 
     def begin(self, samples: int, like: Tensor) -> None:
         """Allocates buffers for this number of utterances, of the type and device of ``like``."""
@@ -84,7 +90,8 @@ class ULGM(nn.Module):
         """Relative distance (B,) to the centres of both classes; ``None`` while one has no utterance."""
         labels, features = getattr(self, f"labels_{name}"), getattr(self, f"features_{name}")
         distance = []
-        for chosen in (labels < 0, labels > 0):  # both are false for NaN, an unseen utterance
+        above = labels > 0 if self.exclude_zero else labels >= 0
+        for chosen in (labels < 0, above):  # both are false for NaN, an unseen utterance
             if not bool(chosen.any()):
                 return None
             distance.append((feature - features[chosen].mean(0)).norm(dim=1) / feature.shape[1] ** 0.5)

@@ -8,6 +8,7 @@ from .callback import Callback, Plan
 from .keeping import Checkpoint, PseudoLabels
 from .loggers import CSVLogger, MlflowLogger, TensorBoard, WandbLogger
 from .progress import ProgressBar
+from .rates import LearningRate
 from .stopping import EarlyStopping
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "EarlyStopping",
+    "LearningRate",
     "MlflowLogger",
     "Plan",
     "ProgressBar",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigError
@@ -16,10 +16,12 @@ class Plan:
     Attributes:
         epochs: The largest number of epochs, including those before a resume.
         batches: Micro-batches of an epoch; ``None`` if the loader has no length.
+        rates: The learning rates and weight decays that the run began with, by field, also after a resume.
     """
 
     epochs: int
     batches: int | None
+    rates: Mapping[str, float] = field(default_factory=dict)
 
 
 class Callback:
@@ -32,6 +34,7 @@ class Callback:
 
     A resumed run calls ``on_train_begin`` and goes on where it was interrupted. ``model.history_`` holds the
     earlier epochs, so a callback that reads it, rather than counting by itself, is right after a resume too.
+    ``model.set_params`` changes learning rates and weight decays from the optimiser's next step on.
 
     **To stop**, return true from ``on_epoch_end``; every other callback is still called, and the best
     epoch's weights become the result. True from ``on_train_begin`` means that nothing is left to train,
@@ -72,7 +75,8 @@ class Callback:
         losses (``train_task``, ``train_sim``, ``train_diff``, ``train_total``; a baseline's own), how far
         pseudo-labels are from the labels where the model keeps any (``pseudo_shift_audio``, in sentiment
         points), ``seconds`` and, with a validation set, ``valid_mae``, ``valid_corr`` and the other measures
-        of :class:`mmiln.Metrics`.
+        of :class:`mmiln.Metrics`. A learning rate or weight decay that was changed during the run has its
+        value at the end of the epoch (``lr_text``).
         """
 
     def on_train_end(self, model: Any) -> None:

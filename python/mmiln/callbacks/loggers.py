@@ -111,10 +111,10 @@ class MlflowLogger(Callback):
 def _grouped(name: str) -> str:
     """A key of the history as these services group them.
 
-    >>> _grouped("valid_has0_acc2"), _grouped("pseudo_shift_audio"), _grouped("seconds")
-    ('valid/has0_acc2', 'pseudo_shift/audio', 'seconds')
+    >>> _grouped("valid_has0_acc2"), _grouped("pseudo_shift_audio"), _grouped("lr_text"), _grouped("seconds")
+    ('valid/has0_acc2', 'pseudo_shift/audio', 'lr/text', 'seconds')
     """
-    for group in ("train", "valid", "pseudo_shift", "pseudo_mae", "pseudo_corr"):
+    for group in ("train", "valid", "pseudo_shift", "pseudo_mae", "pseudo_corr", "lr", "decay"):
         if name.startswith(f"{group}_"):
             return f"{group}/{name.removeprefix(f'{group}_')}"
     return name

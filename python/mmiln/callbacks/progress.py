@@ -1,7 +1,9 @@
-"""The bars that training shows."""
+"""The progress that training shows: bars, or lines in a log."""
 
 from __future__ import annotations
 
+import logging
+import sys
 import warnings
 from typing import Any
 
@@ -21,8 +23,9 @@ class ProgressBar(Callback):
 
     ``fit`` shows these by itself; ``progress=False`` leaves them out, and an object of this class among its
     callbacks takes their place. In a notebook they are widgets where ipywidgets is installed, else text; on
-    a terminal text; where the output is neither, as a log file, nothing is shown. The bars read nothing
-    from the device.
+    a terminal text. Where the output is neither, as the log of a batch job, each epoch ends with a line: a
+    record of the logger ``mmiln`` (INFO) if :mod:`logging` was set up to handle those, else on standard
+    error. The bars read nothing from the device.
 
     For other measures, override :meth:`shown`:
 
@@ -58,8 +61,12 @@ class ProgressBar(Callback):
     def on_epoch_end(self, model: Learner, epoch: int, logs: dict[str, float]) -> None:
         """Moves the bar of epochs."""
         _finish(self._batches)
-        self._epochs.set_postfix(self.shown(logs), refresh=False)
+        measures = self.shown(logs)
+        self._epochs.set_postfix(measures, refresh=False)
         self._epochs.update()
+        if self._epochs.disable:
+            texts = [*(f"{name} {text}" for name, text in measures.items()), f"{logs['seconds']:.1f} s"]
+            _tell(f"epoch {epoch} of {self.plan.epochs}: {', '.join(texts)}")
 
     def on_train_end(self, model: Learner) -> None:
         """Leaves the bar of epochs as it is."""
@@ -83,6 +90,15 @@ def _disable() -> bool | None:
     from rich.console import Console
 
     return False if Console().is_jupyter else None
+
+
+def _tell(line: str) -> None:
+    """Gives a line to the logger of the package where the user wants its records, else to standard error."""
+    logger = logging.getLogger("mmiln")
+    if logger.hasHandlers() and logger.isEnabledFor(logging.INFO):
+        logger.info(line)
+    else:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _finish(bar: Any) -> None:

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from typing import Literal
 
 from ..errors import ConfigError
 from ..results.history import History
-from ..results.measures import AGAINST_HUMAN, MEASURES
+from ..results.measures import AGAINST_HUMAN, MEASURES, Family
 from ..training.learner import Learner
 from .callback import Callback
 
 Mode = Literal["min", "max"]
+
+
+def check_monitor(monitor: object, family: Family) -> None:
+    """Checks that ``monitor`` is the history's name of a measure of the validation part.
+
+    Raises:
+        ConfigError: It is none; says which there are, and the nearest.
+    """
+    names = [f"valid_{name}" for name in family.measures]
+    if monitor not in names:
+        near = difflib.get_close_matches(str(monitor).removeprefix("valid_"), family.measures, n=1)
+        hint = f"; did you mean 'valid_{near[0]}'?" if near else ""
+        raise ConfigError(
+            f"monitor must be a measure of the validation part, one of {', '.join(names)}; "
+            f"got {monitor!r}{hint}"
+        )
 
 
 class Monitor:
@@ -61,10 +78,10 @@ class Monitor:
 class EarlyStopping(Callback):
     """Stops once a measure has not become better for ``patience`` epochs.
 
-    ``fit`` has one of its own for ``valid_mae``, with ``fit(patience=)``; this one is for other measures, or
-    for more than one at a time: the first to stop decides. It decides by the history alone, so a run that is
-    resumed stops where it would have stopped, and one that was stopped goes on with a larger ``patience``.
-    Training still ends with the weights of the lowest ``valid_mae``.
+    ``fit`` has one of its own for the measure that chooses the epoch, with ``fit(monitor=, patience=)``; this
+    one is for further measures, of the training loss too: the first to stop decides. It decides by the
+    history alone, so a run that is resumed stops where it would have stopped, and one that was stopped goes
+    on with a larger ``patience``. Training still ends with the weights of the epoch that ``fit`` chooses.
 
     Args:
         monitor: A key of the history.

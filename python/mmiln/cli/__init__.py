@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
 import mmiln
 
-from ..errors import MmilnError
-from ..pages import html
+from .. import files
+from ..errors import ConfigError, MmilnError
 from . import experiment
 from .convert import convert
 from .options import (
+    SAVED,
     Clamp,
     Data,
     Json,
@@ -29,16 +30,16 @@ from .options import (
     Target,
     err,
     load_data,
+    opened,
     out,
     overrides,
     parsed_labels,
     prepared,
     print_json,
+    seed_folders,
+    shown,
 )
 from .predict import predict
-
-if TYPE_CHECKING:
-    from ..results.measures import Family
 
 app = typer.Typer(
     help="MMILN: multimodal sentiment analysis of text, audio and vision.",
@@ -81,6 +82,8 @@ def demo(
     json_: Json = False,
 ) -> None:
     """Train the full model and text alone on synthetic MOSI-shaped data; compare, save, predict."""
+    from ..pages.tables import Table
+    from ..results.seeds import SeedMetrics
     from . import demonstration
 
     result = demonstration.run(output, epochs=epochs, seed=seed, progress=not json_)
@@ -88,20 +91,16 @@ def demo(
         print_json(result.to_dict())
         return
     title = f"Test part, {result.metrics['full'].n} utterances; epoch chosen on validation"
-    columns = {name: _cells(metrics) for name, metrics in result.metrics.items()}
-    out.print(_measures(title, result.metrics["full"].family, columns))
+    table = SeedMetrics({name: {seed: metrics} for name, metrics in result.metrics.items()}).table()
+    out.print(shown(replace(table, caption=title)))
     out.print(
         "No predictor that reads text alone can have a lower MAE on this part than about "
         f"{result.ceiling['text'].mae:.4f}; one that reads all three, {result.ceiling['full'].mae:.4f}."
     )
     for name, path in result.files.items():
         out.print(f"{name}: {path}", highlight=False)
-    table = Table(title="The saved model, loaded again")
-    for column in ("said", "truth", "predicted"):
-        table.add_column(column, justify="left" if column == "said" else "right")
-    for sentence, truth, score in result.examples:
-        table.add_row(sentence, f"{truth:+.1f}", f"{score:+.2f}")
-    out.print(table)
+    rows = tuple((said, f"{truth:+.1f}", f"{score:+.2f}") for said, truth, score in result.examples)
+    out.print(shown(Table("The saved model, loaded again", ("said", "truth", "predicted"), rows)))
 
 
 @app.command()
@@ -111,9 +110,15 @@ def train(
         str | None,
         typer.Option(help="A Hugging Face BERT or RoBERTa: directory or hub name. Default: text features."),
     ] = None,
-    preset: Annotated[str, typer.Option(help="mosi, mosi-mmsa, mosei, mosei-mmsa, sims or simsv2.")] = "mosi",
+    preset: Annotated[
+        Literal["mosi", "mosi-mmsa", "mosei", "mosei-mmsa", "sims", "simsv2"],
+        typer.Option(help="The hyper-parameters of a publication's code.", case_sensitive=False),
+    ] = "mosi",
     seed: Annotated[list[int] | None, typer.Option(help="Seed of a run; repeatable; default 1111.")] = None,
     epochs: Annotated[int, typer.Option(help="The largest number of epochs.")] = 50,
+    monitor: Annotated[
+        str, typer.Option(help="The measure of validation that chooses the epoch, such as valid_corr.")
+    ] = "valid_mae",
     standardize: Annotated[bool, typer.Option(help="Scale audio and vision by the train part.")] = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Any config field; repeatable.")
@@ -133,47 +138,45 @@ def train(
     On several cores, cards or machines: torchrun --nproc-per-node 2 -m mmiln train ...
     """
     from ..experiments import runs
-    from ..results.metrics import spread
+    from ..results.seeds import SeedMetrics
     from ..training.ranks import is_first, restarted
 
     out.quiet = not is_first()
     among = parsed_labels(labels)
+    arguments: dict[str, Any] = {"preset": preset, "text_encoder": text_encoder, "device": device}
+    arguments |= overrides(settings or [])
+    if "seed" in arguments:
+        raise ConfigError("--seed gives the seeds, by which folders are named: leave out --set seed")
+    mmiln.Model(**arguments)  # its errors come before the data are read
     dataset = load_data(data, standardize=standardize, seed=0, labels=among, clamp=clamp, target=target)
-    fields = overrides(settings or [])
     if not json_:
         out.print(dataset.describe())
-    finished = []
-    for one in seed or [1111]:
-        model = mmiln.Model(preset, text_encoder=text_encoder, device=device, seed=one, **fields)
+    parts: dict[str, dict[int, mmiln.Metrics]] = {}
+    for one in dict.fromkeys(seed or [1111]):
+        model = mmiln.Model(**arguments, seed=one)
         folder = output / f"seed-{one}"
         how: Literal["auto", False] = "auto" if resume or restarted() else False
-        run = runs.train(dataset, model, folder, epochs=epochs, progress=not json_, resume=how)
-        finished.append(run)
-        if not json_:
-            for part, metrics in run.metrics.items():
+        run = runs.train(
+            dataset, model, folder, epochs=epochs, monitor=monitor, progress=not json_, resume=how
+        )
+        for part, metrics in run.metrics.items():
+            parts.setdefault(part, {})[one] = metrics
+            if not json_:
                 out.print(f"seed {one} {part:>5}: {metrics}", highlight=False)
-    family = next(iter(finished[0].metrics.values())).family
-    summary = {
-        part: {
-            name: spread([getattr(run.metrics[part], name) for run in finished]) for name in family.measures
-        }
-        for part in finished[0].metrics
-    }
-    if json_:
-        if is_first():
-            print_json({"seeds": seed or [1111], "out": str(output), **summary})
+    if not is_first():
         return
-    if len(finished) > 1:
-        title = f"{len(finished)} seeds, mean ± standard deviation; epoch chosen on validation"
-        columns = {
-            part: [f"{measures[m]['mean']:.4f} ± {measures[m]['std']:.4f}" for m in family.measures]
-            for part, measures in summary.items()
-        }
-    else:
-        title = "One seed; epoch chosen on validation"
-        columns = {part: _cells(metrics) for part, metrics in finished[0].metrics.items()}
-    out.print(_measures(title, family, columns))
-    out.print(f"models, curves and predictions: {output}", highlight=False)
+    measured = SeedMetrics(parts)
+    table = measured.table()
+    by = "" if monitor == "valid_mae" else f" by {monitor}"
+    table = replace(table, caption=f"{table.caption}; epoch chosen{by} on validation")
+    summary = files.finite(measured.to_dict())
+    files.write_json(output / "summary.json", summary)
+    files.write_text(output / "summary.md", table.markdown() + "\n")
+    if json_:
+        print_json({"out": str(output), **summary})
+        return
+    out.print(shown(table))
+    out.print(f"models, curves, predictions and this table: {output}", highlight=False)
 
 
 @app.command()
@@ -181,18 +184,34 @@ def evaluate(
     model: Saved,
     data: Data,
     split: Part = None,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Of a folder of seeds: measure the mean of their scores, too.")
+    ] = False,
     labels: Labels = None,
     clamp: Clamp = False,
     target: Target = None,
     json_: Json = False,
 ) -> None:
-    """Measure a saved model on a part of a dataset."""
-    loaded, part = prepared(model, data, split, labels, clamp, target)
-    metrics = loaded.evaluate(part)
+    """Measure a saved model, or those of several seeds, on a part of a dataset."""
+    from ..results.seeds import SeedMetrics
+
+    models = opened(model, ensemble=ensemble)
+    name, parts = prepared(models, data, split, labels, clamp, target)
+    if not (seeds := seed_folders(model)):
+        metrics = models[model].evaluate(parts[model])
+        if json_:
+            print_json(metrics.to_dict())
+        else:
+            out.print(str(metrics), highlight=False)
+        return
+    predictions = {seed: models[path].predict(parts[path]) for seed, path in seeds.items()}
+    measured = SeedMetrics.of({name: predictions}, ensemble=ensemble)
     if json_:
-        print_json(metrics.to_dict())
-    else:
-        out.print(str(metrics), highlight=False)
+        print_json(measured.to_dict())
+        return
+    for seed, metrics in measured.parts[name].items():
+        out.print(f"seed {seed} {name:>5}: {metrics}", highlight=False)
+    out.print(shown(measured.table()))
 
 
 @app.command()
@@ -225,6 +244,23 @@ def inspect(
         out.print(dataset.describe())
 
 
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help=SAVED)],
+    onnx: Annotated[Path, typer.Option("--onnx", help="The ONNX file to write.")],
+) -> None:
+    """Write a saved model as an ONNX file, for runtimes without PyTorch. Needs the extra onnx."""
+    folder = mmiln.pretrained.find(model)
+    loaded = mmiln.load_pretrained(folder)
+    if not isinstance(loaded, mmiln.Model):
+        raise ConfigError(f"only MMILN can be exported, and {model} holds the baseline {loaded.kind}")
+    onnx.parent.mkdir(parents=True, exist_ok=True)
+    mmiln.pytorch.save_onnx(loaded.to_torch(), onnx)
+    if (folder / mmiln.data.standardizer.FILE).is_file():
+        err.print(f"note: the file reads audio and vision that {mmiln.data.standardizer.FILE} has scaled")
+    out.print(f"ONNX file: {onnx}", highlight=False)
+
+
 def _described(dataset: mmiln.data.Dataset) -> dict[str, Any]:
     return {
         "name": dataset.name,
@@ -234,18 +270,3 @@ def _described(dataset: mmiln.data.Dataset) -> dict[str, Any]:
         "fingerprint": dataset.fingerprint(),
         "notes": dataset.report.notes,
     }
-
-
-def _measures(title: str, family: Family, columns: dict[str, list[str]]) -> Table:
-    """One row a measure."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("")
-    for name in columns:
-        table.add_column(name, justify="right")
-    for row in zip((m.label for m in family.measures.values()), *columns.values(), strict=True):
-        table.add_row(*row)
-    return table
-
-
-def _cells(metrics: mmiln.Metrics) -> list[str]:
-    return [html.number(getattr(metrics, name)) for name in metrics.family.measures]

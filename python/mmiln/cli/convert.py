@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 from rich.filesize import decimal
@@ -14,13 +14,14 @@ from .options import Clamp, Json, Labels, column_of, out, parsed_labels, print_j
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="A pickle of MMSA's or MISA's format, or a folder.")],
+    source: Annotated[Path, typer.Argument(help="A pickle, a table, or a folder, as every --data takes it.")],
     target: Annotated[
         Path | None,
         typer.Argument(help="The directory to write. Default: beside the source, its name with .mmiln."),
     ] = None,
     nonfinite: Annotated[
-        str, typer.Option(help="What becomes of NaN and infinities in true frames: zero, mean or raise.")
+        Literal["zero", "mean", "raise"],
+        typer.Option(help="What becomes of NaN and infinities in true frames."),
     ] = "zero",
     seed: Annotated[
         int | None, typer.Option(help="Splits a single part by video with this seed; default: left whole.")
@@ -33,6 +34,9 @@ def convert(
             "--target", help="The label to learn where there are several: a column's number or a name."
         ),
     ] = None,
+    align: Annotated[
+        bool, typer.Option("--align", help="Align audio and vision by words; for folders of .csd files.")
+    ] = False,
     text_bert: Annotated[
         bool,
         typer.Option(
@@ -59,15 +63,15 @@ def convert(
     from ..data.formats.converted import Manifest
 
     target = target or source.with_suffix(".mmiln")
-    how: Any = nonfinite  # which convert() checks
     dataset = mmiln.data.convert(
         source,
         target,
-        nonfinite=how,
+        nonfinite=nonfinite,
         seed=seed,
         labels=parsed_labels(labels),
         clamp=clamp,
         label=column_of(target_),
+        align=align,
         text_bert=text_bert,
         text_features=text_features,
         progress=not json_,

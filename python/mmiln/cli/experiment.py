@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.markdown import Markdown
@@ -24,7 +24,8 @@ File = Annotated[str, typer.Argument(help="A TOML file, or the paper's table2, t
 Folder = Annotated[Path, typer.Argument(help="The folder of an experiment, or of mmiln train.")]
 Jobs = Annotated[int, typer.Option(help="How many runs at a time.")]
 Backend = Annotated[
-    str, typer.Option("--backend", help="local: processes of this machine; ray: machines of a Ray cluster.")
+    Literal["local", "ray"],
+    typer.Option("--backend", help="local: processes of this machine; ray: machines of a Ray cluster."),
 ]
 Address = Annotated[str | None, typer.Option(help="Address of the Ray cluster; default: this machine's.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where results go; default runs/<name>.")]

@@ -5,27 +5,30 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 import mmiln
 
 from .. import files
-from ..errors import DataError
+from ..errors import ConfigError, DataError, ProtocolError
+
+if TYPE_CHECKING:
+    from ..pages.tables import Table as PageTable
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 STDIN = "-"
 
-Data = Annotated[
-    str,
-    typer.Option(
-        help="A pickle as of MMSA, MISA, MulT or MAG-BERT, a table (CSV, Parquet), a folder of parts or of "
-        ".csd files, a converted dataset, or 'synthetic'."
-    ),
-]
+#: What ``--data`` takes, in words.
+DATA = (
+    "A pickle as of MMSA, MISA, MulT or MAG-BERT, a table (CSV, Parquet), a folder of parts or of "
+    ".csd files, a converted dataset, or 'synthetic'."
+)
+Data = Annotated[str, typer.Option(help=DATA)]
 Labels = Annotated[
     str | None,
     typer.Option(
@@ -37,7 +40,10 @@ Target = Annotated[
     str | None, typer.Option(help="The label to learn, of several: a column's number or a name.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Saved = Annotated[Path, typer.Option("--model", help="A directory that save_pretrained or train wrote.")]
+SAVED = "A directory that save_pretrained or train wrote, or a name on the Hugging Face hub: user/model."
+Saved = Annotated[
+    Path, typer.Option("--model", help=f"{SAVED} Also a folder of several seeds that train wrote.")
+]
 
 
 def overrides(assignments: list[str]) -> dict[str, Any]:
@@ -99,15 +105,55 @@ def parsed_labels(labels: str | None) -> tuple[float, float] | None:
     return None if labels is None else LabelRange.checked(labels.split(","))
 
 
+def seed_folders(folder: Path) -> dict[int, Path]:
+    """The saved models of a folder that ``mmiln train`` wrote, by seed; none where it is itself one."""
+    if (folder / "config.json").is_file():
+        return {}
+    saved = [file.parent for file in folder.glob("seed-*/config.json")]
+    found = {path.name.removeprefix("seed-"): path for path in saved}
+    return dict(sorted((int(seed), path) for seed, path in found.items() if seed.isdecimal()))
+
+
+def opened(folder: Path, *, ensemble: bool) -> dict[Path, mmiln.Estimator]:
+    """The models of a folder of seeds, or the one that it holds, by the directory of each.
+
+    Raises:
+        ConfigError: An ensemble is wanted of one model.
+        ProtocolError: The models differ in more than the seed.
+    """
+    from ..config import differing
+
+    seeds = seed_folders(folder)
+    if ensemble and not seeds:
+        raise ConfigError(
+            "--ensemble is for a folder of seeds, as `mmiln train --seed 1 --seed 2` leaves it, got "
+            f"{folder}: leave it out"
+        )
+    models = {path: mmiln.load_pretrained(path) for path in seeds.values() or [mmiln.pretrained.find(folder)]}
+    first, *others = models
+    for other in others:
+        fields = differing(models[first].config.to_dict(), models[other].config.to_dict())
+        if different := [f"{n} ({a!r} and {b!r})" for n, (a, b) in fields.items() if n != "seed"]:
+            raise ProtocolError(
+                f"models of several seeds must be alike, but {first} and {other} differ in "
+                f"{', '.join(different)}: give one of them"
+            )
+    return models
+
+
 def prepared(
-    model: Path, data: str, split: str | None, labels: str | None, clamp: bool, target: str | None
-) -> tuple[mmiln.Estimator, mmiln.data.Split]:
-    """A saved model and a part of a dataset, scaled as the model's training data was."""
+    models: dict[Path, mmiln.Estimator],
+    data: str,
+    split: str | None,
+    labels: str | None,
+    clamp: bool,
+    target: str | None,
+) -> tuple[str, dict[Path, mmiln.data.Split]]:
+    """The name of a part of a dataset, and the part for each saved model, scaled as its training data was."""
     from ..data.names import PARTS
     from ..labels import MOSI, SIMS
 
-    loaded = mmiln.load_pretrained(model)
-    known = loaded.label_range_
+    known = next(iter(models.values())).label_range_
     among = parsed_labels(labels) or (None if known in (MOSI, SIMS) else known)
     dataset = load_data(data, labels=among, clamp=clamp, target=target)
     name = split or (next(iter(dataset.splits)) if len(dataset.splits) == 1 else "test")
@@ -118,6 +164,18 @@ def prepared(
             err.print(f"note: {note}", markup=False, highlight=False)
     if part.label_range == MOSI and part.labels is not None and not known.outside(part.labels).any():
         part = replace(part, label_range=known)  # too few labels to tell their range
-    if (model / mmiln.data.standardizer.FILE).is_file():
-        part = mmiln.data.Standardizer.load(model).transform(part)
-    return loaded, part
+    scaled = dict.fromkeys(models, part)
+    for folder in models:
+        if (folder / mmiln.data.standardizer.FILE).is_file():
+            scaled[folder] = mmiln.data.Standardizer.load(folder).transform(part)
+    return name, scaled
+
+
+def shown(table: PageTable) -> Table:
+    """A table as a terminal shows it."""
+    grid = Table(title=table.caption, title_justify="left")
+    for at, name in enumerate(table.columns):
+        grid.add_column(name, justify="right" if at else "left")
+    for row in table.rows:
+        grid.add_row(*row)
+    return grid

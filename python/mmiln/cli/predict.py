@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from .. import files
 from ..errors import ConfigError
-from .options import STDIN, Clamp, Json, Labels, Saved, Target, out
+from .options import DATA, STDIN, Clamp, Json, Labels, Saved, Target, out
 
 
 def predict(
@@ -17,8 +17,8 @@ def predict(
     data: Annotated[
         str,
         typer.Option(
-            help="A dataset: a pickle of MMSA's or MISA's format, a folder, or 'synthetic'. For a model of "
-            "text alone also a CSV file with sentences, or - for sentences on standard input, one a line."
+            help=f"{DATA} A CSV file without --split holds sentences, for a model of text alone, as does - "
+            "(standard input, one a line)."
         ),
     ],
     split: Annotated[
@@ -28,6 +28,19 @@ def predict(
     column: Annotated[
         str | None,
         typer.Option(help="The column of a CSV file with sentences; default text, raw_text or sentence."),
+    ] = None,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Of a folder of seeds: the mean of their scores.")
+    ] = False,
+    classes: Annotated[
+        int | None,
+        typer.Option(
+            help="Adds each utterance's class, of 2, 5 or 7 (CH-SIMS: 2, 3 or 5), and how probable each is."
+        ),
+    ] = None,
+    interval: Annotated[
+        float | None,
+        typer.Option(help="Adds an interval, low to high, that holds a label with this probability, as 0.9."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--out", help="A CSV file; without it or --html, the screen.")
@@ -39,7 +52,8 @@ def predict(
     clamp: Clamp = False,
     target: Target = None,
     missing: Annotated[
-        str, typer.Option(help="If the data lack audio or vision that the model reads: raise, or zeros.")
+        Literal["raise", "zeros"],
+        typer.Option(help="If the data lack audio or vision that the model reads: raise, or give zeros."),
     ] = "raise",
     json_: Json = False,
 ) -> None:
@@ -51,10 +65,11 @@ def predict(
         raise ConfigError(f"--column is for CSV files, got {data}: leave it out")
     from . import scoring
 
+    sure = classes, interval
     if are_sentences:
-        frame, report = scoring.of_sentences(model, data, column)
+        frame, report = scoring.of_sentences(model, data, column, ensemble, sure)
     else:
-        frame, report = scoring.of_dataset(model, data, split, labels, clamp, target, missing)
+        frame, report = scoring.of_dataset(model, data, split, labels, clamp, target, missing, ensemble, sure)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         files.write(output, lambda path: frame.to_csv(path, index=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,20 +11,21 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import files
-from ..auto import load_pretrained
 from ..data import Split
 from ..data.formats.sentences import Sentences
 from ..data.names import MODALITIES
 from ..errors import ConfigError, DataError
 from ..model import Model
 from ..pages.prediction_report import PredictionReport
+from ..results.predictions import Predictions
 from ..training.estimator import Estimator
-from .options import STDIN, prepared
+from ..training.loaders import Loader
+from .options import STDIN, opened, prepared, seed_folders
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCORE = "score"
+Sure = tuple[int | None, float | None]  # number of classes, probability of an interval
 
 
 def of_dataset(
@@ -34,16 +36,20 @@ def of_dataset(
     clamp: bool,
     target: str | None,
     missing: Any,
+    ensemble: bool,
+    sure: Sure,
 ) -> tuple[pd.DataFrame, PredictionReport]:
     """The scores of a part of a dataset, and a page about them."""
-    loaded, part = prepared(model, data, split, labels, clamp, target)
+    models = _chosen(model, ensemble)
+    _, parts = prepared(models, data, split, labels, clamp, target)
     where = f", {split}" if split else ""
-    predictions = loaded.predict(part, missing=missing)
+    predictions = _predicted(models, parts, sure, missing=missing)
+    part = next(iter(parts.values()))
     lengths, unit = _lengths(part)
     report = PredictionReport(
         predictions,
         f"Predictions for {Path(data).name}{where}",
-        _facts(loaded, model, f"{data}{where}", part.fingerprint()),
+        _facts(models, f"{data}{where}", part.fingerprint()),
         texts=part.raw_text,
         lengths=lengths,
         unit=unit,
@@ -51,7 +57,9 @@ def of_dataset(
     return predictions.to_pandas(), report
 
 
-def of_sentences(model: Path, data: str, column: str | None) -> tuple[pd.DataFrame, PredictionReport]:
+def of_sentences(
+    model: Path, data: str, column: str | None, ensemble: bool, sure: Sure
+) -> tuple[pd.DataFrame, PredictionReport]:
     """The same for a CSV file of sentences, which keeps its columns, or for lines on standard input."""
     if data == STDIN:
         if column is not None:
@@ -59,20 +67,58 @@ def of_sentences(model: Path, data: str, column: str | None) -> tuple[pd.DataFra
         sentences = Sentences.of_lines(sys.stdin.buffer.read())
     else:
         sentences = Sentences.of_csv(data, column)
-    if SCORE in sentences.frame:
-        raise DataError(f"{data} has a column {SCORE!r} already, which the scores would replace: rename it")
-    loaded = load_pretrained(model)
-    _check_reads_sentences(loaded)
+    classes, interval = sure
+    new = ["score", *(["class"] if classes else []), *(["low", "high"] if interval else [])]
+    if taken := [name for name in new if name in sentences.frame]:
+        raise DataError(f"{data} has a column {taken[0]!r} already, which would be replaced: rename it")
+    models = _chosen(model, ensemble)
+    for loaded in models.values():
+        _check_reads_sentences(loaded)
     source = "standard input" if data == STDIN else data
-    batches = list(sentences.batches(loaded.config.train["batch_size"]))
-    predictions = loaded.predict(batches)
+    batches = {at: list(sentences.batches(m.config.train["batch_size"])) for at, m in models.items()}
+    predictions = _predicted(models, batches, sure)
     report = PredictionReport(
         predictions,
         f"Predictions for {Path(source).name}",
-        _facts(loaded, model, source, sentences.fingerprint),
+        _facts(models, source, sentences.fingerprint),
         texts=sentences.texts,
     )
-    return sentences.frame.assign(**{SCORE: predictions.score}), report
+    return sentences.frame.assign(**predictions.columns()), report
+
+
+def _predicted(
+    models: Mapping[Path, Estimator], loaders: Mapping[Path, Loader], sure: Sure, **how: Any
+) -> Predictions:
+    """The scores of one model, or the mean of those of several.
+
+    Raises:
+        ConfigError: An interval of several models is wanted.
+    """
+    classes, interval = sure
+    if len(models) == 1:
+        ((at, model),) = models.items()
+        return model.predict(loaders[at], classes=classes, interval=interval, **how)
+    if interval is not None:
+        raise ConfigError(
+            "--interval is for one model, whose errors on validation are known, and an ensemble's are not: "
+            "give one seed, or leave it out"
+        )
+    mean = Predictions.mean_of([model.predict(loaders[at], **how) for at, model in models.items()])
+    return mean if classes is None else mean.with_classes(classes)
+
+
+def _chosen(folder: Path, ensemble: bool) -> dict[Path, Estimator]:
+    """The models whose mean is the score, by directory: one without ``ensemble``.
+
+    Raises:
+        ConfigError: The folder holds several seeds, and no ensemble is wanted.
+    """
+    if (seeds := seed_folders(folder)) and not ensemble:
+        raise ConfigError(
+            f"{folder} holds the models of the seeds {', '.join(map(str, seeds))}: give one of them, such as "
+            f"--model {next(iter(seeds.values()))}, or --ensemble for the mean of their scores"
+        )
+    return opened(folder, ensemble=ensemble)
 
 
 def _lengths(part: Split) -> tuple[npt.NDArray[np.int64], str]:
@@ -84,14 +130,17 @@ def _lengths(part: Split) -> tuple[npt.NDArray[np.int64], str]:
     return part.lengths(part.sequences[0]), f"frames of {part.sequences[0]}"
 
 
-def _facts(model: Estimator, folder: Path, data: str, read: str) -> dict[str, str]:
-    """The origin of a page's numbers: model and data."""
+def _facts(models: dict[Path, Estimator], data: str, read: str) -> dict[str, str]:
+    """The origin of a page's numbers: model, or the models whose mean they are, and data."""
+    folder, model = next(iter(models.items()))
     kind = f"MMILN, {model.kind}" if isinstance(model, Model) else model.kind
     reads = ", ".join(name for name in MODALITIES if model.config.model[f"{name}_dim"])
-    digest = files.sha256(folder / "model.safetensors")
+    digests = ", ".join(files.sha256(each / "model.safetensors")[:12] for each in models)
     size = model.summary().total
+    if len(models) > 1:
+        folder, kind = folder.parent, f"mean score of {len(models)} seeds of {kind}"
     return {
-        "model": f"{folder}: {kind}; reads {reads}; {size:,} parameters; SHA-256 {digest[:12]}",
+        "model": f"{folder}: {kind}; reads {reads}; {size:,} parameters; SHA-256 {digests}",
         "data": f"{data}; SHA-256 {read[:12]}",
     }
 

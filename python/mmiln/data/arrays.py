@@ -9,6 +9,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from mmiln.data.paging import Pages
+from mmiln.errors import DataError
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -31,6 +32,32 @@ def reals(values: Any) -> npt.NDArray[np.float64]:
     if array.dtype.kind == "c":
         raise TypeError
     return array.astype(np.float64)
+
+
+def positions(index: Any, count: int) -> list[int]:
+    """The positions from 0 on that a slice, positions or a mask select of ``count`` things.
+
+    Raises:
+        DataError: It is none of these.
+        IndexError: There is no such position.
+    """
+    if isinstance(index, slice):
+        return list(range(count)[index])
+    if hasattr(index, "sort_index") and index.dtype.kind == "b" and sorted(index.index) == [*range(count)]:
+        index = index.sort_index()  # a column of the table of utterances, which may have been sorted
+    if isinstance(index, Tensor):
+        index = index.cpu()
+    chosen = np.asarray(index if hasattr(index, "__len__") else list(index))
+    if chosen.dtype == object:  # such as of pandas' nullable types
+        chosen = np.array(chosen.tolist())
+    if chosen.dtype == bool and chosen.shape == (count,):
+        return np.flatnonzero(chosen).tolist()
+    if chosen.ndim != 1 or (chosen.size and chosen.dtype.kind not in "iu"):
+        raise DataError(
+            f"expected a slice, positions, or a mask of {count} booleans, got {chosen.dtype} of shape "
+            f"{chosen.shape}"
+        )
+    return [range(count)[int(i)] for i in chosen]
 
 
 def single(values: npt.ArrayLike | Tensor) -> Floats:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Final, Literal
+
+import numpy as np
 
 from mmiln.data.findings import Findings
 from mmiln.data.known import Known
-from mmiln.data.split import Split
+from mmiln.data.split import Split, check_alike
 from mmiln.data.standardizer import Standardizer
+from mmiln.data.videos import video_of
 from mmiln.errors import DataError
 from mmiln.labels import LabelRange
 from mmiln.pages import html
 
 if TYPE_CHECKING:
     from mmiln.data.describe import Description
+
+
+LEAST: Final = 3  # folds: one each for train, valid and test
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ class Dataset:
         self.known: KnownDataset | None = None
         if not self.splits:
             raise DataError("expected at least one of train, valid and test, got none")
-        _check_same_fields(self.splits)
+        check_alike(self.splits)
         _check_ids(self.splits, self.report)
 
     @property
@@ -104,6 +112,53 @@ class Dataset:
     @property
     def _first(self) -> Split:
         return next(iter(self.splits.values()))
+
+    def kfold(
+        self, n: int = 5, *, by: Literal["video"] | Callable[[str], str] = "video", seed: int | None = None
+    ) -> Iterator[Dataset]:
+        """The ``n`` divisions of all utterances for cross-validation, whole videos together.
+
+        All utterances are divided into folds of about equal size. In each division another fold is the test
+        part, the next one the validation part, all others train: every utterance is tested once.
+
+        Args:
+            n: Number of folds.
+            by: What stays together: ``"video"``, or a function from an id to the name of a group, such as
+                the speaker.
+            seed: Draws which videos share a fold; None for a division that is the same in every call.
+
+        Raises:
+            DataError: There are fewer than three folds, or fewer videos or groups than folds.
+
+        >>> from mmiln.data import synthetic
+        >>> sum(len(division.test) for division in synthetic(100, 50, 50).kfold(5, seed=1))
+        200
+        """
+        from sklearn.model_selection import GroupKFold
+
+        whole = Split.concat(self.splits.values())
+        groups = [(video_of if by == "video" else by)(name) for name in whole.id]
+        names = sorted(set(groups))
+        if n < LEAST:
+            raise DataError(f"expected at least {LEAST} folds, for train, valid and test, got {n}")
+        if len(names) < n:
+            what = "videos" if by == "video" else "groups"
+            raise DataError(f"expected at least as many {what} as folds, got {len(names)} and {n}")
+        folds: list[list[int]] = [[] for _ in range(n)]
+        if seed is None:
+            divisions = GroupKFold(n).split(np.zeros(len(whole)), groups=groups)
+            folds = [fold.tolist() for _, fold in divisions]
+        else:
+            random.Random(seed).shuffle(names)
+            for name in names:
+                min(folds, key=len).extend(i for i, group in enumerate(groups) if group == name)
+        return (self._division(whole, [*folds[k:], *folds[:k]]) for k in range(n))
+
+    def _division(self, whole: Split, folds: Sequence[list[int]]) -> Dataset:
+        """The first of the folds as test, the second as validation, the others as train part."""
+        test, valid, *others = folds
+        parts = [whole.subset(sorted(at)) for at in (chain(*others), valid, test)]
+        return Dataset(*parts, name=self.name, report=self.report)
 
     def describe(self) -> Description:
         """Splits, label histogram, lengths, widths and what was cleaned, by weight; print it."""
@@ -175,14 +230,6 @@ def standardized(dataset: Dataset) -> Dataset:
     return dataset
 
 
-def _check_same_fields(splits: Mapping[str, Split]) -> None:
-    said = {"fields": "modalities", "dims": "widths", "label_range": "range of labels"}
-    for what, words in said.items():
-        found = {name: getattr(split, what) for name, split in splits.items()}
-        if any(value != next(iter(found.values())) for value in found.values()):
-            raise DataError(f"expected the same {words} in every split, got {found}")
-
-
 def _check_ids(splits: Mapping[str, Split], report: Findings) -> None:
     for name, split in splits.items():
         if repeated := len(split) - len(set(split.id)):
@@ -193,7 +240,14 @@ def _check_ids(splits: Mapping[str, Split], report: Findings) -> None:
             shared = sorted(set(splits[first].id) & set(splits[second].id))
             if not shared:
                 continue
-            sentence = f"{len(shared)} ids are in both {first} and {second}, such as {shared[0]!r}"
+            some = ", ".join(map(repr, shared[:3])) + (", ..." if len(shared) > 3 else "")
+            sentence = f"{len(shared)} ids are in both {first} and {second}: {some}"
             if (first, second) == ("train", "test"):
-                raise DataError(f"{sentence}: a model would be tested on what it was trained on")
-            report.add(f"{sentence}.", {f"{first}.{second}.id.shared": len(shared)})
+                raise DataError(
+                    f"{sentence}; a model would be tested on what it was trained on: leave them out of one, "
+                    "or, if they are other utterances, give them other ids"
+                )
+            report.warn(
+                f"{sentence}; measures on one part are then not of unseen utterances.",
+                {f"{first}.{second}.id.shared": len(shared)},
+            )

@@ -1,11 +1,14 @@
-"""What reading a data set found, cleaned and inferred: sentences for people, counts for programs."""
+"""What was read of a data set, and what reading it found, cleaned and inferred: sentences and counts."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
 
 PLACE: Final = re.compile(r"\b(?:train|valid|test|text|audio|vision)\b")
 DETAIL: Final = re.compile(rf"{PLACE.pattern}|\d[\d.,]*|'[^']*'")  # in which notes of one kind differ
@@ -63,6 +66,25 @@ class Findings:
         """Append one sentence that users must not miss, and the counts behind it."""
         self.add(note, counts)
         self.warnings.append(note)
+
+
+@dataclass
+class Read:
+    """What was read of a part.
+
+    Attributes:
+        ids: N names.
+        fields: text, audio and so on, as :class:`mmiln.data.Split` takes them.
+        labels: (N,) as they are in the file; None without any.
+        unimodal: (N,) labels by modality.
+        advice: a sentence that follows the note that there are no labels.
+    """
+
+    ids: list[str]
+    fields: dict[str, Any]
+    labels: npt.NDArray[np.float64] | None
+    unimodal: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    advice: str = ""
 
 
 def _places(notes: list[str]) -> str:

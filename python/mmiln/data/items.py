@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from mmiln.data.arrays import Floats, Ints, single
+from mmiln.data.arrays import Floats, Ints, place, single, take
 from mmiln.data.names import KEYS, MMSA_EXTRAS, MODALITIES, near
 from mmiln.errors import DataError, DataWarning
 
@@ -24,7 +24,7 @@ def cut(items: Iterable[Mapping[str, Any]]) -> list[Item]:
         DataError: There is no item, or one is no dictionary, has an unknown key, or a length that is none.
     """
     rows = []
-    for place, item in enumerate(items):
+    for at, item in enumerate(items):
         if not isinstance(item, Mapping):
             raise DataError(
                 "expected each utterance to be a dictionary such as a Split yields, with labels, text, "
@@ -45,7 +45,7 @@ def cut(items: Iterable[Mapping[str, Any]]) -> list[Item]:
             if row.get(name) is None:
                 continue
             if length is not None:
-                row[name] = _cut(name, row.get("id", place), row[name], length, side)
+                row[name] = _cut(name, row.get("id", at), row[name], length, side)
             elif mask is not None and len(row[name]) == len(mask):  # aligned: a frame a token
                 row[name] = row[name][mask]
         rows.append(row)
@@ -136,11 +136,66 @@ def labels_of(rows: Sequence[Item]) -> dict[str, Floats]:
     return {key: np.array([_number(row, label[key]) for row, label in of_rows], np.float32) for key in keys}
 
 
-def _number(row: Item, label: Any) -> float:
-    values = label.detach().cpu().numpy() if isinstance(label, Tensor) else np.asarray(label)
+def weights_of(rows: Sequence[Item]) -> Floats | None:
+    """The weights of items, (N,); None where no item has one.
+
+    Raises:
+        DataError: Some items have a weight and some have not, or one is not one number.
+    """
+    if all(row.get("weights") is None for row in rows):
+        return None
+    each = zip(rows, column(rows, "weights"), strict=True)
+    return np.array([_number(row, weight, "weight") for row, weight in each], np.float32)
+
+
+def _number(row: Item, value: Any, what: str = "label") -> float:
+    values = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
     if values.size != 1 or values.dtype.kind not in "fiu":
-        raise DataError(f"expected one number as the label of {row.get('id')!r}, got {label!r:.100}")
+        raise DataError(f"expected one number as the {what} of {row.get('id')!r}, got {value!r:.100}")
     return float(values.reshape(()))
+
+
+def without_padding(name: str, frames: Any, lengths: Any, tokens: Any) -> Any:
+    """The true frames of a padded array (N, T, w), N arrays; a list of arrays is returned as it is.
+
+    Args:
+        name: The modality.
+        frames: What was given of it.
+        lengths: (N,), or None.
+        tokens: The ``text_bert`` beside it; that of an array (N, 3, T) tells which frames are true.
+
+    Raises:
+        DataError: Lengths are missing or impossible, or are of no padded array.
+    """
+    is_array = isinstance(frames, (np.ndarray, Tensor)) and frames.dtype != object
+    if lengths is None and not is_array:
+        return frames
+    shapes = [tuple(frames.shape)] if is_array else sorted({np.shape(each) for each in frames})
+    if [len(shape) for shape in shapes] != ([3] if is_array else [2]):
+        raise DataError(
+            f"expected {name} as a list of arrays (T, w), or as one padded array (N, T, w) with "
+            f"{name}_lengths, got {', '.join(map(str, shapes[:3]))}; if each utterance has "
+            f"one frame, (N, w), give {name}[:, None]"
+        )
+    padded = single(frames) if is_array else np.stack([single(each) for each in frames])
+    count, most = padded.shape[:2]
+    if lengths is not None:
+        true = np.asarray(lengths.cpu() if isinstance(lengths, Tensor) else lengths)
+        if true.shape != (count,) or true.dtype.kind not in "iu" or not ((true >= 0) & (true <= most)).all():
+            raise DataError(
+                f"expected {name}_lengths as {count} whole numbers up to the {most} frames of the array, got "
+                f"{lengths!r:.200}"
+            )
+        return take(padded, place(padded, true).starts, true)
+    if isinstance(tokens, (np.ndarray, Tensor)) and tuple(tokens.shape) == (count, 3, most):
+        masks = np.asarray(tokens)[:, 1] != 0  # aligned: a frame a token
+        return [each[mask] for each, mask in zip(padded, masks, strict=True)]
+    if most > 1:
+        raise DataError(
+            f"{name} is a padded array, so {name}_lengths is needed: the true length of each utterance; if "
+            f"nothing is padded, give a list of arrays, list({name})"
+        )
+    return [*padded]
 
 
 def frames_of(name: str, ids: Sequence[str], frames: Sequence[Any]) -> list[Floats]:
@@ -150,19 +205,19 @@ def frames_of(name: str, ids: Sequence[str], frames: Sequence[Any]) -> list[Floa
         DataError: An array has another shape.
     """
     arrays = [single(f) for f in frames]
-    empty = [place for place, array in enumerate(arrays) if array.shape[:1] == (0,)]
+    empty = [at for at, array in enumerate(arrays) if array.shape[:1] == (0,)]
     whole = [array for array in arrays if array.ndim == 2]
     width = next((array.shape[1] for array in whole if len(array)), whole[0].shape[1] if whole else 0)
-    for place in empty:
-        if arrays[place].ndim == 1 or arrays[place].shape[1:] == (width,):
-            arrays[place] = np.zeros((1, width), np.float32)
+    for at in empty:
+        if arrays[at].ndim == 1 or arrays[at].shape[1:] == (width,):
+            arrays[at] = np.zeros((1, width), np.float32)
     for utterance, array in zip(ids, arrays, strict=True):
         if array.ndim != 2 or array.shape[0] < 1 or array.shape[1] != width or width < 1:
             raise DataError(
                 f"expected {name} of shape (T, {width}) with T >= 1, got {array.shape} for {utterance!r}"
             )
     if empty:
-        warnings.warn(no_frames(name, [ids[place] for place in empty]), DataWarning, stacklevel=4)
+        warnings.warn(no_frames(name, [ids[at] for at in empty]), DataWarning, stacklevel=4)
     return arrays
 
 

@@ -9,19 +9,19 @@ from typing import Any, Final
 
 from mmiln.data.clean import Nonfinite, check, clean_nonfinite
 from mmiln.data.dataset import Dataset, standardized
+from mmiln.data.folds import split_by_video
 from mmiln.data.formats.converted import is_converted, open_converted
 from mmiln.data.formats.csd import ENDING as CSD
 from mmiln.data.formats.csd import files_of, read_csd
 from mmiln.data.formats.misa import read_misa
 from mmiln.data.formats.mmsa import read_mmsa
 from mmiln.data.formats.tables import ENDINGS as TABLES
-from mmiln.data.formats.tables import read_table
+from mmiln.data.formats.tables import read_tables
 from mmiln.data.formats.unpickle import load_pickle
 from mmiln.data.names import PARTS, SPLITS, part_of
 from mmiln.data.sequences import Padded
 from mmiln.data.target import Target
-from mmiln.data.videos import split_by_video
-from mmiln.errors import DataError, DataWarning, MissingFileError
+from mmiln.errors import ConfigError, DataError, DataWarning, MissingFileError
 from mmiln.labels import LabelRange
 
 MMSA: Final = "a dictionary of splits, as of MMSA"
@@ -39,9 +39,9 @@ def load(
     clamp: bool = False,
     target: int | str | None = None,
 ) -> Dataset:
-    """Read a data set: a pickle of MMSA's, MISA's or MAG-BERT's format, a folder of MISA's parts, a table in
-    CSV or Parquet, a folder of computational sequences (see :func:`load_csd`), or what :func:`convert` made
-    of one of them.
+    """Read a data set: a pickle of MMSA's, MISA's or MAG-BERT's format, a table in CSV or Parquet, a folder
+    of MISA's parts or of a table for each part, a folder of computational sequences (see :func:`load_csd`),
+    or what :func:`convert` made of one of them.
 
     No code of a pickle is run (see ``mmiln.data.formats.unpickle.load_pickle``). True frames are read
     into memory; those of a converted data set stay in its files, and are read at each access. What was
@@ -49,8 +49,8 @@ def load(
     :class:`mmiln.errors.DataWarning` warns of it.
 
     Args:
-        path: a file, or a folder: with ``train.pkl``, ``dev.pkl`` (or ``valid.pkl``), ``test.pkl``, with
-            ``.csd`` files, or a converted one.
+        path: a file, or a folder: with ``train.pkl``, ``dev.pkl`` (or ``valid.pkl``), ``test.pkl``, or
+            with ``.csv`` or ``.parquet`` in place of ``.pkl``; with ``.csd`` files; or a converted one.
         standardize: scale audio and vision columns to mean 0 and variance 1, learned from train.
         nonfinite: replaces NaN and infinities in true frames by ``"zero"`` or ``"mean"`` (of the column in
             train), or refuses them (``"raise"``); None for zero, or for the conversion's own choice.
@@ -159,17 +159,27 @@ def _into_memory(dataset: Dataset) -> None:
                 setattr(split, name, padded.read())
 
 
-def read(path: Path, *, test: bool, target: Target) -> Dataset:
+def read(path: Path, *, test: bool, target: Target, align: bool = False) -> Dataset:
     """The data set before cleaning; padded arrays stay in the file where it is mapped."""
     try:
         folder = path.is_dir()
     except OSError as error:  # such as a name that is too long
         raise MissingFileError(f"expected a data set, but there is none: {error}") from None
+    sequences = folder and files_of(path)
+    if align and not sequences:
+        raise ConfigError(
+            f"align=True is for folders of {CSD} files, which have times of words; got {str(path)!r}"
+        )
+    if sequences:
+        return read_csd(path, chosen={}, align=align, folds=None, target=target, test=test)
     if not folder:
         return _file(path, test, target)
-    if files_of(path):
-        return read_csd(path, chosen={}, align=False, folds=None, target=target, test=test)
-    return _said(MISA, read_misa(_folder(path, test), name=path.name, target=target))
+    files = files_of_parts(path)
+    if not test and len(files) > 1:
+        files.pop("test", None)
+    if any(file.suffix.lower() in TABLES for file in files.values()):
+        return read_tables(files, name=path.name, target=target, test=test)
+    return _said(MISA, read_misa(_lists(files), name=path.name, target=target))
 
 
 def _said(form: str, dataset: Dataset) -> Dataset:
@@ -178,25 +188,44 @@ def _said(form: str, dataset: Dataset) -> Dataset:
     return dataset
 
 
-def _folder(path: Path, test: bool) -> dict[str, Sequence[Any]]:
-    parts: dict[str, Sequence[Any]] = {}
-    for stem, split in SPLITS.items():
-        if not (file := path / f"{stem}.pkl").is_file() or (split == "test" and not test):
+def files_of_parts(folder: Path) -> dict[str, Path]:
+    """The files of a folder by the part that each holds: pickles, or tables.
+
+    Raises:
+        DataError: Two files may be the same part, or there are both pickles and tables.
+        MissingFileError: There is none.
+    """
+    entries = sorted(folder.iterdir())
+    parts: dict[str, Path] = {}
+    for file in entries:
+        part = SPLITS.get(file.stem.strip().lower())
+        if part is None or file.suffix.lower() not in (".pkl", *TABLES):
             continue
-        if split in parts:
-            raise DataError("expected one validation part, got both valid.pkl and dev.pkl")
-        parts[split] = load_pickle(file)
-        if not isinstance(parts[split], list):
+        if part in parts:
+            raise DataError(
+                f"expected one file for the {part} part, got both {parts[part].name} and {file.name}"
+            )
+        parts[part] = file
+    if len({file.suffix.lower() == ".pkl" for file in parts.values()}) > 1:
+        names = ", ".join(file.name for file in parts.values())
+        raise DataError(f"expected pickles or tables in {str(folder)!r}, got both: {names}")
+    if not parts:
+        raise MissingFileError(
+            "expected train.pkl, dev.pkl (or valid.pkl) or test.pkl, tables of such names in .csv or "
+            f".parquet, or {CSD} files, in {str(folder)!r}, got {[entry.name for entry in entries][:10]}"
+        )
+    return {part: parts[part] for part in PARTS if part in parts}
+
+
+def _lists(files: Mapping[str, Path]) -> dict[str, Sequence[Any]]:
+    parts: dict[str, Sequence[Any]] = {}
+    for part, file in files.items():
+        parts[part] = load_pickle(file)
+        if not isinstance(parts[part], list):
             raise DataError(
                 f"expected {file.name} to be a list of samples as of MISA, got a "
-                f"{type(parts[split]).__name__}; name a file of MMSA's format itself"
+                f"{type(parts[part]).__name__}; name a file of MMSA's format itself"
             )
-    if not parts:
-        found = sorted(entry.name for entry in path.iterdir())[:10]
-        raise MissingFileError(
-            f"expected train.pkl, dev.pkl (or valid.pkl) or test.pkl, or {CSD} files, in {str(path)!r}, "
-            f"got {found}"
-        )
     return parts
 
 
@@ -204,7 +233,7 @@ def _file(path: Path, test: bool, target: Target) -> Dataset:
     if not path.exists():
         raise MissingFileError(f"expected a data set, but there is none at {str(path)!r}")
     if path.suffix.lower() in TABLES:
-        return read_table(path, target=target, test=test)
+        return read_tables({part_of(path.stem): path}, name=path.stem, target=target, test=test)
     content = load_pickle(path)
     if isinstance(content, list):
         return _said(MISA, read_misa({part_of(path.stem): content}, name=path.stem, target=target))

@@ -8,10 +8,12 @@ from typing import Any, Final
 
 MODALITIES: Final = ("text", "audio", "vision")
 FIELDS: Final = ("text", "text_bert", "raw_text", "audio", "vision")
+#: MMSA's keys of human labels of one modality.
+UNIMODAL: Final = {"T": "text", "A": "audio", "V": "vision"}
 #: Keys of batches and of utterances.
 KEYS: Final = (
     *("text", "text_bert", "raw_text", "audio", "vision"),
-    *("text_lengths", "audio_lengths", "vision_lengths", "padding_side", "labels", "index", "id"),
+    *("text_lengths", "audio_lengths", "vision_lengths", "padding_side", "labels", "weights", "index", "id"),
 )
 # Keys that MMILN ignores: of MMSA's loader for missing modalities, and of MMSA-FET's features of one clip.
 MMSA_EXTRAS: Final = {"config"} | {

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import InitVar, dataclass, field, replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import ConcatDataset, DataLoader
 from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data._utils.collate import default_collate_fn_map
 
-from mmiln.data.arrays import Floats, Ints, single
-from mmiln.data.items import Item, column, cut, frames_of, labels_of, tokens_of
+from mmiln.data.arrays import Floats, Ints, positions, single
+from mmiln.data.formats.mmsa_loader import true_items
+from mmiln.data.items import (
+    Item,
+    column,
+    cut,
+    frames_of,
+    labels_of,
+    tokens_of,
+    weights_of,
+    without_padding,
+)
 from mmiln.data.known import Known
-from mmiln.data.names import FIELDS, MODALITIES
+from mmiln.data.names import FIELDS, MODALITIES, UNIMODAL
 from mmiln.data.order import LengthAware, Order
-from mmiln.data.sequences import Ragged
+from mmiln.data.sequences import Joined, Ragged
 from mmiln.errors import ConfigError, DataError
 from mmiln.labels import MOSI, LabelRange
 from mmiln.pages import html
@@ -27,12 +40,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Batch = dict[str, Any]
-UNIMODAL: Final = {"T": "text", "A": "audio", "V": "vision"}  # MMSA's keys of human labels of one modality
+
+
+class Utterance(Item):
+    """An utterance of a :class:`Split`, a dictionary: torch's own collate function makes padded batches of
+    several.
+    """
 
 
 @dataclass(eq=False, repr=False)
 class Split(TorchDataset[Item]):
-    """Utterances of one split, each with its true frames only.
+    """Utterances of one split, each with its true frames only; a sequence of them.
+
+    An int selects an utterance; a slice, positions or a mask (of NumPy, torch or pandas) select a split, and
+    ``+`` joins two.
 
     Attributes:
         id: N names.
@@ -44,7 +65,13 @@ class Split(TorchDataset[Item]):
         label_range: the lowest and the highest label that is possible.
         unimodal_labels: (N,) float32 by modality: labels that people gave who saw that modality alone, as
             CH-SIMS has them.
+        weights: (N,) float32, 0 or more: weights of the utterances in the task loss of training, relative to
+            the others of a batch; measures do not use them. None where all are 1.
         known: what the conversion computed, of a converted data set.
+
+    Text, audio and vision may also be given as padded arrays (N, T, w) with the true lengths (N,):
+    ``audio_lengths`` and so on, or where they have one frame a token, the mask of a padded ``text_bert``
+    (N, 3, T). Which end is padded is seen from the frames; :meth:`lengths` returns the lengths.
 
     Absent modalities are None. In a converted data set modalities are not lists: each access takes an array
     from the file, which may not be written to. An utterance without any frame of a modality keeps one of
@@ -55,6 +82,9 @@ class Split(TorchDataset[Item]):
     >>> split = Split(["a", "b"], [1, -1], audio=[np.ones((3, 5)), np.ones((2, 5))])
     >>> split.lengths("audio"), split.dims
     (array([3, 2]), {'text': 0, 'audio': 5, 'vision': 0})
+    >>> same = Split(["a", "b"], [1, -1], audio=np.ones((2, 3, 5)), audio_lengths=[3, 2])
+    >>> same.fingerprint() == split.fingerprint(), split[1:], split[split.labels > 0].id
+    (True, Split(1 utterances, audio), ['a'])
     """
 
     id: list[str]
@@ -66,9 +96,18 @@ class Split(TorchDataset[Item]):
     vision: Sequence[Floats] | None = None
     label_range: LabelRange = MOSI
     unimodal_labels: dict[str, Floats] = field(default_factory=dict)
+    weights: Floats | None = None
     known: Known | None = field(default=None, init=False)
+    text_lengths: InitVar[npt.ArrayLike | None] = None
+    audio_lengths: InitVar[npt.ArrayLike | None] = None
+    vision_lengths: InitVar[npt.ArrayLike | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(
+        self,
+        text_lengths: npt.ArrayLike | None,
+        audio_lengths: npt.ArrayLike | None,
+        vision_lengths: npt.ArrayLike | None,
+    ) -> None:
         if not self.id:
             raise DataError("expected at least one utterance in a split, got none")
         for text in (*self.id, *(self.raw_text or ())):
@@ -83,13 +122,16 @@ class Split(TorchDataset[Item]):
             self._check_labels(name, values)
         self.labels = scores.pop("labels", None)
         self.unimodal_labels = {name.removesuffix(" labels"): values for name, values in scores.items()}
+        if self.weights is not None:
+            self.weights = self._checked_weights(single(self.weights))
         counts = {"id": len(self.id)} | {name: len(getattr(self, name)) for name in self.fields}
         if len(set(counts.values())) > 1:
             raise DataError(f"expected as many entries in every field, got {counts}")
-        for name in MODALITIES:
+        for name, lengths in zip(MODALITIES, (text_lengths, audio_lengths, vision_lengths), strict=True):
             frames = getattr(self, name)
             if frames is not None and not isinstance(frames, Ragged):  # a Ragged is already as required
-                setattr(self, name, frames_of(name, self.id, frames))
+                true = without_padding(name, frames, lengths, self.text_bert)
+                setattr(self, name, frames_of(name, self.id, true))
         if self.text_bert is not None and not isinstance(self.text_bert, Ragged):
             self.text_bert = [tokens_of(*pair) for pair in zip(self.id, self.text_bert, strict=True)]
 
@@ -106,6 +148,20 @@ class Split(TorchDataset[Item]):
                 f"{self.id[worst]!r} and {int(bad.sum())} such labels in all; name the range of other "
                 "labels by load(..., labels=(lo, hi)) or Split(..., label_range=(lo, hi))"
             )
+
+    def _checked_weights(self, weights: Floats) -> Floats:
+        if weights.shape != (len(self.id),):
+            raise DataError(
+                f"expected weights of shape (N,), one for each of {len(self.id)} ids, got {weights.shape}"
+            )
+        bad = ~(np.isfinite(weights) & (weights >= 0))
+        if bad.any():
+            worst = int(bad.argmax())
+            raise DataError(
+                f"expected finite weights of 0 or more, got {weights[worst]:g} for {self.id[worst]!r} and "
+                f"{int(bad.sum())} such weights in all"
+            )
+        return weights
 
     @property
     def truth(self) -> Floats:
@@ -143,9 +199,15 @@ class Split(TorchDataset[Item]):
     def __len__(self) -> int:
         return len(self.id)
 
-    def __getitem__(self, index: int) -> Item:
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice | Iterable[int]) -> Split: ...
+    def __getitem__(self, index: Any) -> Item | Split:
+        if isinstance(index, slice) or np.ndim(index):
+            return self.subset(index)
         position = range(len(self))[index]
-        item: Item = {name: getattr(self, name)[position] for name in self.fields}
+        item = Utterance({name: getattr(self, name)[position] for name in self.fields})
         if self.labels is not None:
             item["labels"] = float(self.labels[position])
         if self.unimodal_labels:
@@ -153,7 +215,13 @@ class Split(TorchDataset[Item]):
             item["labels"] = {
                 key: float(values[position]) for key, values in ({"M": self.truth} | keys).items()
             }
-        return item | {"index": position, "id": self.id[position]}
+        if self.weights is not None:
+            item["weights"] = float(self.weights[position])
+        item |= {"index": position, "id": self.id[position]}
+        return item
+
+    def __add__(self, other: TorchDataset[Item]) -> Split | ConcatDataset[Item]:  # type: ignore[override]
+        return Split.concat([self, other]) if isinstance(other, Split) else super().__add__(other)
 
     def __iter__(self) -> Iterator[Item]:
         return (self[position] for position in range(len(self)))
@@ -221,7 +289,8 @@ class Split(TorchDataset[Item]):
         """All that is known of labels; of labels in [-3, 3] alone, those."""
         said = [] if self.label_range == MOSI else [str(self.label_range).encode()]
         of_one = [part for name, v in self.unimodal_labels.items() for part in (name.encode(), v)]
-        return [b"no labels" if self.labels is None else self.labels, *said, *of_one]
+        weights = () if self.weights is None else (b"weights", self.weights)
+        return [b"no labels" if self.labels is None else self.labels, *said, *of_one, *weights]
 
     def contents(self) -> object:
         """A value that stays equal while nothing is changed, for sequences that can't be written to."""
@@ -229,13 +298,58 @@ class Split(TorchDataset[Item]):
         labels = tuple(part if isinstance(part, bytes) else part.tobytes() for part in self._label_bytes())
         return (*texts, *labels, self.text, self.text_bert, self.audio, self.vision)
 
-    def subset(self, indices: Iterable[int]) -> Split:
-        """The utterances at these positions, in this order, indexed anew from 0; arrays shared."""
-        at = [range(len(self))[i] for i in indices]
+    def subset(self, indices: slice | Iterable[int]) -> Split:
+        """The utterances at these positions, in this order, indexed anew from 0; arrays shared.
+
+        ``split[indices]`` is the same.
+
+        Args:
+            indices: Positions, a slice, or a mask of N booleans.
+
+        Raises:
+            DataError: They are none of these, or select nothing.
+            IndexError: There is no such position.
+        """
+        at = positions(indices, len(self))
         fields = {name: _chosen(getattr(self, name), at) for name in self.fields}
         labels = None if self.labels is None else self.labels[at]
         unimodal = {name: values[at] for name, values in self.unimodal_labels.items()}
-        return replace(self, id=[self.id[i] for i in at], labels=labels, unimodal_labels=unimodal, **fields)
+        weights = None if self.weights is None else self.weights[at]
+        return replace(
+            self,
+            id=[self.id[i] for i in at],
+            labels=labels,
+            unimodal_labels=unimodal,
+            weights=weights,
+            **fields,
+        )
+
+    @classmethod
+    def concat(cls, splits: Iterable[Split]) -> Split:
+        """The utterances of several splits as one, indexed anew from 0; arrays shared.
+
+        Raises:
+            DataError: There is no split, or they differ in fields, widths, range of labels, or in whether
+                there are labels.
+        """
+        parts = list(splits)
+        if not parts:
+            raise DataError("expected at least one split to join, got none")
+        check_alike(dict(enumerate(parts)))
+        having = [[part.labels is not None, *sorted(part.unimodal_labels)] for part in parts]
+        if any(each != having[0] for each in having):
+            raise DataError("expected labels of the same kinds in every split, or in none of them")
+        return replace(
+            parts[0],
+            id=[name for part in parts for name in part.id],
+            labels=None if parts[0].labels is None else np.concatenate([part.truth for part in parts]),
+            unimodal_labels={
+                name: np.concatenate([part.unimodal_labels[name] for part in parts])
+                for name in parts[0].unimodal_labels
+            },
+            weights=_joined_weights(parts),
+            **{name: _one([getattr(part, name) for part in parts]) for name in parts[0].fields},
+        )
 
     @classmethod
     def from_items(
@@ -248,8 +362,9 @@ class Split(TorchDataset[Item]):
 
         Args:
             items: Dictionaries with the same fields, arrays of numpy or torch. Padded arrays are cut to the
-                item's ``audio_lengths`` and so on. Labels are a number or ``{"M": number}``, with MMSA's
-                ``T``, ``A``, ``V`` for those of one modality; an item without labels makes a split
+                item's ``audio_lengths`` and so on; those of MMSA's own dataset, which tells few lengths, as
+                :func:`mmiln.data.load` cuts MMSA's files. Labels are a number or ``{"M": number}``, with
+                MMSA's ``T``, ``A``, ``V`` for those of one modality; an item without labels makes a split
                 without. The default ``id`` is the position.
             labels: (N,), in place of the items' own.
             label_range: the lowest and the highest label that is possible.
@@ -261,7 +376,7 @@ class Split(TorchDataset[Item]):
         >>> Split.from_items(reversed(list(split))).id
         ['b', 'a']
         """
-        rows = cut(items)
+        rows = cut(true_items([*items]))
         fields = {name: column(rows, name) for name in FIELDS if any(name in row for row in rows)}
         of_items = labels_of(rows) if labels is None else {"M": single(labels)}
         return cls(
@@ -270,14 +385,17 @@ class Split(TorchDataset[Item]):
             **fields,
             label_range=LabelRange.checked(label_range),
             unimodal_labels={UNIMODAL[key]: values for key, values in of_items.items()},
+            weights=weights_of(rows),
         )
 
     @classmethod
-    def from_pandas(cls, frame: pd.DataFrame) -> Split:
-        """A split of a table of one utterance a row, with any fields of a split and perhaps ``label``.
+    def from_pandas(cls, frame: pd.DataFrame, label_range: tuple[float, float] = MOSI) -> Split:
+        """A split of a table of one utterance a row: any fields of a split, perhaps ``label`` (or ``labels``)
+        in ``label_range``, and ``weights``.
 
-        A cell of a sequence holds an array, as from ``to_pandas(arrays=True)``. Ids come from a column
-        ``id``, else from the index. Columns that end in ``_length`` are ignored.
+        A cell of a sequence holds an array, as from ``to_pandas(arrays=True)``; a column ``text`` may hold
+        sentences. Ids come from a column ``id``, else from the index. Columns that end in ``_length`` are
+        ignored.
 
         Raises:
             DataError: A column is unknown or missing, or counts, shapes or labels are wrong.
@@ -286,18 +404,26 @@ class Split(TorchDataset[Item]):
         >>> Split.from_pandas(pd.DataFrame({"raw_text": ["good", "bad"], "label": [1.0, -1.0]}))
         Split(2 utterances, raw_text)
         """
+        frame = _named_as_here(frame)
         columns = [str(name) for name in frame.columns if not str(name).endswith("_length")]
-        if unknown := [name for name in columns if name not in ("id", "label", *FIELDS)]:
+        if unknown := [name for name in columns if name not in ("id", "label", "weights", *FIELDS)]:
             raise DataError(
-                f"expected the columns id, label and any of {', '.join(FIELDS)}, got also {unknown}: leave "
-                "them out, frame.drop(columns=...)"
+                f"expected the columns id, label, weights and any of {', '.join(FIELDS)}, got also "
+                f"{unknown}: leave them out, frame.drop(columns=...)"
             )
         labels = frame["label"].to_numpy(np.float32) if "label" in columns else None
+        weights = frame["weights"].to_numpy(np.float32) if "weights" in columns else None
         names = frame["id"] if "id" in columns else frame.index
         fields: dict[str, Any] = {
             name: [_cell(value) for value in frame[name]] for name in FIELDS if name in columns
         }
-        return cls([str(name) for name in names], labels, **fields)
+        return cls(
+            [str(name) for name in names],
+            labels,
+            **fields,
+            label_range=LabelRange.checked(label_range),
+            weights=weights,
+        )
 
     def to_pandas(self, arrays: bool = False) -> pd.DataFrame:
         """A table of one row an utterance: id, label and raw_text if present, lengths, ``arrays`` if wanted.
@@ -314,6 +440,8 @@ class Split(TorchDataset[Item]):
         columns: dict[str, Any] = {"id": self.id}
         if self.labels is not None:
             columns["label"] = self.labels
+        if self.weights is not None:
+            columns["weights"] = self.weights
         if self.raw_text is not None:
             columns["raw_text"] = self.raw_text
         columns |= {f"{name}_length": self.lengths(name) for name in self.sequences}
@@ -335,9 +463,38 @@ def lengths_of(arrays: Sequence[npt.NDArray[Any]], axis: int) -> Ints:
     return np.array([array.shape[axis] for array in arrays], np.int64)
 
 
+def _named_as_here(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with the columns ``label`` and ``raw_text`` where it has ``labels`` and sentences as text."""
+    sentences = "text" in frame and len(frame) and all(isinstance(cell, str) for cell in frame["text"])
+    others = {"labels": "label"} | ({"text": "raw_text"} if sentences else {})
+    return frame.rename(columns={old: new for old, new in others.items() if new not in frame})
+
+
 def _cell(value: Any) -> Any:
     """The rows as a list, where a format without matrices, such as Parquet, gave an array of arrays."""
     return list(value) if isinstance(value, np.ndarray) and value.dtype.hasobject else value
+
+
+def check_alike(splits: Mapping[Any, Split]) -> None:
+    """Raises DataError where splits, by name, differ in modalities, widths or the range of labels."""
+    said = {"fields": "modalities", "dims": "widths", "label_range": "range of labels"}
+    for what, words in said.items():
+        found = {name: getattr(split, what) for name, split in splits.items()}
+        if any(value != next(iter(found.values())) for value in found.values()):
+            raise DataError(f"expected the same {words} in every split, got {found}")
+
+
+def _one(sequences: list[Sequence[Any]]) -> Any:
+    ragged = [sequence for sequence in sequences if isinstance(sequence, Ragged)]
+    return Joined(ragged) if len(ragged) == len(sequences) else list(chain(*sequences))
+
+
+def _joined_weights(parts: Sequence[Split]) -> Floats | None:
+    """The weights of all utterances; 1 in a part without any."""
+    if all(part.weights is None for part in parts):
+        return None
+    ones = (np.ones(len(part), np.float32) if part.weights is None else part.weights for part in parts)
+    return np.concatenate([*ones])
 
 
 def _chosen(values: Sequence[Any], positions: list[int]) -> Any:
@@ -352,17 +509,40 @@ def collate(items: Sequence[Mapping[str, Any]]) -> Batch:
     Returns:
         ``text``, ``text_bert``, ``raw_text``, ``audio``, ``vision``: lists of B entries, where
         present; ``labels``, where present: ``{"M": (B,) float32}``, with ``T``, ``A``, ``V`` where items
-        have labels of one modality; ``index``: (B,) int64; ``id``: B names.
+        have labels of one modality; ``weights``, where present: (B,) float32; ``index``: (B,) int64; ``id``:
+        B names.
 
     Raises DataError where the items have not the same fields, or one is unknown.
     """
-    rows = cut(items)
+    rows = cut(true_items(items))
     batch: Batch = {n: column(rows, n) for n in (*FIELDS, "index", "id") if any(n in row for row in rows)}
     if labels := labels_of(rows):
         batch["labels"] = labels
+    if (weights := weights_of(rows)) is not None:
+        batch["weights"] = weights
     if "index" in batch:
         batch["index"] = np.array(batch["index"], np.int64)
     return batch
+
+
+def _collate_padded(items: Sequence[Utterance], *, collate_fn_map: object = None) -> Batch:
+    """:func:`collate` as tensors: frames and tokens padded with zeros at the end, lengths of the frames."""
+    batch = collate(items)
+    for name in [name for name in MODALITIES if name in batch]:
+        frames = [torch.tensor(each) for each in batch[name]]
+        batch[name] = pad_sequence(frames, batch_first=True)
+        batch[f"{name}_lengths"] = torch.tensor([len(each) for each in frames])
+    if "text_bert" in batch:  # its mask tells the lengths
+        tokens = [torch.tensor(each).T for each in batch["text_bert"]]
+        batch["text_bert"] = pad_sequence(tokens, batch_first=True).transpose(1, 2)
+    if "labels" in batch:
+        batch["labels"] = {key: torch.tensor(values) for key, values in batch["labels"].items()}
+    if "weights" in batch:
+        batch["weights"] = torch.tensor(batch["weights"])
+    return batch | {"index": torch.tensor(batch["index"])}
+
+
+default_collate_fn_map[Utterance] = _collate_padded  # torch's way to extend its default
 
 
 def _update(digest: hashlib._Hash, values: Iterable[str | bytes | npt.NDArray[Any]]) -> None:

@@ -17,6 +17,22 @@ from mmiln.labels import MOSI, SIMS, LabelRange
 ENOUGH: Final = 20  # labels of CMU-MOSI: one in 10^7 such sets lies in [-1, 1] by chance
 
 
+def classes_note(labels: npt.NDArray[Any]) -> str | None:
+    """A sentence about labels that look like numbers of classes: enough of them, whole, none negative.
+
+    None where they do not.
+    """
+    kinds = np.unique(labels)
+    if labels.size < ENOUGH or len(kinds) < 2 or kinds[0] < 0 or not (kinds == np.rint(kinds)).all():
+        return None
+    return (
+        f"all {labels.size} labels are whole numbers from {kinds[0]:g} to {kinds[-1]:g}, like numbers of "
+        "classes, and are learned as scores in [-3, 3]: if they are scores, name their range, "
+        f"labels=({kinds[0]:g}, {kinds[-1]:g}) in load or label_range= of a Split or Model; in a file that "
+        "has scores too, name those by target="
+    )
+
+
 @dataclass(frozen=True)
 class Target:
     """What a user says of the labels of a file.
@@ -63,14 +79,18 @@ class Target:
             return self.range
         labels = np.concatenate([*parts, np.zeros(0)])
         small = labels.size > 0 and not SIMS.outside(labels).any()
+        classes = classes_note(labels)
+        if classes is not None:
+            report.warn(f"{classes[0].upper()}{classes[1:]}.")
         if small and unimodal:
             report.add("Labels lie in [-1, 1] and there are labels of single modalities: those of CH-SIMS.")
             return SIMS
         if small and labels.size >= ENOUGH and labels.any():
-            report.warn(
-                f"All {labels.size} labels lie in [-1, 1]: taken for the scale of CH-SIMS, and measured by "
-                "its measures. If the scale is another, name it: labels=(-3, 3)."
-            )
+            if classes is None:
+                report.warn(
+                    f"All {labels.size} labels lie in [-1, 1]: taken for the scale of CH-SIMS, and measured "
+                    "by its measures. If the scale is another, name it: labels=(-3, 3)."
+                )
             return SIMS
         return MOSI
 

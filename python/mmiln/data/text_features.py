@@ -15,16 +15,12 @@ from mmiln.text_encoder import ROBERTA
 BATCH: Final = 32  # sentences at a time
 
 
-def put_text_features(dataset: Dataset, name: str | Path, *, progress: bool = True) -> None:
-    """Gives every utterance the last layer of a frozen encoder, one row a token of ``raw_text``, as ``text``.
-
-    ``text`` and ``text_bert`` that were there go, as their tokens are others. The data set's report counts
-    the sentences that were longer than the encoder reads.
+def load_encoder(name: str | Path) -> tuple[Any, Any]:
+    """A model of transformers and its tokenizer.
 
     Raises:
-        ConfigError: The package transformers is not installed, or the model can't be used.
+        ConfigError: The package transformers is not installed.
         MissingFileError: The model or its tokenizer is not there.
-        DataError: A part has no sentences.
     """
     try:
         from transformers import AutoModel, AutoTokenizer
@@ -32,16 +28,29 @@ def put_text_features(dataset: Dataset, name: str | Path, *, progress: bool = Tr
         raise ConfigError(
             'text features are computed by the package transformers: pip install "mmiln[baselines]"'
         ) from None
-    for part, split in dataset.splits.items():
-        if split.raw_text is None:
-            raise DataError(f"expected raw_text, to compute text features of, got {split.fields} in {part}")
     try:
-        model: Any = AutoModel.from_pretrained(name)
-        tokenizer: Any = AutoTokenizer.from_pretrained(name)
+        return AutoModel.from_pretrained(name), AutoTokenizer.from_pretrained(name)
     except (OSError, ImportError, ValueError) as error:
         raise MissingFileError(
             f"text features: transformers can't load a model and tokenizer {str(name)!r}: {error}"
         ) from None
+
+
+def put_text_features(
+    dataset: Dataset, name: str | Path, model: Any, tokenizer: Any, *, progress: bool = True
+) -> None:
+    """Gives every utterance the last layer of a frozen encoder, one row a token of ``raw_text``, as ``text``.
+
+    ``text`` and ``text_bert`` that were there go, as their tokens are others. The data set's report counts
+    the sentences that were longer than the encoder reads.
+
+    Raises:
+        ConfigError: The model can't be used.
+        DataError: A part has no sentences.
+    """
+    for part, split in dataset.splits.items():
+        if split.raw_text is None:
+            raise DataError(f"expected raw_text, to compute text features of, got {split.fields} in {part}")
     if model.config.is_encoder_decoder:
         model = model.get_encoder()
     model = model.float().eval().to("cuda" if torch.cuda.is_available() else "cpu")

@@ -7,7 +7,6 @@ import re
 from collections import defaultdict
 from typing import Final
 
-from mmiln.data.dataset import Dataset
 from mmiln.data.split import Split
 from mmiln.errors import DataError
 
@@ -26,22 +25,11 @@ def video_of(utterance: str) -> str:
     return utterance if match is None else match[match.lastindex or 0]
 
 
-def split_by_video(dataset: Dataset, seed: int) -> Dataset:
-    """A data set of one part, shared out by video, about 6 : 2 : 2 in utterances, as ``seed`` determines.
+def shared_out(split: Split, seed: int) -> dict[str, Split]:
+    """Train, valid and test of a split, whole videos together, about 6 : 2 : 2, as ``seed`` determines.
 
     Raises DataError where there are fewer than three videos.
     """
-    ((part, whole),) = dataset.splits.items()
-    splits = _shared_out(whole, seed)
-    sizes = ", ".join(f"{key} {len(split)}" for key, split in splits.items())
-    dataset.report.warn(
-        f"There is one part alone ({part}, {len(whole)} utterances); it was split by video "
-        f"with seed {seed}: {sizes}."
-    )
-    return Dataset(splits["train"], splits["valid"], splits["test"], name=dataset.name, report=dataset.report)
-
-
-def _shared_out(split: Split, seed: int) -> dict[str, Split]:
     videos: dict[str, list[int]] = defaultdict(list)
     for position, utterance in enumerate(split.id):
         videos[video_of(utterance)].append(position)

@@ -18,6 +18,7 @@ from ..files import write, write_text
 from ..pages.tables import Table, page
 from ..results.measures import AGAINST_HUMAN, MOSI, Family, Measure, family_of
 from ..results.metrics import spread
+from ..results.seeds import over_seeds
 from . import published as literature
 from . import results
 from .compare import CONFIDENCE, RESAMPLES, Comparison, compare
@@ -279,7 +280,7 @@ class Report:
             f"{_counted(len(records), 'run')}; seed{'s' if ',' in seeds else ''} {seeds}",
             f"at most {epochs} epoch{'' if epochs == '1' else 's'}, "
             f"patience {each(lambda r: r.config['patience'])}, "
-            f"the epoch with the lowest MAE on: {each(lambda r: r.protocol.selection)}",
+            f"the epoch with {each(lambda r: r.protocol.choice)}",
             f"preset {each(lambda r: r.preset)}; text encoder (SHA-256) "
             f"{each(lambda r: 'none' if r.text_encoder is None else r.text_encoder[:12])}",
             f"mmiln {each(lambda r: r.code['version'])}, build {each(lambda r: r.code['digest'][:12])}; "
@@ -385,9 +386,7 @@ def _numbers(group: Group, measure: str) -> list[float]:
 
 
 def _over_seeds(group: Group, name: str, measure: Measure) -> str:
-    values = spread([measure.factor * value for value in _numbers(group, name)])
-    mean = _text(values["mean"], measure.decimals)
-    return mean if math.isnan(values["std"]) else f"{mean} ± {values['std']:.{measure.decimals}f}"
+    return over_seeds(_numbers(group, name), measure)
 
 
 def _text(value: float, decimals: int, sign: str = "") -> str:

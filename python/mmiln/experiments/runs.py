@@ -16,11 +16,13 @@ import pydantic
 
 from .. import files, plotting
 from ..callbacks import Callback
+from ..callbacks.stopping import check_monitor
 from ..data import Dataset, Split
 from ..errors import DataError, StateError
 from ..labels import MOSI, LabelRange
 from ..plain import Plain, faults
-from ..results.history import History
+from ..results.history import BEST_BY, History
+from ..results.measures import MEASURES, family_of
 from ..results.metrics import Metrics
 from ..results.predictions import Predictions
 from ..training import scoring
@@ -43,6 +45,12 @@ _REPORTED: Final = {
 
 _Count = Annotated[int, pydantic.Field(ge=0, lt=2**63)]
 Numbers = dict[str, float | None]  # a measure without a value is null in JSON
+
+
+def _known(monitor: str) -> str:
+    if monitor not in {f"valid_{name}" for name in MEASURES}:
+        raise ValueError(f"there is no measure {monitor!r}")
+    return monitor
 
 
 class Row(Plain):
@@ -68,7 +76,8 @@ class Protocol(Plain):
 
     Attributes:
         epochs: Largest number of epochs.
-        selection: The part whose MAE chose the epoch: ``"valid"``, or ``"test"``, which is biased.
+        selection: The part that chose the epoch: ``"valid"``, or ``"test"``, which is biased.
+        monitor: The measure of that part that chose it, by its name in the history.
         standardized: Whether audio and vision were scaled by the train part.
         folds: Number of folds by video where the run is one of them; ``None`` for the parts of the file.
         shuffled_labels: Whether train and valid had their labels permuted, as a control.
@@ -76,9 +85,20 @@ class Protocol(Plain):
 
     epochs: int
     selection: Literal["valid", "test"] = "valid"
+    monitor: Annotated[str, pydantic.AfterValidator(_known)] = BEST_BY
     standardized: bool = False
     folds: int | None = None
     shuffled_labels: bool = False
+
+    @property
+    def choice(self) -> str:
+        """What distinguishes the epoch that was chosen.
+
+        >>> Protocol(epochs=1).choice
+        'the lowest MAE on: valid'
+        """
+        measure = MEASURES[self.monitor.removeprefix("valid_")]
+        return f"the {'highest' if measure.rises else 'lowest'} {measure.label} on: {self.selection}"
 
 
 class Record(Plain):
@@ -165,6 +185,7 @@ def train(
     folder: Path,
     *,
     epochs: int,
+    monitor: str = BEST_BY,
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
     name: str | None = None,
@@ -179,14 +200,17 @@ def train(
     Writes to ``folder``: ``predictions.csv`` of the parts measured, ``pseudo_labels.csv`` of the train part
     where the model has any and, last, ``run.json``. With ``keep_model`` also the model (with the
     standardizer of its inputs), ``history.csv`` and ``learning_curve.png``. With ``resume`` (see
-    :meth:`mmiln.Model.fit`) checkpoints are kept in ``checkpoints`` until the run is finished. Of several
-    processes that torchrun started, only the first writes.
+    :meth:`mmiln.Model.fit`) checkpoints are kept in ``checkpoints`` until the run is finished. A ``protocol``
+    replaces ``monitor``. Of several processes that torchrun started, only the first writes.
 
     Raises:
         DataError: The dataset lacks the part that the epoch is chosen on.
         StateError: The checkpoints are of another run.
     """
-    protocol = protocol or Protocol(epochs=epochs, standardized=dataset.standardizer is not None)
+    if protocol is None:
+        check_monitor(monitor, family_of(dataset.label_range))
+        scaled = dataset.standardizer is not None
+        protocol = Protocol(epochs=epochs, monitor=monitor, standardized=scaled)
     chooser = dataset.splits.get(protocol.selection)
     if chooser is None:
         raise DataError(
@@ -202,15 +226,21 @@ def train(
         dataset.train,
         chooser,
         epochs=epochs,
+        monitor=protocol.monitor,
         progress=progress,
         callbacks=callbacks,
         checkpoint_dir=None if resume is None else checkpoints,
         resume="auto" if resume is None else resume,
     )
+    if model.trained is not None:
+        known = {"dataset": name or dataset.name, "fingerprint": fingerprint}
+        model.trained = model.trained.model_copy(update=known)
     began = time.perf_counter()
     measured = {name: part for name, part in dataset.splits.items() if name != "train"}
     ranks = Ranks.here(model.device)
     predictions = {name: scoring.predict(model, part, ranks) for name, part in measured.items()}
+    if protocol.selection == "valid":
+        model.calibration_ = predictions["valid"].calibration()
     label_range = next(iter(predictions.values())).label_range
     metrics = {
         name: Metrics.of(part.truth, predictions[name].score, label_range) for name, part in measured.items()

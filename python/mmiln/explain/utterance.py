@@ -142,7 +142,7 @@ def _encoded(encoder: TextEncoder, one: Split) -> tuple[Split, list[str], list[l
     if one.text_bert is not None:
         tokens = one.text_bert[0]
     elif one.raw_text is not None:
-        tokens = encoder.tokenize(one.raw_text)[0].numpy()
+        tokens = encoder.tokenizer.tokenize(one.raw_text)[0].numpy()
     else:
         raise DataError("expected text_bert or raw_text, which the model's text encoder reads, got neither")
     tokens = tokens[:, tokens[1] != 0]
@@ -150,7 +150,7 @@ def _encoded(encoder: TextEncoder, one: Split) -> tuple[Split, list[str], list[l
     one = Split(one.id, text_bert=[tokens], **fields)
     ids = tokens[0].tolist()
     try:
-        return one, *encoder.pieces(ids)
+        return one, *encoder.tokenizer.pieces(ids)
     except MissingFileError:  # there is no tokenizer
         names = [f"#{id_}" for id_ in ids]
         return one, names, [[i] for i in range(len(ids))], names

@@ -108,13 +108,15 @@ class PredictionReport:
             values["line"] = list(range(1, count + 1))
         score = self.predictions.score.astype(np.float64)
         values["predicted"] = score.tolist()
+        sure = {name: values for name, values in self.predictions.columns().items() if name != "score"}
+        values |= {name: column.tolist() for name, column in sure.items()}
         if self.predictions.label is not None:
             truth = self.predictions.label.astype(np.float64)
             values |= {"true": truth.tolist(), "error": (score - truth).tolist()}
         if self.texts is not None:
             values["text"] = self.texts
         rows = [{name: column[i] for name, column in values.items()} for i in range(count)]
-        return rows, [(name, name not in ("id", "text")) for name in values]
+        return rows, [(name, name not in ("id", "class", "text")) for name in values]
 
     def _pictures(self) -> list[Picture]:
         plots: dict[str, Callable[..., Axes]] = {

@@ -18,6 +18,10 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
+    def text(self) -> str:
+        """As a terminal shows it, the caption above."""
+        return f"{self.caption}\n{self._grid('simple')}"
+
     def markdown(self, width: int | None = None) -> str:
         """As GitHub reads it, the caption below; columns beyond so many characters follow in more tables."""
         safe = tuple(tuple(cell.replace("|", "\\|") for cell in row) for row in self.rows)

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from ..results.predictions import Predictions
 
 CLASSES: Final = (-3, -2, -1, 0, 1, 2, 3)  # of acc7
-CUTS: Final = (-0.7, -0.1, 0.1, 0.7)  # between the classes of CH-SIMS's acc5
 CUT_CLASSES: Final = ("≤ −0.7", "≤ −0.1", "≤ 0.1", "≤ 0.7", "> 0.7")
 BARS: Final = 0.15  # height of a marginal histogram, relative to the range of the scores
 BAR_BINS: Final = 30
@@ -256,11 +255,8 @@ def _named_rows(names: Sequence[str], ax: Axes | None) -> Axes:
 
 def _classes(scores: Floats, scale: LabelRange) -> npt.NDArray[np.int64]:
     """The class of each score, from 0."""
-    if family_of(scale) is SIMS:
-        return np.searchsorted(CUTS, scores.astype(np.float32)).astype(np.int64)
-    scaled: Floats = scale.scaled(scores)
-    last = CLASSES[-1]
-    return np.rint(np.clip(scaled, -last, last)).astype(np.int64) + last
+    family = family_of(scale)
+    return family.classes[5 if family is SIMS else 7].of(scale.scaled(scores))
 
 
 def _written(ax: Axes, truth: Floats, score: Floats) -> Axes:

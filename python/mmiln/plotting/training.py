@@ -52,7 +52,7 @@ VALIDATION: Final = {
     f"valid_{name}": (MEASURES[name].label + ("" if MEASURES[name].unit else " × 100"), *style)
     for name, style in STYLES.items()
 }
-CHOOSING: Final = "valid_mae"  # its lowest value chooses the epoch
+ERROR: Final = "valid_mae"
 SHIFTS: Final = {f"pseudo_shift_{name}": (name, MODALITY_COLOURS[name], "-") for name in ("audio", "vision")}
 HUMAN: Final = {
     name: (title, colour, "-" if title.startswith("MAE") else "--")
@@ -64,6 +64,7 @@ class Curves(Protocol):
     """The part of :class:`mmiln.History` that plots read: lists by name, with one value an epoch."""
 
     best_epoch: int | None
+    monitor: str | None
 
     @property
     def epochs(self) -> int: ...  # noqa: D102
@@ -73,7 +74,7 @@ class Curves(Protocol):
 
 
 def learning_curve(history: Curves, ax: Axes | None = None) -> Axes:
-    """Training loss and validation MAE by epoch, with a star at the MAE that chose the epoch.
+    """Training loss and validation MAE by epoch, with a star where the MAE chose the epoch.
 
     The axis is logarithmic where all values are positive and a factor of ten apart.
 
@@ -86,7 +87,7 @@ def learning_curve(history: Curves, ax: Axes | None = None) -> Axes:
 
 def loss_parts(history: Curves, ax: Axes | None = None) -> Axes:
     """Every training loss by epoch (its mean over utterances, before its weight in the total), and the
-    validation MAE, with a star at the one that chose the epoch.
+    validation MAE, with a star where it chose the epoch.
 
     The axis is logarithmic where all values are positive and a factor of ten apart.
 
@@ -101,7 +102,8 @@ def loss_parts(history: Curves, ax: Axes | None = None) -> Axes:
 
 
 def validation_metrics(history: Curves, ax: Axes | None = None) -> Axes:
-    """Every accuracy and F1 of the dataset's family on validation, in per cent, and the correlation × 100.
+    """Every accuracy and F1 of the dataset's family on validation, in per cent, and the correlation × 100,
+    with a star where one of them chose the epoch.
 
     A measure that is NaN in an epoch, as the correlation of constant scores is, leaves a gap.
 
@@ -236,19 +238,22 @@ def _values(history: Curves, names: Sequence[str], what: str) -> npt.NDArray[np.
 
 def _draw_losses(ax: Axes, history: Curves, losses: Mapping[str, tuple[str, str, str]]) -> Axes:
     """Draws training losses and the validation MAE, where there is one, on one scale."""
-    styles = {**losses, CHOOSING: ("validation MAE", ORANGE, "-")}
+    styles = {**losses, ERROR: ("validation MAE", ORANGE, "-")}
     values = np.array([history[name] for name in styles if name in history], dtype=np.float64)
     if 0 < 10 * np.nanmin(values) < np.nanmax(values):
         ax.set_yscale("log")
     _draw(ax, history, styles)
     ax.set_ylabel("training loss")
-    if CHOOSING in history:
+    if ERROR in history:
         ax.set_ylabel(f"training loss, MAE ({POINTS})")
-        if (best := history.best_epoch) is not None:
-            lowest = history[CHOOSING][best - 1]
-            ax.plot(best, lowest, "*", color=ORANGE, markersize=12, label="lowest MAE")
-            ax.set_xlabel(f"epoch (best: {best}, MAE {lowest:.3f})")
+        if (best := history.best_epoch) is not None and _choosing(history) == ERROR:
+            ax.set_xlabel(f"epoch (best: {best}, MAE {history[ERROR][best - 1]:.3f})")
     return ax
+
+
+def _choosing(history: Curves) -> str:
+    """The measure that chose the epoch."""
+    return history.monitor or ERROR
 
 
 def _draw(
@@ -277,6 +282,9 @@ def _draw(
         ax.set_ylim(bottom, 1.05 * ax.get_ylim()[1])
     name_ends(ax, lines)
     _number_epochs(ax, history)
+    if (best := history.best_epoch) is not None and (choosing := _choosing(history)) in styles:
+        chosen = factor * history[choosing][best - 1]
+        ax.plot(best, chosen, "*", color=styles[choosing][1], markersize=12, label="chosen")
 
 
 def _number_epochs(ax: Axes, history: Curves) -> None:
@@ -284,7 +292,8 @@ def _number_epochs(ax: Axes, history: Curves) -> None:
     _tick_epochs(ax, history.epochs)
     if history.best_epoch is not None:
         ax.axvline(history.best_epoch, color=GREY, linestyle="--", linewidth=1, zorder=1, label="best epoch")
-        ax.set_xlabel("epoch (dashed: the best)")
+        by = "" if _choosing(history) == ERROR else f" by {_choosing(history)}"
+        ax.set_xlabel(f"epoch (dashed: the best{by})")
 
 
 def _tick_epochs(ax: Axes, epochs: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -17,11 +17,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+#: The measure that chooses the epoch where no other is asked for.
+BEST_BY: Final = "valid_mae"
+
+
 class History(dict[str, list[float]]):
     """A dictionary of lists, one value an epoch: ``train_total``, ``valid_mae``, ``seconds`` and so on.
 
     Attributes:
-        best_epoch: The epoch (from 1) whose weights are the result; ``None`` without a validation set.
+        best_epoch: The epoch (from 1) whose weights are the result; ``None`` without a validation set, where
+            it is the last.
+        monitor: The measure that chose it, such as ``valid_mae``; ``None`` without a validation set.
 
     >>> history = History({"train_total": [2.0, 1.5], "valid_mae": [1.2, 1.1]})
     >>> history.to_frame().loc[2].to_dict()
@@ -29,6 +35,7 @@ class History(dict[str, list[float]]):
     """
 
     best_epoch: int | None = None
+    monitor: str | None = None
 
     def append(self, logs: dict[str, float]) -> None:
         """Adds one epoch; NaN stands for values that it, or those before, did not measure."""
@@ -89,11 +96,16 @@ class History(dict[str, list[float]]):
             draw(self, ax).set_title(title)
         return _Shown(panel_axes) if axes is None else panel_axes
 
+    @property
+    def _best(self) -> str:
+        """What ``best_epoch`` is."""
+        return "best epoch" if self.monitor in (None, BEST_BY) else f"best epoch by {self.monitor}"
+
     def __repr__(self) -> str:
         if not self.epochs:
             return "History(no epoch)"
-        best = "" if self.best_epoch is None else f", best epoch {self.best_epoch}"
-        last = ", ".join(f"{name} {values[-1]:.4g}" for name, values in self.items())
+        best = "" if self.best_epoch is None else f", {self._best} {self.best_epoch}"
+        last = ", ".join(f"{name} {_text(name, values[-1])}" for name, values in self.items())
         return f"History({self.epochs} epochs{best}; last: {last})"
 
     def _repr_html_(self) -> str:
@@ -104,9 +116,9 @@ class History(dict[str, list[float]]):
         curves = {label: self[name] for label, name in shown.items() if name in self}
         columns = {f"last epoch, {self.epochs}": self.epochs}
         if self.best_epoch == self.epochs:
-            columns = {f"best and last epoch, {self.epochs}": self.epochs}
+            columns = {f"{self._best.replace('epoch', 'and last epoch')}, {self.epochs}": self.epochs}
         elif self.best_epoch is not None:
-            columns = {f"best epoch, {self.best_epoch}": self.best_epoch} | columns
+            columns = {f"{self._best}, {self.best_epoch}": self.best_epoch} | columns
         shares = {f"valid_{name}" for name, measure in MEASURES.items() if measure.unit == "%"}
         rows = []
         for name, values in self.items():
@@ -114,6 +126,12 @@ class History(dict[str, list[float]]):
             rows.append((title, *(html.number(factor * values[e - 1], digits) for e in columns.values())))
         drawn = html.chart(curves, self.best_epoch) if curves else ""
         return f"<div>{drawn}{html.table(['', *columns], rows)}</div>"
+
+
+def _text(name: str, value: float) -> str:
+    """A value of a history as text, an accuracy or F1 in per cent."""
+    measure = MEASURES.get(name.removeprefix("valid_"))
+    return html.number(value) if measure is None else measure.text(value)
 
 
 class _Shown(list["Axes"]):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Iterable
 from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from .. import labels
 from ..labels import LabelRange
@@ -33,9 +37,28 @@ class Measure(NamedTuple):
         """Title and convention."""
         return f"{self.title} {self.convention}".rstrip()
 
+    @property
+    def heading(self) -> str:
+        """Title and convention of numbers that ``factor`` multiplies."""
+        return f"{self.label} (%)" if self.unit == "%" else self.label
+
     def text(self, value: float) -> str:
-        """A value as text, a share in per cent."""
+        """A value as text, a share in per cent; a dash for NaN."""
+        if math.isnan(value):
+            return "–"
         return f"{value:.2%}" if self.unit == "%" else f"{value:.4f}"
+
+
+class Classes(NamedTuple):
+    """The classes of an accuracy.
+
+    Attributes:
+        names: Their names, from the most negative one.
+        of: The class of each score of the model's scale, from 0.
+    """
+
+    names: tuple[str, ...]
+    of: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.int64]]
 
 
 class Family(NamedTuple):
@@ -44,10 +67,12 @@ class Family(NamedTuple):
     Attributes:
         measures: How each measure is shown, by its name in :class:`mmiln.Metrics`.
         paper: The titles in the papers' tables.
+        classes: The classes of its accuracies, by their number.
     """
 
     measures: dict[str, Measure]
     paper: tuple[str, ...]
+    classes: dict[int, Classes]
 
     @property
     def headings(self) -> dict[str, str]:
@@ -69,6 +94,18 @@ class Family(NamedTuple):
         }
 
 
+def _rounded(bound: int) -> Callable[[npt.NDArray[np.float64]], npt.NDArray[np.int64]]:
+    """Scores clipped to ``bound`` and rounded half to even, as classes from 0."""
+    return lambda scores: np.rint(np.clip(scores, -bound, bound)).astype(np.int64) + bound
+
+
+def _cut(*cuts: float) -> Callable[[npt.NDArray[np.float64]], npt.NDArray[np.int64]]:
+    """The index of the interval, open below and closed above, of scores rounded to float32."""
+    return lambda scores: np.searchsorted(cuts, scores.astype(np.float32).astype(np.float64))
+
+
+_TWO: Final = ("negative", "positive")
+_FIVE: Final = ("negative", "weakly negative", "neutral", "weakly positive", "positive")
 _COMMON: Final = {
     "mae": Measure("MAE", unit="sentiment points", factor=1, decimals=3, rises=False),
     "corr": Measure("Corr", unit="", factor=1, decimals=3),
@@ -85,6 +122,11 @@ MOSI: Final = Family(
         "acc5": Measure("Acc-5"),
     },
     paper=("MAE", "Corr", "Acc-2", "F1", "Acc-7"),
+    classes={
+        2: Classes(_TWO, lambda scores: (scores >= 0).astype(np.int64)),
+        5: Classes(_FIVE, _rounded(2)),
+        7: Classes(("strongly negative", *_FIVE, "strongly positive"), _rounded(3)),
+    },
 )
 #: CH-SIMS and CH-SIMS v2.
 SIMS: Final = Family(
@@ -96,6 +138,11 @@ SIMS: Final = Family(
         "f1": Measure("F1"),
     },
     paper=("MAE", "Corr", "Acc-2", "Acc-3", "Acc-5", "F1"),
+    classes={
+        2: Classes(_TWO, _cut(0)),
+        3: Classes(("negative", "neutral", "positive"), _cut(-0.1, 0.1)),
+        5: Classes(_FIVE, _cut(-0.7, -0.1, 0.1, 0.7)),
+    },
 )
 #: The measures of both families by name.
 MEASURES: Final = MOSI.measures | SIMS.measures

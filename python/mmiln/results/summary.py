@@ -19,7 +19,7 @@ class Summary:
 
     Attributes:
         parts: Number of parameters by the leading names of ``state_dict()``.
-        frozen: Number of parameters not trained, of the parts that have any (``freeze_text``).
+        frozen: Number of parameters not trained, of the parts that have any (``freeze_text=`` and so on).
     """
 
     parts: dict[str, int]

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from .. import _core
-from ..data.names import KEYS, MMSA_EXTRAS, near
-from ..data.split import UNIMODAL
-from ..errors import BatchError, DataWarning
+from ..data import collate
+from ..data.formats.mmsa_loader import is_batch, is_item, true_frames
+from ..data.names import KEYS, MMSA_EXTRAS, UNIMODAL, near
+from ..errors import BatchError, DataError, DataWarning
 from ..labels import MOSI, LabelRange
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def check_keys(batch: object) -> Mapping[str, Any]:
-    """Refuses what is not a batch: a mapping with known keys."""
+    """Refuses what is not a batch: a mapping with known keys. Those of MMSA's loader lose their padding."""
     if not isinstance(batch, Mapping):
         raise BatchError(
             f"a batch must be a mapping with keys such as text, audio, vision, labels; "
@@ -34,7 +35,10 @@ def check_keys(batch: object) -> Mapping[str, Any]:
             nearest = near(key, KEYS)
             hint = f"; did you mean {nearest!r}?" if nearest else "."
             raise BatchError(f"unknown key {key!r} in the batch{hint} Known keys: {', '.join(KEYS)}")
-    return batch
+    try:
+        return true_frames(batch) if is_batch(batch) else batch
+    except DataError as error:
+        raise BatchError(str(error)) from None
 
 
 def widths(batch: Mapping[str, Any]) -> dict[str, int]:
@@ -95,11 +99,13 @@ def pack(
             "the batch has no 'text' (features), which a model without text_encoder reads"
             + (f"; to use its {given}, build the model with text_encoder=" if given else "")
         )
-    for name in uses:
-        if name == "text" and pieces is not None:
-            continue
-        if batch.get(name) is None:
-            raise BatchError(f"the batch has no {name!r}, which this model was built with")
+    frames_of = [name for name in uses if name != "text" or pieces is None]
+    if lacking := [name for name in frames_of if batch.get(name) is None]:
+        raise BatchError(
+            f"the batch has no {' and '.join(map(repr, lacking))}, which this model was built with: give "
+            'what is missing, or predict(..., missing="zeros")'
+        )
+    for name in frames_of:
         frames = _frames(name, batch[name])
         lengths = batch.get(f"{name}_lengths")
         if lengths is not None:
@@ -114,12 +120,14 @@ def pack(
     if unimodal_labels:
         for name, own in unimodal_labels_of(batch).items():
             parts[f"labels_{name}"] = label_range.scaled(tensor(f"labels of {name}", own))
+    if batch.get("weights") is not None:
+        parts["weights"] = tensor("weights", batch["weights"])
     if batch.get("index") is not None:
         parts["index"] = whole_numbers("index", batch["index"])
     packed = _core.Batch(device=device, dtype=dtype, **parts)
     names(batch, len(packed))
     if pieces is not None and encoder is not None and not reads_sentences(batch, encoder):
-        encoder.compare(pieces, batch.get("raw_text"))
+        encoder.tokenizer.compare(pieces, batch.get("raw_text"))
     return packed
 
 
@@ -239,17 +247,24 @@ def with_zeros(batch: object, model: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**batch, **zeros}
 
 
+def is_utterance(given: Mapping[str, Any]) -> bool:
+    """Whether arrays have no axis of utterances, or there is one sentence alone."""
+    arrays = [given[name] for name in ("text", "text_bert", "audio", "vision") if given.get(name) is not None]
+    sentence = given.get("raw_text")
+    if any(not isinstance(array, (np.ndarray, Tensor)) or array.ndim != 2 for array in arrays):
+        return False
+    return isinstance(sentence, str) or (sentence is None and bool(arrays))
+
+
 def of_one(utterance: Mapping[str, Any]) -> Mapping[str, Any]:
     """A batch of one utterance whose arrays have no axis of utterances; any other batch as it is."""
-    arrays = [utterance[n] for n in ("text", "text_bert", "audio", "vision") if utterance.get(n) is not None]
-    sentence = utterance.get("raw_text")
-    if any(not isinstance(v, (np.ndarray, Tensor)) or v.ndim != 2 for v in arrays):
+    if not is_utterance(utterance):
         return utterance
-    if not (arrays or isinstance(sentence, str)) or not (sentence is None or isinstance(sentence, str)):
-        return utterance
+    if is_item(utterance):
+        return collate([utterance])
     whole = ("padding_side", "config")
     batch = {key: value if key in whole else [value] for key, value in utterance.items() if value is not None}
-    for key in [key for key in batch if key.endswith("_lengths") or key in ("index", "labels")]:
+    for key in [key for key in batch if key.endswith("_lengths") or key in ("index", "labels", "weights")]:
         value = utterance[key]
         batch[key] = value if isinstance(value, Mapping) else np.reshape(np.asarray(value), -1)
     for name in [name for name in ("text", "audio", "vision") if f"{name}_lengths" in batch]:
@@ -302,4 +317,4 @@ def tokens(batch: Mapping[str, Any], encoder: TextEncoder) -> list[Tensor]:
         raise BatchError("the batch has no text_bert or raw_text, which the text encoder reads")
     if not isinstance(sentences, (list, tuple)) or not all(isinstance(s, str) for s in sentences):
         raise BatchError("raw_text must be a list of sentences, one string an utterance")
-    return encoder.tokenize(list(sentences))
+    return encoder.tokenizer.tokenize(list(sentences))

@@ -77,6 +77,7 @@ class Position(Plain):
         seconds: The time spent on the epoch so far.
         history: The measures of the epochs before.
         best_epoch: The epoch with the best weights so far.
+        rates: Learning rates and decays that are not as the run began.
         random: States of Python's and numpy's global generators when the epoch began.
     """
 
@@ -90,6 +91,7 @@ class Position(Plain):
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     history: dict[str, list[pydantic.FiniteFloat | None]]
     best_epoch: _Count | None
+    rates: dict[str, pydantic.FiniteFloat] = Field(default_factory=dict)
     random: Random
 
     @model_validator(mode="after")

@@ -13,6 +13,11 @@ from ..errors import DeviceError
 CAPABILITY = (8, 0)
 
 
+def device_name(device: str | torch.device) -> str:
+    """The name of a device, such as ``"cuda:0"``."""
+    return str(device) if isinstance(device, torch.device) else device
+
+
 def check_device(device: object) -> None:
     """Refuses an unknown or unavailable device.
 

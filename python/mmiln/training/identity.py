@@ -9,17 +9,27 @@ from typing import Any, Final
 
 import torch
 
-from ..config import differing
+from ..config import differing, is_rate
 from ..data import Split
 from ..errors import StateError
+from ..results.history import BEST_BY
 from .learner import Learner
 from .loaders import Loader, batches_of, source
 
-# What a resumed run may change on request: its further course differs, but remains sound.
-ADOPTABLE: Final = ("train.lr", "train.decay", "train.patience", "device", "mmiln", "torch")
+# What, beside rates, a resumed run may change on request: its further course differs, but remains sound.
+ADOPTABLE: Final = ("train.patience", "device", "mmiln", "torch")
+# What checkpoints lack that were written before a run could have another value.
+USUAL: Final = {
+    "monitor": BEST_BY,
+    "model.exclude_zero": True,
+    "model.freeze_audio": False,
+    "model.freeze_vision": False,
+}
 
 
-def identity(model: Learner, loader: Iterable[Any], valid: Loader, samples: int | None) -> dict[str, Any]:
+def identity(
+    model: Learner, loader: Iterable[Any], valid: Loader, samples: int | None, monitor: str
+) -> dict[str, Any]:
     """Config, data and versions of a run, flat, by name."""
     return {
         **{f"model.{name}": value for name, value in model.config.model.items()},
@@ -30,6 +40,7 @@ def identity(model: Learner, loader: Iterable[Any], valid: Loader, samples: int 
         "text_encoder": model.text_encoder_fingerprint(),
         "data.fingerprint": _fingerprint(loader),
         "valid.fingerprint of the validation part": _fingerprint(valid),
+        "monitor": monitor,
         "data.samples": samples,
         "data.batches": batches_of(loader),
         "mmiln": version("mmiln"),
@@ -44,16 +55,17 @@ def _fingerprint(loader: Loader) -> str | None:
 
 
 def check_same(was: dict[str, Any], now: dict[str, Any], folder: Path, *, adopt: bool) -> None:
-    """Refuses the checkpoints of another run; ``adopt`` permits the differences that are ``ADOPTABLE``.
+    """Refuses the checkpoints of another run; ``adopt`` permits other rates and what is ``ADOPTABLE``.
 
     Raises:
         StateError: Lists what differs.
     """
+    was = {name: value for name, value in USUAL.items() if name in now} | was
     texts = {
         name: f"{name.partition('.')[2] or name} {before!r} (now {after!r})"
         for name, (before, after) in differing(was, now).items()
     }
-    if not all(name.startswith(ADOPTABLE) for name in texts):
+    if not all(name in ADOPTABLE or is_rate(name.rpartition(".")[2]) for name in texts):
         raise StateError(
             f"the checkpoints in {folder} are of another run, with {', '.join(texts.values())}: "
             "name another folder, or delete them to begin anew"

@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
+from .. import hub
 from .._core import Batch
-from ..config import Config
+from ..config import Config, is_rate
 from ..data.names import MODALITIES
-from ..errors import ConfigError, StateError
+from ..errors import ConfigError, StateError, StateWarning
 from ..labels import MOSI, LabelRange
 from ..pages import html
+from ..pretrained import Trained
+from ..results.calibration import Calibration
 from ..results.history import History
 from ..results.summary import Summary
 from ..text_encoder import TextEncoder, find_text_encoder
 from . import batches
-from .device import check_device
+from .device import check_device, device_name
+
+_DEVICE = 'give device="cuda" to the constructor or to from_pretrained, or use the module {module}'
+_MODE = "fit() trains with dropout and predict() scores without, by themselves; the module {module} has modes"
+#: By the names of what a torch module has and a model has not, what to do in place.
+HABITS = {
+    **dict.fromkeys(("parameters", "named_parameters", "modules", "zero_grad"), "{module} is a torch module"),
+    **dict.fromkeys(("to", "cuda", "cpu"), _DEVICE),
+    **dict.fromkeys(("train", "eval"), _MODE),
+    **dict.fromkeys(("half", "float", "double", "bfloat16"), "give dtype= or precision= to the constructor"),
+}
 
 
 class Trainer(Protocol):
@@ -73,6 +89,7 @@ class Learner(ABC):
 
     Attributes:
         history_: What the last ``fit`` measured.
+        calibration_: What :meth:`mmiln.Model.calibrate` measured, or ``None``.
         encoder: The text encoder, or ``None``.
     """
 
@@ -86,30 +103,53 @@ class Learner(ABC):
 
     history_: History
     precision: str
+    trained: Trained | None = None  # how it got its weights, where known; what the model card says
+    _module: ClassVar[str] = "model.to_torch()"  # gives the same as a torch module
 
     def __init__(
         self,
         preset: str,
         text_encoder: str | Path | None,
         widths: tuple[int | None, int | None, int | None],
-        device: str,
+        device: str | torch.device,
         dtype: str,
         fields: dict[str, Any],
         label_range: tuple[float, float] | None = None,
     ) -> None:
-        self.preset = preset
+        # The same objects where they are fine, as scikit-learn's clone() demands.
+        self.preset = preset.lower() if isinstance(preset, str) and not preset.islower() else preset
         self.text_encoder = text_encoder
         self.text_dim, self.audio_dim, self.vision_dim = widths
-        self.device = device
+        self.device = device_name(device)
         self.dtype = dtype
         self.fields = fields
         self.label_range = None if label_range is None else LabelRange.checked(label_range)
         self._followed: LabelRange | None = None  # the range of the data that it was trained on
         self.encoder: TextEncoder | None = None if text_encoder is None else find_text_encoder(text_encoder)
         self._core: Trainer | None = None
+        self._random = True  # whether its weights are those that it was built with, and nobody was told so
+        self.calibration_: Calibration | None = None
         self._final_widths: dict[str, int] = {}
         self._make_locks()
         self._config = self._checked()
+
+    if not TYPE_CHECKING:  # a type checker shall refuse what is not there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Tells what to do in place of what only a torch module has."""
+            said = HABITS.get(name, "").format(module=self._module)
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}{said and ': '}{said}",
+                name=name,
+                obj=self,
+            )
+
+        def __call__(self, *_: object, **__: object) -> NoReturn:
+            """Tells what to call in place of the model."""
+            raise TypeError(
+                f"a {type(self).__name__} can't be called: predict(batch) gives scores, forward(batch) also "
+                f"what is inside; {self._module} is a torch module"
+            )
 
     def _make_locks(self) -> None:
         """This object's locks: one for training, one for building its weights."""
@@ -174,6 +214,11 @@ class Learner(ABC):
         return Config(self._config.model.copy(), self._config.train.copy())
 
     @property
+    def rates(self) -> dict[str, float]:
+        """Learning rates and weight decays by field, as they are now."""
+        return {name: value for name, value in self._config.to_dict().items() if is_rate(name)}
+
+    @property
     def human_labels(self) -> bool:
         """Whether unimodal heads are trained on labels that people gave, in place of pseudo-labels."""
         return bool(self._config.train.get("unimodal_labels") == "human")
@@ -189,7 +234,23 @@ class Learner(ABC):
 
     @abstractmethod
     def set_params(self, **params: Any) -> Self:
-        """Changes arguments; once there are weights, only those that weights do not depend on."""
+        """Changes arguments; once there are weights, only those that weights do not depend on; during a run,
+        only learning rates and weight decays.
+        """
+
+    def _check_change(self, params: Mapping[str, Any]) -> None:
+        """Refuses to change, while a run is under way, anything but its rates and decays.
+
+        Raises:
+            StateError: Names what can't change.
+        """
+        before = self.get_params()
+        fixed = [n for n, v in params.items() if not (is_rate(n) and self.built) and before.get(n) != v]
+        if self._training.locked() and fixed:
+            raise StateError(
+                f"this model is being trained, so {', '.join(fixed)} can't change: until fit() ends, only "
+                f"learning rates and weight decays can ({', '.join(self.rates)})"
+            )
 
     def text_encoder_fingerprint(self) -> str | None:
         """SHA-256 (hex) of the file of weights that the text encoder began with; ``None`` without one."""
@@ -205,8 +266,29 @@ class Learner(ABC):
 
     @classmethod
     @abstractmethod
-    def from_pretrained(cls, directory: str | Path, *, device: str = "cpu") -> Self:
+    def from_pretrained(
+        cls, directory: str | Path, *, device: str | torch.device = "cpu", revision: str | None = None
+    ) -> Self:
         """A model as :meth:`save_pretrained` left it."""
+
+    def push_to_hub(self, name: str, *, private: bool = False, message: str = "A model of mmiln") -> str:
+        """Puts what :meth:`save_pretrained` writes into a repository on the Hugging Face hub.
+
+        Args:
+            name: Such as ``"user/model"``; made if it is not there.
+            private: Whether a repository that is made is private.
+            message: Of the commit.
+
+        Returns:
+            Its address.
+
+        Raises:
+            ConfigError: It is no name of a repository.
+            StateError: The model has no weights yet, or the hub does not take it.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return hub.upload(Path(folder), name, private=private, message=message)
 
     def _repr_html_(self) -> str:
         """The constructor's call, what was trained, and the parameters of each part."""
@@ -217,6 +299,21 @@ class Learner(ABC):
         if not self.built:
             return shown + html.paragraph("No weights yet: the widths are read off the first batch.")
         return shown + self.summary()._repr_html_()
+
+    def _tell_untrained(self) -> None:
+        """Warns, once, where scores are those of random weights."""
+        if self._random:
+            self._random = False
+            warnings.warn(
+                "this model is not trained: its scores are those of random weights. Train it by fit(), or "
+                "load weights by from_pretrained() or load_state_dict()",
+                StateWarning,
+                stacklevel=3,
+            )
+
+    def _weights_change(self) -> None:
+        """Weights are trained or loaded: they are not random, and residuals of older ones are not theirs."""
+        self._random, self.calibration_ = False, None
 
     # Copies: pickle, deepcopy, joblib
 

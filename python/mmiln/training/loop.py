@@ -8,7 +8,7 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -28,12 +28,11 @@ from .checkpoints import Checkpoints, Position, Streams
 from .identity import check_same, identity
 from .learner import Learner
 from .pseudo_shift import PseudoShift
-from .scoring import measured, predict
+from .scoring import predict
 from .small_labels import SmallLabels
 
 Resume = bool | Literal["auto", "adopt"]
 NonFinite = Literal["raise", "skip"]
-BEST_BY: Final = "valid_mae"
 LOOK_EVERY: Final = 16  # micro-batches
 RESUME: Final = ("auto", "adopt", True, False)
 
@@ -49,13 +48,16 @@ class TrainingRun:
     hooks: Callbacks
     checkpoints: Checkpoints | None
     nonfinite: NonFinite
+    monitor: str  # the measure of validation that chooses the epoch
 
     def __post_init__(self) -> None:
-        self.best = Monitor(BEST_BY)
+        self.best = Monitor(self.monitor)
+        self._initial_rates = self.model.rates
         # Steps on a card are not waited for; to skip one, its outcome must be known before the next.
         self.look_every = 1 if self.nonfinite == "skip" else LOOK_EVERY
         self._recent: deque[Any] = deque(maxlen=self.look_every)
         self.history = History()
+        self.history.monitor = None if self.valid is None else self.monitor
         self.stopped = False  # by a callback
         self.shift: PseudoShift | None = None  # of the epoch under way
         self.epoch = 1  # the one under way
@@ -95,7 +97,7 @@ class TrainingRun:
         samples = loaders.training_size(self.loader) if self.relabels else None
         model.core.begin_training(samples, json.dumps(model.config.train))
         if self.checkpoints is not None:
-            self._identity = identity(model, self.loader, self.valid, samples)
+            self._identity = identity(model, self.loader, self.valid, samples, self.monitor)
         if kept is None:
             self._source = itertools.chain([head], source)
         else:
@@ -134,6 +136,7 @@ class TrainingRun:
         if self.valid is not None:
             measures = self._evaluate(self.valid).to_dict()
             logs |= {f"valid_{name}": value for name, value in measures.items() if name != "n"}
+        logs |= self._rates_of_epoch()
         logs["seconds"] = time.perf_counter() - started
         history.append(logs)
         if self.valid is not None and self.best.best_epoch(history) == epoch:
@@ -144,6 +147,23 @@ class TrainingRun:
         self._note_streams()
         if self._is_due(epoch_over=True):
             self._save()
+
+    def _rates_of_epoch(self) -> dict[str, float]:
+        """The rates and decays that have changed in the course of the run, as they are now."""
+        rates, initial = self.model.rates, self._initial_rates
+        changed = [name for name in rates if name in self.history or rates[name] != initial[name]]
+        self._note_rates_before({name: initial[name] for name in changed})
+        return {name: rates[name] for name in changed}
+
+    def _note_rates_before(self, rates: Mapping[str, float]) -> None:
+        """Notes the rates of the epochs before for those that the history has none of."""
+        if before := self.history.epochs:
+            for name, rate in rates.items():
+                self.history.setdefault(name, [rate] * before)
+
+    def _changed_rates(self) -> dict[str, float]:
+        """The rates and decays that are not as the run began."""
+        return {name: rate for name, rate in self.model.rates.items() if rate != self._initial_rates[name]}
 
     def _steps(self) -> Iterator[None]:
         """Trains on the rest of the epoch; yields after each step."""
@@ -167,7 +187,7 @@ class TrainingRun:
         self.model.core.end_epoch()
 
     def _evaluate(self, part: loaders.Loader) -> Metrics:
-        return measured(predict(self.model, part))
+        return predict(self.model, part).measured()
 
     def _range_is_guessed(self) -> bool:
         """Whether labels are taken for those of [-3, 3] though the model was not told so."""
@@ -210,6 +230,12 @@ class TrainingRun:
 
     def end(self) -> None:
         """Goes back to the best weights."""
+        if self.valid is not None and self.history.epochs and self.history.best_epoch is None:
+            warnings.warn(
+                f"{self.monitor} is NaN in every epoch, so none is best: the weights are those of the last",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         self.model.core.restore_best()
 
     def _batches(self) -> Any:
@@ -299,12 +325,22 @@ class TrainingRun:
         for name, values in position.history.items():
             self.history[name] = [math.nan if value is None else value for value in values]
         self.history.best_epoch = position.best_epoch
+        if self.checkpoints is not None:  # in the first process
+            self._restore_rates(position)
         self.epoch = position.epoch
         losses = torch.tensor(position.losses, dtype=torch.float64, device=self.model.device)
         self.losses = list(losses.reshape(-1, len(self.model.LOSSES)))
         self.sizes = list(position.sizes)
         self.batch = position.batch
         self.seconds = position.seconds
+
+    def _restore_rates(self, position: Position) -> None:
+        """Restores the rates that a callback had set, except where others are given and adopted."""
+        was = {name.partition(".")[2]: was for name, was in position.identity.items()}
+        adopted = {n: was[n] for n, rate in self._initial_rates.items() if was.get(n, rate) != rate}
+        self._note_rates_before(adopted)
+        if restored := {n: rate for n, rate in position.rates.items() if n not in adopted}:
+            self.model.set_params(**restored)
 
     def _save(self) -> None:
         self._look()
@@ -327,6 +363,7 @@ class TrainingRun:
                     for name, values in self.history.items()
                 },
                 best_epoch=self.history.best_epoch,
+                rates=self._changed_rates(),
                 random=self._streams.random,
             ),
         )

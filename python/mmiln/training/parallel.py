@@ -24,12 +24,13 @@ from torch import Tensor
 from .._core import Core
 from ..callbacks.callback import Callbacks
 from ..errors import BatchError, ConfigError, DistributedError, NonFiniteError
+from ..results.history import History
 from ..results.metrics import Metrics
 from . import batches, loaders
 from .checkpoints import Position, Streams
 from .loop import Resume, TrainingRun
 from .ranks import Ranks
-from .scoring import measured, predict
+from .scoring import predict
 
 
 @dataclass(eq=False, repr=False)
@@ -69,6 +70,12 @@ class ParallelRun(TrainingRun):
         # From a checkpoint in mid-epoch: the epoch, and its losses and sizes so far in all processes.
         self._earlier: tuple[int, list[list[float]], list[int]] = (0, [], [])
 
+    def train(self, resume: Resume) -> History:
+        """Trains all epochs, or the rest of them after a resume."""
+        history = super().train(resume)
+        self._share_rates()
+        return history
+
     @property
     def core(self) -> Core:
         """The Rust core, which holds and trains the weights."""
@@ -101,7 +108,7 @@ class ParallelRun(TrainingRun):
         losses = rows = None
         fault = ""
         try:
-            losses, rows = self._descend(own, sizes)
+            losses, rows = self._descend(own, round_, sizes)
         except NonFiniteError as error:
             fault = f"epoch {self.epoch}, micro-batch {self.batch - len(round_) + place + 1}: {error} "
             fault += self.model.where_not_finite(round_[place])
@@ -119,14 +126,15 @@ class ParallelRun(TrainingRun):
         if core.count_round(len(round_), 1 if self.gathers else len(round_), self.window):
             self._end_window()
 
-    def _descend(self, own: Any, sizes: list[int]) -> tuple[Tensor | None, Tensor | None]:
+    def _descend(self, own: Any, round_: list[Any], sizes: list[int]) -> tuple[Tensor | None, Tensor | None]:
         """Losses of this process's micro-batch, and its labels and features; ``None`` without one."""
         core, place = self.core, self.ranks.rank
         controls = None if own is None else core.round_forward(self.model.pack(own), place)
-        gathered = None
+        gathered, part = None, 1.0
         if self.gathers and self.ranks.numbers_of_all(int(controls is not None))[0][0]:
             gathered = torch.cat(self.ranks.rows_of_all(controls, sizes, core.flat()[0]))
-        return (None, None) if own is None else core.round_backward(gathered, sum(sizes[:place]))
+            part = 0.0 if own is None else _weight(own) / sum(map(_weight, round_))
+        return (None, None) if own is None else core.round_backward(gathered, sum(sizes[:place]), part)
 
     def _all_went_well(self, fault: str, checksum: int) -> bool:
         """Whether all gradients of the round are finite; otherwise raises or warns, as ``nonfinite`` says.
@@ -163,9 +171,20 @@ class ParallelRun(TrainingRun):
 
     def _end_window(self) -> None:
         if not self._window_begins:
+            self._share_rates()
             self.ranks.add_up(self.core.flat()[1])
             self.core.step_window()
             self._window_begins = True
+
+    def _share_rates(self) -> None:
+        """Takes over the rates of the first process, in which alone callbacks are called."""
+        own, first = self.model.rates, self.ranks.of_first(self.model.rates)
+        if changed := {name: rate for name, rate in first.items() if rate != own[name]}:
+            self.model.set_params(**changed)
+
+    def _rates_of_epoch(self) -> dict[str, float]:
+        self._share_rates()
+        return super()._rates_of_epoch()
 
     def _measured(self) -> tuple[list[list[float]], list[int]]:
         """Losses and sizes of all processes, in the order of the micro-batches."""
@@ -178,7 +197,7 @@ class ParallelRun(TrainingRun):
         return losses + [of_all[rank][0][i] for i, rank in at], sizes + [of_all[rank][1][i] for i, rank in at]
 
     def _evaluate(self, part: loaders.Loader) -> Metrics:
-        return measured(predict(self.model, part, self.ranks))
+        return predict(self.model, part, self.ranks).measured()
 
     def _look(self) -> None:
         """Nothing is left to look at: each round has been checked."""
@@ -230,6 +249,14 @@ def _labels(batch: Any) -> Tensor:
     if (labels := batches.labels_of(batch)) is None:
         raise BatchError("the batch has no labels, the losses need them")
     return batches.tensor("labels", labels).reshape(-1)
+
+
+def _weight(batch: Any) -> float:
+    """The sum of the weights of a batch's utterances."""
+    weights = batch.get("weights")
+    return (
+        len(_labels(batch)) if weights is None else batches.tensor("weights", weights).double().sum().item()
+    )
 
 
 def _checksum(round_: list[Any]) -> int:

@@ -19,6 +19,7 @@ from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from ..errors import DistributedError
+from .device import device_name
 
 T = TypeVar("T")
 
@@ -44,13 +45,14 @@ def restarted() -> bool:
     return launched() and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
-def own_card(device: str) -> str:
+def own_card(device: str | torch.device) -> str:
     """The device of this process: for "cuda", each one of torchrun's on a machine has its own card.
 
     >>> own_card("cpu")
     'cpu'
     """
-    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and launched() else device
+    name = device_name(device)
+    return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and launched() else name
 
 
 @dataclass(frozen=True)

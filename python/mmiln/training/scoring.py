@@ -1,4 +1,4 @@
-"""Predictions and measures of all utterances of a loader."""
+"""Predictions of all utterances of a loader."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BatchError, ConfigError
+from ..errors import ConfigError
 from ..labels import LabelRange
-from ..results.metrics import Metrics
 from ..results.predictions import Predictions
 from . import batches, loaders
 from .learner import Learner
@@ -73,17 +72,6 @@ def joined(parts: Iterable[Scored], label_range: LabelRange) -> Predictions:
         id_ = None if id_ is None else [id_[i] for i in order]
         label = None if label is None else label[order]
     return Predictions(score, id_, index, label, label_range)
-
-
-def measured(predictions: Predictions) -> Metrics:
-    """Measures of predictions that have labels.
-
-    Raises:
-        BatchError: They have none.
-    """
-    if predictions.label is None:
-        raise BatchError("evaluation needs labels in every batch")
-    return Metrics.of(predictions.label, predictions.score, predictions.label_range)
 
 
 def _together(parts: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:

@@ -39,6 +39,15 @@ impl SequenceEncoder {
         let m: Vec<Ragged> = encoders.iter().zip(m).map(|((_, x), m)| x.with(m)).collect();
         let sequences: Vec<_> = encoders.iter().zip(&m).map(|((encoder, _), m)| (m, &encoder.conv)).collect();
         let x0 = conv1ds(&sequences).into_iter().zip(encoders); // X_n^0 = Conv1d(M_n): (4)
-        x0.map(|(x0, (encoder, x))| x.with(dropout(x0, noise.dropout(encoder.dropout)))).collect()
+        x0.map(|(x0, (encoder, x))| {
+            // One node may hold both modalities: without the gradient of X_n^0 it skips the one that is frozen.
+            let x0 = if encoder.is_frozen() { x0.detach() } else { x0 };
+            x.with(dropout(x0, noise.dropout(encoder.dropout)))
+        })
+        .collect()
+    }
+
+    fn is_frozen(&self) -> bool {
+        self.conv.bias.grad.is_none()
     }
 }

@@ -8,6 +8,7 @@ struct Adam {
   long long t;
   const long long* unless;  // nothing is done unless this is null or points to zero
   double rate, decay, scale;
+  const double* rates_at;  // address of rate and decay, or null for `rate` and `decay`
   long long count;
   int decoupled, clear;
 };
@@ -27,14 +28,15 @@ __device__ double power(double base, long long n) {
 __device__ Constants constants(const Adam& c) {
   const double beta1 = 0.9, beta2 = 0.999;
   const long long t = c.t_at ? *c.t_at : c.t;
+  const double rate = c.rates_at ? c.rates_at[0] : c.rate, decay = c.rates_at ? c.rates_at[1] : c.decay;
   Constants k;
   k.near1 = (real)(1 - beta1);
   k.near2 = (real)(1 - beta2);
   k.root = (real)(1 / sqrt(1 - power(beta2, t)));
-  k.rate = (real)(c.rate / (1 - power(beta1, t)));
+  k.rate = (real)(rate / (1 - power(beta1, t)));
   k.eps = (real)1e-8;
-  k.shrink = (real)(c.decoupled ? 1 - c.rate * c.decay : 1.0);
-  k.coupled = (real)(c.decoupled ? 0.0 : c.decay);
+  k.shrink = (real)(c.decoupled ? 1 - rate * decay : 1.0);
+  k.coupled = (real)(c.decoupled ? 0.0 : decay);
   k.scale = (real)c.scale;
   return k;
 }

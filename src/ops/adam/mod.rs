@@ -61,6 +61,8 @@ pub struct Settings {
     pub unless: Pointer,
     pub rate: f64,
     pub decay: f64,
+    /// On a device: the address of rate and decay, two float64; null for `rate` and `decay`.
+    pub rates_at: Pointer,
     pub how: Decay,
     /// The factor by which gradients are multiplied first.
     pub scale: f64,

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from mmiln.data.arrays import Ints
 from mmiln.data.clean import Nonfinite, check, clean_nonfinite
 from mmiln.data.dataset import Dataset
+from mmiln.data.folds import split_by_video
 from mmiln.data.formats.converted import (
     FORMAT,
     MANIFEST,
@@ -32,14 +33,12 @@ from mmiln.data.formats.converted import (
 from mmiln.data.formats.csd import FOLDS, files_of
 from mmiln.data.formats.npy import write_rows
 from mmiln.data.formats.staging import Staging, staging
-from mmiln.data.load import load, read
-from mmiln.data.names import SPLITS
+from mmiln.data.load import files_of_parts, load, read
 from mmiln.data.split import Split, lengths_of
 from mmiln.data.standardizer import FILE as STANDARDIZER
 from mmiln.data.standardizer import Standardizer
 from mmiln.data.target import Target
-from mmiln.data.text_features import put_text_features
-from mmiln.data.videos import split_by_video
+from mmiln.data.text_features import load_encoder, put_text_features
 from mmiln.errors import DataError, MissingFileError
 from mmiln.labels import LabelRange
 
@@ -53,6 +52,7 @@ def convert(
     labels: tuple[float, float] | None = None,
     clamp: bool = False,
     label: int | str | None = None,
+    align: bool = False,
     text_bert: bool = True,
     text_features: str | Path | None = None,
     progress: bool = True,
@@ -70,6 +70,7 @@ def convert(
         seed: splits a single part by video, as in :func:`load`.
         labels, clamp: the range of labels, as in :func:`load`.
         label: which of several is learned, ``target`` of :func:`load`.
+        align: whether audio and vision are aligned by words; for folders of ``.csd`` files.
         text_bert: whether token ids are kept; without them any text encoder tokenizes ``raw_text`` itself.
         text_features: an encoder of transformers of any kind, by directory or hub name. The last layer that
             it computes of each ``raw_text`` is stored as ``text``, and ``text_bert`` is left out.
@@ -83,7 +84,8 @@ def convert(
         UnsafePickleError: a pickle asks for more than arrays and plain containers.
         DataError: the source's content is not as its format demands, the target exists, it can't be
             written, or what was written is not what was read.
-        ConfigError: ``nonfinite`` or ``labels`` is not as described, or ``text_features`` can't be computed.
+        ConfigError: ``nonfinite`` or ``labels`` is not as described, ``text_features`` can't be computed, or
+            ``align`` is given for another format.
 
     >>> import pickle, tempfile
     >>> part = {"id": ["a"], "audio": np.ones((1, 9, 2)), "audio_lengths": [4], "regression_labels": [1.0]}
@@ -101,7 +103,8 @@ def convert(
     if is_converted(source):
         raise DataError(f"{source} is a converted data set already")
     among = None if labels is None else LabelRange.checked(labels)
-    dataset = read(source, test=True, target=Target(label, among, clamp))
+    encoder = None if text_features is None else load_encoder(text_features)
+    dataset = read(source, test=True, target=Target(label, among, clamp), align=align)
     if seed is not None and len(dataset.splits) == 1:
         dataset = split_by_video(dataset, seed)
     clean_nonfinite(dataset, nonfinite)
@@ -111,11 +114,11 @@ def convert(
                 raise DataError(f"expected raw_text to leave text_bert out, got {split.fields} in {part}")
             split.text_bert = None
         dataset.report.add("text_bert is left out: text encoders tokenize raw_text.")
-    if text_features is not None:
-        put_text_features(dataset, text_features, progress=progress)
+    if text_features is not None and encoder is not None:
+        put_text_features(dataset, text_features, *encoder, progress=progress)
     files = _source_files(source)
     how = {"format": FORMAT, "mmiln": version("mmiln"), "nonfinite": nonfinite, "seed": seed}
-    how |= {"labels": among, "clamp": clamp, "label": label}
+    how |= {"labels": among, "clamp": clamp, "label": label, "align": align}
     how |= {"text_bert": text_bert, "text_features": None if text_features is None else str(text_features)}
     made_of = how | {"source": {name: file.model_dump() for name, file in files.items()}}
     bar = partial(tqdm, disable=None if progress else True, dynamic_ncols=True)
@@ -151,10 +154,10 @@ def convert(
 def _source_files(source: Path) -> dict[str, File]:
     if source.is_file():
         return {source.name: File.of(source)}
-    names = [f"{stem}.pkl" for stem in SPLITS]
-    if sequences := files_of(source):
-        names = [path.name for path in sequences] + [FOLDS]
-    return {name: File.of(source / name) for name in names if (source / name).is_file()}
+    files = files_of(source)
+    if files and (folds := source / FOLDS).is_file():
+        files.append(folds)
+    return {file.name: File.of(file) for file in files or files_of_parts(source).values()}
 
 
 def _write_splits(dataset: Dataset, stage: Staging, bar: Any) -> None:

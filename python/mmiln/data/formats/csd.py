@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from mmiln.data.arrays import Floats, single
 from mmiln.data.dataset import Dataset
-from mmiln.data.findings import Findings
-from mmiln.data.formats.parts import Read, dataset_of
+from mmiln.data.findings import Findings, Read
+from mmiln.data.formats.parts import dataset_of
 from mmiln.data.names import PARTS, SPLITS
 from mmiln.data.target import Target
 from mmiln.errors import ConfigError, DataError

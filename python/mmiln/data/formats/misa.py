@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from mmiln.data.arrays import Floats, place, reals, take
 from mmiln.data.dataset import Dataset
-from mmiln.data.findings import Findings
-from mmiln.data.formats.parts import Read, dataset_of
+from mmiln.data.findings import Findings, Read
+from mmiln.data.formats.parts import dataset_of
 from mmiln.data.items import no_frames
 from mmiln.data.target import Target
 from mmiln.errors import DataError

@@ -62,6 +62,10 @@ def _splits(content: MutableMapping[Any, Any], report: Findings) -> dict[str, Fi
         split = SPLITS.get(str(key).strip().lower())
         if split is None:
             continue
+        if value is None:
+            report.warn(f"{key} is None, and was taken as absent.")
+            del content[key]
+            continue
         if split in found:
             raise DataError(f"expected one {split} split, got a second one, {key!r}")
         if not isinstance(value, dict):

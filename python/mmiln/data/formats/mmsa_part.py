@@ -10,12 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mmiln.data.arrays import Ints, content_bounds, place, reals
-from mmiln.data.findings import Findings
-from mmiln.data.formats.parts import Read
+from mmiln.data.findings import Findings, Read
 from mmiln.data.items import no_frames
-from mmiln.data.names import FIELDS, MODALITIES
+from mmiln.data.names import FIELDS, MODALITIES, UNIMODAL
 from mmiln.data.sequences import Padded
-from mmiln.data.split import UNIMODAL
 from mmiln.data.target import Target
 from mmiln.errors import DataError
 
@@ -55,6 +53,8 @@ class Part:
         arrays = {key: self.fields[key] for key in self._present if key != "raw_text"}
         if not arrays or any(isinstance(v, list) or np.ndim(v) != 2 for v in arrays.values()):
             return
+        if any(_is_list(self.fields.get(key)) for key in ("id", "raw_text", LABELS)):
+            return
         for key in [*self._present, *KNOWN[:2], *(f"{m}_lengths" for m in MODALITIES)]:
             if self.fields.get(key) is not None:
                 self.fields[key] = [self.fields[key]] if key not in MODALITIES else self.fields[key][None]
@@ -64,7 +64,7 @@ class Part:
     def count(self) -> int:
         """Number of utterances."""
         value = self.fields[self._present[0]]
-        return len(value) if isinstance(value, list | tuple) or np.ndim(value) else 1
+        return len(value) if _is_list(value) else 1
 
     def read(self) -> None:
         """Reads all fields."""
@@ -95,13 +95,13 @@ class Part:
         counts = {}
         for key in ("id", LABELS, *self._present, *lengths):
             if (value := self.fields.get(key)) is not None:
-                counts[key] = len(value) if isinstance(value, list | tuple) or np.ndim(value) else 1
+                counts[key] = len(value) if _is_list(value) else 1
         if len(set(counts.values())) > 1:
             raise self._error(f"expected as many entries in every field, got {counts}")
 
     def _strings(self, key: str) -> list[str]:
         values = self.fields[key]
-        if not isinstance(values, list | tuple) and np.ndim(values) == 0:
+        if not _is_list(values):
             raise self._error(f"expected {key!r} to be a list, got {type(values).__name__}")
         # An entry may be a str, bytes, a number or an array of one of these; an id also [video, start, end].
         entries = [np.asarray(e, object).reshape(-1) for e in values]
@@ -197,6 +197,7 @@ class Part:
             if self._is_ragged(self.fields[modality]):
                 self.values[modality] = self._cut_list(modality)
                 continue
+            self._as_frames(modality)
             padded[modality] = self._array(modality, "(N, T, w)")
             if self.fields.get(f"{modality}_lengths") is not None:
                 lengths[modality] = self._lengths(modality, padded[modality].shape[1])
@@ -213,6 +214,14 @@ class Part:
             else:
                 starts, true = self._inferred(modality, frames)
             self.values[modality] = Padded(frames, starts, true)
+
+    def _as_frames(self, modality: str) -> None:
+        """Gives features of whole utterances, (N, w), an axis of frames."""
+        features = self.fields[modality]
+        if isinstance(features, np.ndarray) and features.ndim == 2:
+            self.fields[modality] = features[:, None]
+            self.fields[f"{modality}_lengths"] = np.ones(len(features))
+            self.report.add(f"{self.name}: {modality} is (N, w), and was read as one frame an utterance.")
 
     @staticmethod
     def _is_ragged(value: Any) -> bool:
@@ -318,3 +327,8 @@ class Part:
         if empty.any():
             self._say_no_frames(modality, empty)
         return starts, lengths
+
+
+def _is_list(value: Any) -> bool:
+    """Whether a field holds values of several utterances."""
+    return isinstance(value, list | tuple) or np.ndim(value) > 0

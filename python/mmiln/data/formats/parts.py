@@ -3,36 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from mmiln.data.dataset import Dataset
-from mmiln.data.findings import Findings
+from mmiln.data.findings import Findings, Read
 from mmiln.data.split import Split
 from mmiln.data.target import Target
 from mmiln.errors import DataError
-
-
-@dataclass
-class Read:
-    """What was read of a part.
-
-    Attributes:
-        ids: N names.
-        fields: text, audio and so on, as :class:`Split` takes them.
-        labels: (N,) as they are in the file; None without any.
-        unimodal: (N,) labels by modality.
-        advice: a sentence that follows the note that there are no labels.
-    """
-
-    ids: list[str]
-    fields: dict[str, Any]
-    labels: npt.NDArray[np.float64] | None
-    unimodal: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
-    advice: str = ""
 
 
 def dataset_of(parts: Mapping[str, Read], name: str, target: Target, report: Findings) -> Dataset:

@@ -30,6 +30,9 @@ _KINDS: Final = (
      "if it is a .csd file of the CMU-MultimodalSDK, name the folder that holds it and the others; else "
      f"{_AS_ARRAYS}"),
     (rb"PAR1", PARQUET, "give it the ending .parquet"),
+    (rb".{4}ftyp|RIFF.{4}(WAVE|AVI )|\x1aE\xdf\xa3|OggS|fLaC|ID3|\xff[\xfb\xf3\xf2]|\xff\xd8\xff|\x89PNG",
+     "a recording or a picture",
+     "MMILN reads features of clips: extract them, by MMSA-FET for one, and name the pickle that it writes"),
     (rb"\s*[{\[]\s*[\"\[{\d\]}-]", "JSON", f"save sentences as CSV; of features, {_AS_ARRAYS}"),
 )  # fmt: skip
 _TEXT: Final = re.compile(rb"[^\x00-\x08\x0e-\x1f\x7f]+")  # in UTF-8 or another encoding

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from itertools import product
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,19 +12,19 @@ import numpy.typing as npt
 
 from mmiln.data.arrays import Floats, single
 from mmiln.data.dataset import Dataset
-from mmiln.data.findings import Findings
+from mmiln.data.findings import Findings, Read
 from mmiln.data.formats import sniff
 from mmiln.data.formats.npy import open_rows
-from mmiln.data.formats.parts import Read, dataset_of
+from mmiln.data.formats.parts import dataset_of
 from mmiln.data.formats.sniff import foreign
-from mmiln.data.names import PARTS, SPLITS, part_of
+from mmiln.data.names import PARTS, SPLITS
 from mmiln.data.target import Target
 from mmiln.errors import DataError, MissingFileError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ENDINGS: Final = (".csv", ".parquet")
+ENDINGS: Final = (".csv", ".tsv", ".parquet")
 TEXT: Final = ("text", "raw_text", "sentence")  # names of the columns, in any case
 LABEL: Final = ("label", "labels", "sentiment", "score")
 PART: Final = ("split", "part", "mode")
@@ -34,8 +34,8 @@ FEATURES: Final = ("audio", "vision")
 _GROWTH: Final = 100  # bytes of content for each byte of a Parquet file, at most: sentences differ
 
 
-def read_table(path: Path, *, target: Target, test: bool) -> Dataset:
-    """Build a data set from a table with a row for each utterance.
+def read_tables(tables: Mapping[str, Path], *, name: str, target: Target, test: bool) -> Dataset:
+    """Build a data set from tables with a row for each utterance: of one, or of one for each part.
 
     Columns, in any case of letters: ``text`` (or raw_text, sentence); ``label`` (or labels, sentiment,
     score), without which the data can be predicted alone; ``split`` (or part, mode) with train, valid or
@@ -43,25 +43,57 @@ def read_table(path: Path, *, target: Target, test: bool) -> Dataset:
     ``audio`` and ``vision`` with paths of ``.npy`` files (T, width), relative to the table.
 
     Args:
-        path: the file. Without a column of parts, its name says which part it is, ``test`` by default.
+        tables: files by the part that each holds. The rows of a single one may be of other parts, which a
+            column names.
+        name: of the data set.
         target: which labels are learned.
         test: whether the test part is wanted, where there are others.
 
     Raises:
-        DataError: it is not such a table, or a cell is not as expected.
+        DataError: one is not such a table, a cell is not as expected, or a table's column of parts names
+            another part than that of its file.
     """
-    return _Table(path, target).dataset(test)
+    report = Findings()
+    parts: dict[str, Read] = {}
+    alone = len(tables) == 1
+    for part, path in tables.items():
+        found = _Table(path, part, "" if alone else f"{part} ", target, report).parts(test)
+        if not alone and found.keys() - {part}:
+            raise DataError(
+                f"{path.name}: expected rows of {part} alone beside the other files, got also rows of "
+                f"{', '.join(sorted(found.keys() - {part}))} by its column of parts"
+            )
+        parts |= found
+    if not parts:
+        raise DataError(f"{name}: expected at least one row of train, valid or test")
+    complete = set(UNIMODAL.values()).intersection(
+        *({*read.unimodal} if read.labels is not None else set() for read in parts.values())
+    )
+    lacking = {modality for read in parts.values() for modality in read.unimodal} - complete
+    if lacking:
+        columns = [column for column, modality in UNIMODAL.items() if modality in lacking]
+        report.warn(f"{', '.join(columns)} were left out: not every part has these and labels.")
+    for read in parts.values():
+        read.unimodal = {modality: read.unimodal[modality] for modality in complete}
+    return dataset_of(parts, name, target, report)
 
 
 class _Table:
     """Reads one table; methods are in the order of use."""
 
-    def __init__(self, path: Path, target: Target) -> None:
+    def __init__(self, path: Path, part: str, prefix: str, target: Target, report: Findings) -> None:
         self._path = path
+        self._part = part  # of all rows, where no column tells
+        self._prefix = prefix  # of row numbers as ids, which are to differ between tables
         self._target = target
-        self._report = Findings()
-        parquet = path.suffix.lower() == ".parquet"
-        self._frame = read_parquet(path) if parquet else read_csv(path, path.read_bytes())
+        self._report = report
+        if path.suffix.lower() == ".parquet":
+            self._frame = read_parquet(path)
+        else:
+            data = path.read_bytes()
+            self._frame = read_csv(path, data)
+            if (between := separator(data)) != ",":
+                report.add(f"{path.name}: cells are separated by {between!r}, as its header has no comma.")
         self._columns = {str(name).strip().lower(): place for place, name in enumerate(self._frame.columns)}
         if len(self._columns) < self._frame.shape[1]:
             raise self._error(f"expected columns of different names, got {self._there()}")
@@ -96,7 +128,7 @@ class _Table:
             raise self._error(f"which column holds the labels, {' or '.join(found)}? Name it by target=")
         return self._column(*found)
 
-    def dataset(self, test: bool) -> Dataset:
+    def parts(self, test: bool) -> dict[str, Read]:
         parts_of = self._parts()
         label, text = self._label(), self._column(*TEXT)
         features = [name for name in FEATURES if self._column(name)]
@@ -119,26 +151,17 @@ class _Table:
                 self._numbers(label, rows) if label else None,
                 {modality: values for modality, values in human.items() if values is not None},
             )
-        lacking = [
-            name for name, modality in unimodal.items()
-            if any(read.labels is None or modality not in read.unimodal for read in parts.values())
-        ]  # fmt: skip
-        if lacking:
-            self._report.warn(f"{', '.join(lacking)} were left out: not every part has these and labels.")
-        for name, read in product(lacking, parts.values()):
-            read.unimodal.pop(unimodal[name], None)
-        if not parts:
-            raise self._error("expected at least one row of train, valid or test")
-        self._report.notes.insert(0, f"Read from a table by its columns {', '.join(sorted(self._read))}.")
+        columns = ", ".join(sorted(self._read))
+        self._report.notes.insert(0, f"Read from the table {self._path.name} by its columns {columns}.")
         if unread := [name for name in self._columns if name not in self._read]:
-            self._report.add(f"Columns left unread: {', '.join(unread)}.")
-        return dataset_of(parts, self._path.stem, self._target, self._report)
+            self._report.add(f"{self._path.name}: columns left unread: {', '.join(unread)}.")
+        return parts
 
     def _parts(self) -> list[str | None]:
         """The part of each row; None for rows that are left out."""
         column = self._column(*PART)
         if column is None:
-            return [part_of(self._path.stem)] * len(self._frame)
+            return [self._part] * len(self._frame)
         cells = self._cells(column)
         found = [SPLITS.get(cell.lower()) for cell in cells]
         if other := sorted({cell for cell, part in zip(cells, found, strict=True) if part is None}):
@@ -170,7 +193,7 @@ class _Table:
     def _ids(self) -> list[str]:
         if column := self._column("id"):
             return self._cells(column)
-        rows = [str(row + 1) for row in range(len(self._frame))]
+        rows = [f"{self._prefix}{row + 1}" for row in range(len(self._frame))]
         if video := self._column("video_id"):
             clips = self._cells(clip) if (clip := self._column("clip_id")) else rows
             return ["$_$".join(pair) for pair in zip(self._cells(video), clips, strict=True)]
@@ -212,6 +235,12 @@ class _Table:
         return single(open_rows(path)).copy()  # not a map of each file
 
 
+def separator(data: bytes) -> str:
+    """What separates the cells of a CSV file: a comma; where its header has none, a tab or a semicolon."""
+    header = data.partition(b"\n")[0]
+    return next((sign for sign in ",\t;" if sign.encode() in header), ",")
+
+
 def read_csv(path: Path, data: bytes) -> pd.DataFrame:
     """The content of a CSV file in UTF-8 with a header, its cells as text.
 
@@ -223,7 +252,9 @@ def read_csv(path: Path, data: bytes) -> pd.DataFrame:
     if data and (other := foreign(path, sniff.TEXT)):
         raise DataError(f"{path} is not a CSV file, but {other}")
     try:
-        frame = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        frame = pd.read_csv(
+            io.BytesIO(data), sep=separator(data), dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
     except ValueError as error:  # the base class of pandas' own errors and of decoding errors
         raise DataError(f"{path} can't be read as CSV in UTF-8 with a header: {error}") from error
     if not isinstance(frame.index, pd.RangeIndex):  # pandas turns surplus cells into an index
