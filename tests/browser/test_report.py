@@ -91,7 +91,7 @@ def test_a_report_of_an_experiment_is_no_wider_than_the_screen(
     row = ("no_gate_fusion, num_layers=3", *["78.95 ± 0.53 / 80.46 ± 0.46"] * 4)
     path = tmp_path / "report.html"
     path.write_text(
-        tables.page(tables.Table("All.", columns, (row,) * 3).markdown(), "Wide"), encoding="utf-8"
+        tables.page(tables.Table("All.", columns, (row,) * 3).markdown(80), "Wide"), encoding="utf-8"
     )
     page.set_viewport_size({"width": width, "height": 844})
     page.goto(path.as_uri())

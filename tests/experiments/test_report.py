@@ -248,13 +248,14 @@ def test_pages_in_markdown_latex_and_html(folder):
 def test_a_wide_table_is_continued_below_with_the_names_of_its_rows():
     rows = (("one | two", "a" * 30, "b" * 30, "c" * 90, "d"), ("three", "", "", "", "e"))
     table = Table("All.", ("model", "first", "second", "third", "fourth"), rows)
-    *grids, caption = table.markdown().split("\n\n")
+    assert table.markdown().count("|:--") == table.html().count("<table>") == 1
+    *grids, caption = table.markdown(80).split("\n\n")
     assert caption == "All."
     headings = [[cell.strip() for cell in grid.split("\n")[0].strip("|").split("|")] for grid in grids]
     assert headings == [["model", "first", "second"], ["model", "third"], ["model", "fourth"]]
     assert all(grid.split("\n")[2].startswith(r"| one \| two |") for grid in grids)
-    assert table.html().count("<table>") == 3
-    assert table.html().count("<caption>") == 1
+    assert table.html(80).count("<table>") == 3
+    assert table.html(80).count("<caption>") == 1
     assert table.latex().count("tabular") == 2  # whole
 
 

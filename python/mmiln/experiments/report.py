@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DEPTH: Final = "num_layers"
+WIDTH: Final = 80  # characters of a table's line
 
 
 class Report:
@@ -215,7 +216,7 @@ class Report:
         for dataset in self.groups:
             title = self._title(dataset)
             parts.append(f"## {title}")
-            parts += [table.markdown() for table in self._tables(dataset, against)]
+            parts += [table.markdown(WIDTH) for table in self._tables(dataset, against)]
             if dataset in rows:
                 parts.append(
                     f"![{title}: test MAE of each row]({_figure_name('mae', dataset)}.png)\n\n"
@@ -240,7 +241,7 @@ class Report:
         return page(self.to_markdown(against), self.name)
 
     def _repr_html_(self) -> str:
-        return "".join(table.html() for table in self.tables())
+        return "".join(table.html(WIDTH) for table in self.tables())
 
     def __repr__(self) -> str:
         runs = sum(len(group.runs) for rows in self.groups.values() for group in rows.values())

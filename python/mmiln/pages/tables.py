@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
-from typing import Final
 
 from tabulate import tabulate
 
 from . import render
-
-WIDEST: Final = 80  # characters of a line in Markdown
 
 
 @dataclass(frozen=True)
@@ -25,10 +22,10 @@ class Table:
         """As a terminal shows it, the caption above."""
         return f"{self.caption}\n{self._grid('simple')}"
 
-    def markdown(self) -> str:
-        """As GitHub reads it, the caption below; columns that make it too wide follow in more tables."""
+    def markdown(self, width: int | None = None) -> str:
+        """As GitHub reads it, the caption below; columns beyond so many characters follow in more tables."""
         safe = tuple(tuple(cell.replace("|", "\\|") for cell in row) for row in self.rows)
-        parts = Table(self.caption, self.columns, safe)._narrow()
+        parts = Table(self.caption, self.columns, safe)._parts(width)
         return "\n\n".join([*(part._grid("pipe") for part in parts), self.caption])
 
     def latex(self) -> str:
@@ -40,17 +37,19 @@ class Table:
             "\\end{table}\n"
         )
 
-    def html(self) -> str:
+    def html(self, width: int | None = None) -> str:
         """Table elements, as many as in Markdown, the first with the caption."""
-        grids = "\n".join(part._grid("html") for part in self._narrow())
+        grids = "\n".join(part._grid("html") for part in self._parts(width))
         return grids.replace("<table>", f"<table>\n<caption>{html.escape(self.caption)}</caption>", 1)
 
-    def _narrow(self) -> list[Table]:
-        """The table in parts that are at most 80 characters wide, each with the names of the rows."""
+    def _parts(self, width: int | None) -> list[Table]:
+        """The table in parts of at most this width where columns allow it, each with the rows' names."""
+        if width is None:
+            return [self]
         parts = [[0]]
         for column in range(1, len(self.columns)):
             wider = self._of([*parts[-1], column])._grid("pipe").partition("\n")[0]
-            if len(wider) > WIDEST and len(parts[-1]) > 1:
+            if len(wider) > width and len(parts[-1]) > 1:
                 parts.append([0])
             parts[-1].append(column)
         return [self._of(part) for part in parts]
