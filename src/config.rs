@@ -69,6 +69,7 @@ impl FreezeText {
 }
 
 /// Shape and behaviour of the model.
+#[allow(clippy::struct_excessive_bools)] // the fields of a configuration
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {

@@ -25,7 +25,7 @@ def read(folder, name, rank):
     return json.loads((folder / f"{name}.{rank}.json").read_text())
 
 
-@pytest.mark.parametrize("name", [*CASES, "gathered"])
+@pytest.mark.parametrize("name", [*CASES, "gathered", "weighted"])
 def test_two_processes_come_to_what_one_comes_to(trained, name):
     two, one = trained
     ours, alone = read(two, name, 0), read(one, name, 0)
@@ -33,12 +33,14 @@ def test_two_processes_come_to_what_one_comes_to(trained, name):
     assert ours["labels"].keys() == alone["labels"].keys()
     for modality, labels in alone["labels"].items():
         np.testing.assert_allclose(ours["labels"][modality], labels, atol=1e-9)
+    if name == "weighted":  # the history's mean of a loss is over micro-batches of another size
+        return
     assert ours["history"].keys() == alone["history"].keys()
     for measure, values in alone["history"].items():
         np.testing.assert_allclose(ours["history"][measure], values, atol=1e-6, err_msg=measure)
 
 
-@pytest.mark.parametrize("name", [*CASES, "gathered"])
+@pytest.mark.parametrize("name", [*CASES, "gathered", "weighted"])
 def test_every_process_has_the_same_to_the_bit(trained, name):
     assert read(trained[0], name, 0) == read(trained[0], name, 1)
 
