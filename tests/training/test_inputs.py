@@ -190,7 +190,7 @@ def test_the_same_utterances_in_training_and_validation(data: Dataset) -> None:
     ):
         with pytest.warns(DataWarning, match="4 of .* ids in validation are in training too, 'train000"):
             shared(DataLoader(train, batch_size=8, shuffle=True), valid)
-    with pytest.warns(DataWarning, match=r"24 of 24 ids .*, 'train000\$_\$0', .*, \.\.\.: validation then"):
+    with pytest.warns(DataWarning, match=r"24 of 24 ids .*, 'train000\$_\$0', .*, \.\.\.: validation tells"):
         shared(train, train)
 
 

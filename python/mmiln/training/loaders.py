@@ -182,7 +182,7 @@ def shared(train: Loader, valid: Loader) -> str | None:
         return None  # or numbers of rows, whose labels are the same by chance
     some = ", ".join(map(repr, both[:3])) + (", ..." if len(both) > 3 else "")
     return (
-        f"{len(both)} of {len(in_valid)} ids in validation are in training too, {some}: validation then tells "
+        f"{len(both)} of {len(in_valid)} ids in validation are in training too, {some}: validation tells "
         "nothing of unseen utterances; leave them out of one part, or, if others, give them other ids"
     )
 
