@@ -99,6 +99,21 @@ def test_standard_input_has_a_sentence_a_line(reader):
     assert [row["score"] for row in rows] == pytest.approx(scores(model, SENTENCES), abs=1e-6)
 
 
+@pytest.mark.parametrize(("between", "ending"), [(",", ".csv"), ("\t", ".tsv")])
+def test_a_table_with_features_is_a_dataset(between, ending, tmp_path):
+    rng = np.random.default_rng(0)
+    frames = [rng.normal(size=(length, 5)) for length in (3, 1)]
+    for place, each in enumerate(frames):
+        np.save(tmp_path / f"{place}.npy", each)
+    rows = [("text", "Audio"), ("very good", "0.npy"), ("bad", "1.npy")]
+    (tmp_path / f"mine{ending}").write_text("\n".join(map(between.join, rows)))
+    model = mmiln.Model("mosi", text_encoder=small_bert.write(tmp_path), audio_dim=5, vision_dim=0, **TINY)
+    expected = model.predict({"raw_text": ["very good", "bad"], "audio": frames}).score
+    model.save_pretrained(tmp_path / "saved")
+    result = invoke("--model", tmp_path / "saved", "--data", tmp_path / f"mine{ending}", "--json")
+    assert [row["score"] for row in json.loads(result.stdout)] == pytest.approx(expected, abs=1e-6)
+
+
 def test_a_pipe_gets_csv_and_nothing_else(reader):
     model, folder = reader
     result = invoke("--model", folder, "--data", "-", given="good\nbad\n")

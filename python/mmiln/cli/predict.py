@@ -58,13 +58,14 @@ def predict(
     json_: Json = False,
 ) -> None:
     """Score utterances: a part of a dataset, or sentences. A CSV file keeps its columns and gets a score."""
-    are_sentences = data == STDIN or (Path(data).suffix.lower() == ".csv" and split is None)
     if data == STDIN and split is not None:
         raise ConfigError("--split is for datasets, and standard input holds sentences: leave it out")
-    if not are_sentences and column is not None:
+    is_table = Path(data).suffix.lower() in (".csv", ".tsv")
+    if column is not None and not (data == STDIN or (is_table and split is None)):
         raise ConfigError(f"--column is for CSV files, got {data}: leave it out")
     from . import scoring
 
+    are_sentences = data == STDIN or (is_table and split is None and not scoring.has_features(Path(data)))
     sure = classes, interval
     if are_sentences:
         frame, report = scoring.of_sentences(model, data, column, ensemble, sure)

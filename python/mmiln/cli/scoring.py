@@ -13,6 +13,7 @@ import numpy.typing as npt
 from .. import files
 from ..data import Split
 from ..data.formats.sentences import Sentences
+from ..data.formats.tables import FEATURES, read_csv
 from ..data.names import MODALITIES
 from ..errors import ConfigError, DataError
 from ..model import Model
@@ -55,6 +56,14 @@ def of_dataset(
         unit=unit,
     )
     return predictions.to_pandas(), report
+
+
+def has_features(path: Path) -> bool:
+    """Whether a table has columns with features, and so is a dataset rather than sentences."""
+    if not path.is_file():
+        return False  # which the reader of sentences reports
+    columns = {str(name).strip().lower() for name in read_csv(path, path.read_bytes()).columns}
+    return not columns.isdisjoint(FEATURES)
 
 
 def of_sentences(
