@@ -132,6 +132,7 @@ def cluster():
 
 def begun(cluster_class):
     """A cluster of two nodes. The seconds that Ray gives its parts to start are too few on a busy machine."""
+    before = set(psutil.Process().children(recursive=True))
     for _ in range(10):
         cluster = cluster_class()
         try:
@@ -141,6 +142,10 @@ def begun(cluster_class):
         except Exception as error:
             said = error
             cluster.shutdown()
+            # A node that came up in part is not the cluster's, which leaves its processes.
+            for process in set(psutil.Process().children(recursive=True)) - before:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
     pytest.skip(f"Ray starts no cluster on this machine: {said}")
 
 
