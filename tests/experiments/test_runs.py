@@ -51,7 +51,8 @@ def test_a_record_says_what_made_the_numbers(folder):
     assert record.config["num_layers"] == 1
     assert record.config["audio_dim"] == 5
     assert record.protocol.model_dump() == {
-        "epochs": 2, "selection": "valid", "standardized": True, "folds": None, "shuffled_labels": False,
+        "epochs": 2, "selection": "valid", "monitor": "valid_mae", "standardized": True, "folds": None,
+        "shuffled_labels": False,
     }  # fmt: skip
     assert record.code["version"] == mmiln.__version__
     assert len(record.code["digest"]) == 64
