@@ -171,7 +171,9 @@ LONG = "good bad " * 20
 
 def split_of(sentences: list[str]) -> Split:
     return Split(
-        [str(i) for i in range(len(sentences))], np.linspace(-2, 2, len(sentences)), raw_text=sentences
+        [f"{i} of {len(sentences)}" for i in range(len(sentences))],
+        np.linspace(-2, 2, len(sentences)),
+        raw_text=sentences,
     )
 
 
@@ -223,7 +225,7 @@ def test_sentences_of_another_script_are_counted(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.predict(split_of(said))  # told already
-    assert model.encoder.unknown == 1
+    assert model.encoder.tokenizer.unknown == 1
 
 
 # Tokens of another vocabulary
