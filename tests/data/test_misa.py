@@ -127,7 +127,7 @@ def test_parts_that_are_missing_or_doubled(tmp_path: Path) -> None:
         load(tmp_path)
     with pytest.raises(DataError, match="at least 3 videos"):
         load(_write(tmp_path, dev=_samples(2)), seed=0)
-    with pytest.raises(DataError, match=r"both valid\.pkl and dev\.pkl"):
+    with pytest.raises(DataError, match=r"both dev\.pkl and valid\.pkl"):
         load(_write(tmp_path, valid=_samples(2)))
 
 

@@ -194,5 +194,5 @@ def test_cross_validation_tests_every_utterance_once_a_seed(tmp_path):
     again = experiments.Report.read(tmp_path)
     assert again.to_pandas()["seed"].tolist() == [1]
     text = again.to_markdown()
-    assert "text: folds of seeds 2 are missing" in text
-    assert "1 of 6 runs are not finished" in text
+    assert "text: left out for missing folds: seed 2." in text
+    assert "Not finished: 1 of 6 runs." in text

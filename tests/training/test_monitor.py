@@ -68,7 +68,7 @@ class Curve(mmiln.Callback):
             vars(measured)["corr"] = values[self.now - 1]
             return measured
 
-        monkeypatch.setattr("mmiln.training.scoring.Metrics.of", changed)
+        monkeypatch.setattr("mmiln.results.metrics.Metrics.of", changed)
 
     def on_epoch_begin(self, model, epoch):
         self.now = epoch

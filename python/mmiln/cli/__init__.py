@@ -198,7 +198,8 @@ def evaluate(
     models = opened(model, ensemble=ensemble)
     name, parts = prepared(models, data, split, labels, clamp, target)
     if not (seeds := seed_folders(model)):
-        metrics = models[model].evaluate(parts[model])
+        ((folder, loaded),) = models.items()
+        metrics = loaded.evaluate(parts[folder])
         if json_:
             print_json(metrics.to_dict())
         else:
