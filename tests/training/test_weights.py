@@ -11,7 +11,6 @@ import torch
 import mmiln
 from mmiln.baselines import Baseline
 from mmiln.data import Split, collate
-from mmiln.data.folds import joined
 from mmiln.errors import BatchError, DataError
 from reference import batches, configs, model
 from support.model_checks import LENGTHS, PRESENT, PRESENT_IDS, VARIANTS, agree, build, oracle_losses
@@ -147,9 +146,9 @@ def test_a_split_carries_them_everywhere(data: mmiln.data.Dataset) -> None:
     assert Split.from_pandas(frame.drop(columns="weights")).weights is None
     assert split.fingerprint() != data.train.fingerprint()
     assert split.fingerprint() != weighted(data.train, weights[::-1]).fingerprint()
-    both = joined(mmiln.data.Dataset(split, data.valid, name="both"))
+    both = split + data.valid
     np.testing.assert_array_equal(both.weights, [*weights, *np.ones(12)])
-    assert joined(data).weights is None
+    assert Split.concat(data.splits.values()).weights is None
 
 
 @pytest.mark.parametrize(
