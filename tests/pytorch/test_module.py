@@ -170,6 +170,12 @@ def test_frozen_parts_stay_frozen(freeze: Any, layers: int, tmp_path: Path) -> N
     assert not module.text.bert.embeddings.training
 
 
+def test_frozen_encoders_of_audio_and_vision_stay_frozen() -> None:
+    built = mmiln.Model("mosi", **configs.tiny(), freeze_vision=True)
+    still = {name for name, weight in built.to_torch().named_parameters() if not weight.requires_grad}
+    assert still == set(built.core.frozen()) == {n for n in built.state_dict() if n.startswith("vision.")}
+
+
 def test_a_training_step_in_pytorch() -> None:
     """The loss falls, and the model takes the weights back."""
     data = mmiln.data.synthetic(32, 8, 8)

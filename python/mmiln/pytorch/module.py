@@ -61,7 +61,8 @@ class MMILN(nn.Module):
         kept = -low == high <= 3
         self.unit: float = 1 if kept else (high - low) / 6
         self.centre: float = 0 if kept else (high + low) / 2
-        for part in self.frozen():
+        sources = [getattr(self, n) for n in self.sources if c.get(f"freeze_{n}")]
+        for part in [*self.frozen(), *sources]:
             part.requires_grad_(False)
         self.train()
 
