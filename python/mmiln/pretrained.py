@@ -139,7 +139,7 @@ def card(
         told = [f"Trained{name}{sizes and f': {sizes}'}."]
         if trained.fingerprint:
             told.append(f"SHA-256 of the data set: `{trained.fingerprint}`.")
-        rows = [f"| {_label(name)} | {_number(value)} |" for name, value in trained.measures.items()]
+        rows = [f"| {_label(name)} | {_number(name, value)} |" for name, value in trained.measures.items()]
         chosen = f"| validation part | epoch {trained.epoch} of {trained.epochs} |"
         told += ["\n".join([chosen, "|---|---|", *rows])] if rows else []
         told.append(f"Versions: {', '.join(f'{name} {v}' for name, v in trained.versions.items())}.")
@@ -150,9 +150,9 @@ def card(
     if encoder is not None:
         hub_name = "" if encoder.name == str(encoder.directory) else f" `{encoder.name}`"
         kind, width = encoder.config.get("model_type", "bert"), encoder.width
-        told.append(
-            f"Text encoder:{hub_name} {kind}, {encoder.layers} layers, {width} wide, fine-tuned with it."
-        )
+        freeze = config.model.get("freeze_text", False)
+        part = "not trained" if freeze is True else "fine-tuned with it" + (" in part" if freeze else "")
+        told.append(f"Text encoder:{hub_name} {kind}, {encoder.layers} layers, {width} wide, {part}.")
     used = [name for name in MODALITIES if config.model.get(f"{name}_dim")]
     return CARD.format(
         title=title,
@@ -168,8 +168,10 @@ def _label(name: str) -> str:
     return MEASURES[name].label if name in MEASURES else name
 
 
-def _number(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.4f}"
+def _number(name: str, value: float | None) -> str:
+    if value is None:
+        return "unknown"
+    return MEASURES[name].text(value) if name in MEASURES else f"{value:.4f}"
 
 
 def save(

@@ -174,7 +174,13 @@ def test_a_card_says_what_the_model_was_trained_on(data: mmiln.data.Dataset, tmp
     assert "`d_model=4`" in card
     assert "`seed=7`" not in card
     assert f"mmiln {mmiln.__version__}" in card
-    assert "Text encoder: bert, 2 layers, 8 wide" in card
+    assert f"| Acc-7 | {model.history_['valid_acc7'][best - 1]:.2%} |" in card
+    assert "Text encoder: bert, 2 layers, 8 wide, fine-tuned with it." in card
+    for freeze, said in (("embeddings", "fine-tuned with it in part."), (True, "not trained.")):
+        other = mmiln.Model("mosi", text_encoder=encoder, freeze_text=freeze, num_layers=1)
+        other.fit([batch], epochs=1, progress=False)
+        other.save_pretrained(tmp_path / "other")
+        assert f"8 wide, {said}" in (tmp_path / "other" / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_card_of_a_run_names_its_data(data: mmiln.data.Dataset, tmp_path: Path) -> None:

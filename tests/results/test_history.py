@@ -179,3 +179,9 @@ def test_an_utterance_that_was_skipped_does_not_count(data):
     assert np.isnan(labels[10:]).all()
     shift = np.abs(labels[:10].astype(np.float64) - data.train.labels[:10]).mean()
     assert model.history_["pseudo_shift_audio"][1] == shift
+
+
+def test_small_rates_can_be_read():
+    history = History({"valid_acc7": [0.25], "lr_text": [5e-6]})
+    assert repr(history) == "History(1 epochs; last: valid_acc7 25.00%, lr_text 5e-06)"
+    assert ">5e-06<" in history._repr_html_()

@@ -16,7 +16,7 @@ from .measures import Classes
 Doubles = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Calibration:
     """The errors of a model on utterances that it was not trained on.
 
@@ -25,6 +25,9 @@ class Calibration:
     """
 
     residuals: Doubles
+
+    def __repr__(self) -> str:
+        return f"Calibration({len(self.residuals)} utterances)"
 
     @classmethod
     def read(cls, values: Any) -> Calibration:

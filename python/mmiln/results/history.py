@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from ..config import is_rate
 from ..errors import StateError
 from ..pages import html
 from .measures import MEASURES
@@ -122,8 +123,9 @@ class History(dict[str, list[float]]):
         shares = {f"valid_{name}" for name, measure in MEASURES.items() if measure.unit == "%"}
         rows = []
         for name, values in self.items():
-            title, factor, digits = (f"{name} (%)", 100, 2) if name in shares else (name, 1, 4)
-            rows.append((title, *(html.number(factor * values[e - 1], digits) for e in columns.values())))
+            title, factor = (f"{name} (%)", 100) if name in shares else (name, 1)
+            cells = (_cell(name, factor * values[e - 1], 2 if factor == 100 else 4) for e in columns.values())
+            rows.append((title, *cells))
         drawn = html.chart(curves, self.best_epoch) if curves else ""
         return f"<div>{drawn}{html.table(['', *columns], rows)}</div>"
 
@@ -131,7 +133,12 @@ class History(dict[str, list[float]]):
 def _text(name: str, value: float) -> str:
     """A value of a history as text, an accuracy or F1 in per cent."""
     measure = MEASURES.get(name.removeprefix("valid_"))
-    return html.number(value) if measure is None else measure.text(value)
+    return _cell(name, value, 4) if measure is None else measure.text(value)
+
+
+def _cell(name: str, value: float, digits: int) -> str:
+    """A number as text; learning rates and decays may be small."""
+    return f"{value:.3g}" if is_rate(name) and math.isfinite(value) else html.number(value, digits)
 
 
 class _Shown(list["Axes"]):
