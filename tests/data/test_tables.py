@@ -97,6 +97,17 @@ def test_a_table_without_parts_is_the_part_of_its_name(stem: str, part: str, tmp
     assert {name: len(split) for name, split in data.splits.items()} == {part: 2}
 
 
+def test_weights(tmp_path: Path) -> None:
+    path = _csv(tmp_path, "text,label,Weight,split\ngood,1,0.5,train\nbad,-1,2,train\nso,0,1,test\n")
+    data = load(path)
+    assert data.train.weights.tolist() == [0.5, 2]
+    converted = convert(path, tmp_path / "mine.mmiln", progress=False)
+    assert converted.train.weights.tolist() == [0.5, 2]
+    assert converted.fingerprint() == data.fingerprint()
+    with pytest.raises(DataError, match=r"train: expected finite weights of 0 or more, got -1 for '1'"):
+        load(_csv(tmp_path, "text,label,weight\ngood,1,-1\n", "train.csv"))
+
+
 def test_a_folder_with_a_table_for_each_part(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()

@@ -58,17 +58,20 @@ class Fingerprints(Plain):
     standardized: str | None
 
 
-def _all_together() -> list[Literal["", "text", "audio", "vision"]]:
+Labels = Literal["", "text", "audio", "vision", "weights"]
+
+
+def _all_together() -> list[Labels]:
     return [""]
 
 
 class Part(Plain):
-    """A split: the modalities of which it has labels, "" for all together; its fingerprints, and those of the
-    data set that ends with it.
+    """A split: the modalities of which it has labels, "" for all together, and whether it has weights; its
+    fingerprints, and those of the data set that ends with it.
     """
 
     utterances: Annotated[int, pydantic.Field(ge=1)]
-    labels: list[Literal["", "text", "audio", "vision"]] = pydantic.Field(default_factory=_all_together)
+    labels: list[Labels] = pydantic.Field(default_factory=_all_together)
     split: Fingerprints
     dataset: Fingerprints
 
@@ -134,13 +137,16 @@ def layout(fields: Sequence[Any], labels: Sequence[Any]) -> list[str]:
 
 
 def label_file(modality: str) -> str:
-    """The name of the file with the labels of a modality, or of all together (``""``)."""
+    """The name of the file with the labels of a modality, of all together (``""``), or with the weights."""
+    if modality == "weights":
+        return "weights.npy"
     return f"labels_{modality}.npy" if modality else "labels.npy"
 
 
 def labels_of(split: Split) -> dict[Any, Floats]:
-    """The labels of a split by modality, ``""`` for all together."""
-    return ({} if split.labels is None else {"": split.labels}) | split.unimodal_labels
+    """The labels of a split by modality, ``""`` for all together; ``weights`` where there are any."""
+    given = {"": split.labels} | split.unimodal_labels | {"weights": split.weights}
+    return {name: values for name, values in given.items() if values is not None}
 
 
 def is_converted(path: Path) -> bool:
@@ -221,7 +227,8 @@ def open_split(folder: Path, fields: Sequence[Any], labels: Sequence[Any], among
     scores: dict[str, Floats] = {
         name: np.array(_array(folder / label_file(name), np.float32, 1)) for name in labels
     }
-    values |= {"labels": scores.pop("", None), "unimodal_labels": scores, "label_range": among}
+    values |= {"labels": scores.pop("", None), "weights": scores.pop("weights", None)}
+    values |= {"unimodal_labels": scores, "label_range": among}
     try:
         return Split(said["id"], raw_text=said.get("raw_text"), **values)
     except DataError as error:

@@ -28,6 +28,7 @@ ENDINGS: Final = (".csv", ".tsv", ".parquet")
 TEXT: Final = ("text", "raw_text", "sentence")  # names of the columns, in any case
 LABEL: Final = ("label", "labels", "sentiment", "score")
 PART: Final = ("split", "part", "mode")
+WEIGHTS: Final = ("weight", "weights")
 UNIMODAL: Final = {"label_t": "text", "label_a": "audio", "label_v": "vision"}  # of CH-SIMS
 FEATURES: Final = ("audio", "vision")
 
@@ -39,8 +40,9 @@ def read_tables(tables: Mapping[str, Path], *, name: str, target: Target, test: 
 
     Columns, in any case of letters: ``text`` (or raw_text, sentence); ``label`` (or labels, sentiment,
     score), without which the data can be predicted alone; ``split`` (or part, mode) with train, valid or
-    test; ``id``, or ``video_id`` and ``clip_id``; ``label_T``, ``label_A``, ``label_V`` as of CH-SIMS;
-    ``audio`` and ``vision`` with paths of ``.npy`` files (T, width), relative to the table.
+    test; ``id``, or ``video_id`` and ``clip_id``; ``weight`` (or weights) in the task loss; ``label_T``,
+    ``label_A``, ``label_V`` as of CH-SIMS; ``audio`` and ``vision`` with paths of ``.npy`` files (T, width),
+    relative to the table.
 
     Args:
         tables: files by the part that each holds. The rows of a single one may be of other parts, which a
@@ -132,6 +134,7 @@ class _Table:
         parts_of = self._parts()
         label, text = self._label(), self._column(*TEXT)
         features = [name for name in FEATURES if self._column(name)]
+        weights = self._column(*WEIGHTS)
         unimodal = {name: modality for name, modality in UNIMODAL.items() if self._column(name)}
         if text is None and not features:
             raise self._error(f"expected a column {', '.join(TEXT)}, audio or vision, got {self._there()}")
@@ -144,6 +147,8 @@ class _Table:
             fields: dict[str, Any] = {name: self._features(name, rows) for name in features}
             if text is not None:
                 fields["raw_text"] = self._sentences(text, part, rows)
+            if weights is not None:
+                fields["weights"] = self._numbers(weights, rows)
             human = {modality: self._numbers(name, rows) for name, modality in unimodal.items()}
             parts[part] = Read(
                 [ids[row] for row in rows],
