@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from filelock import FileLock
+
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 OPS = ROOT / "src" / "ops"
@@ -25,9 +27,14 @@ def build(flags: Sequence[str] = (), files: Sequence[Path] | None = None) -> Pat
     read = [HERE / "shim.h", *HEADERS, *files]
     digest = hashlib.sha256("\0".join([*flags, *(f.read_text() for f in read)]).encode())
     folder = ROOT / "target" / "shim" / digest.hexdigest()[:16]
-    if (folder / "built").exists():
-        return folder
     folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):  # another worker of pytest may be at it
+        if not (folder / "built").exists():
+            _build(folder, flags, files)
+    return folder
+
+
+def _build(folder: Path, flags: Sequence[str], files: Sequence[Path]) -> None:
     jobs = [(real, file) for real in ("float", "double") for file in files]
     with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(lambda job: _compile(folder, *job, flags), jobs))
@@ -35,7 +42,6 @@ def build(flags: Sequence[str] = (), files: Sequence[Path] | None = None) -> Pat
         own = [o for o, (kind, _) in zip(objects, jobs, strict=True) if kind == real]
         _run(["g++", "-shared", *flags, "-o", folder / f"{real}.so", *own, "-pthread"])
     (folder / "built").touch()
-    return folder
 
 
 def _compile(folder: Path, real: str, file: Path, flags: Sequence[str]) -> Path:
