@@ -299,7 +299,7 @@ def test_wrong_calls() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, as is the next
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
-@pytest.mark.parametrize("kind", ["text features", "text encoder"])
+@pytest.mark.parametrize("kind", [pytest.param("text features", marks=pytest.mark.slow), "text encoder"])
 def test_torch_export_of_any_batch_and_lengths(kind: str, tmp_path: Path) -> None:
     bert = configs.TINY_BERT if kind == "text encoder" else None
     config = configs.tiny(text_dim=8, num_layers=1, **{"audio_dim" if bert else "vision_dim": 0})

@@ -22,7 +22,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param("full", marks=pytest.mark.slow), "text encoder"])
 def test_scores_are_those_of_predict(kind: str, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime", reason="reads the file")
     pytest.importorskip("onnxscript", reason="writes the file")
