@@ -24,7 +24,7 @@ class ProgressBar(Callback):
     ``fit`` shows these by itself; ``progress=False`` leaves them out, and an object of this class among its
     callbacks takes their place. In a notebook they are widgets where ipywidgets is installed, else text; on
     a terminal text. Where the output is neither, as the log of a batch job, each epoch ends with a line: a
-    record of the logger ``mmiln`` (INFO) if :mod:`logging` was set up to handle those, else on standard
+    record of the logger ``mmiln`` (INFO) if ``logging`` was set up to handle those, else on standard
     error. The bars read nothing from the device.
 
     For other measures, override :meth:`shown`:

@@ -363,7 +363,7 @@ class Split(TorchDataset[Item]):
         Args:
             items: Dictionaries with the same fields, arrays of numpy or torch. Padded arrays are cut to the
                 item's ``audio_lengths`` and so on; those of MMSA's own dataset, which tells few lengths, as
-                :func:`mmiln.data.load` cuts MMSA's files. Labels are a number or ``{"M": number}``, with
+                ``mmiln.data.load`` cuts MMSA's files. Labels are a number or ``{"M": number}``, with
                 MMSA's ``T``, ``A``, ``V`` for those of one modality; an item without labels makes a split
                 without. The default ``id`` is the position.
             labels: (N,), in place of the items' own.
