@@ -51,8 +51,9 @@ check-all:
 # errors here, as old releases raise many. Tests of the core and torch alone are left out: they are the same as in
 # `make test`.
 CORE_ALONE := cuda gpu parallel reference model/test_padding.py model/test_stress.py baselines/test_all.py \
+	pytorch/test_module.py \
 	$(addprefix ops/test_,functional.py autograd.py instruction_sets.py) \
-	$(addprefix training/test_,interruptions.py nonfinite.py processes.py steps.py training.py ulgm.py)
+	$(addprefix training/test_,interruptions.py nonfinite.py processes.py rates.py steps.py training.py ulgm.py)
 ifeq ($(shell $(PYTHON) -c 'import sys; print(sys.version_info < (3, 13))'),True)
 test-lowest: build $(LOWEST_VENV)/installed
 	$(LOWEST_VENV)/bin/python -m $(PYTEST) --override-ini filterwarnings=default \
