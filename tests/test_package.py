@@ -103,7 +103,8 @@ def test_source_distribution_holds_every_crate(tmp_path):
     maturin = ["maturin", "sdist", "--manifest-path", str(ROOT / "Cargo.toml"), "--out", str(tmp_path)]
     subprocess.run(maturin, cwd=ROOT, check=True, capture_output=True)
     with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
-        archive.extractall(tmp_path, filter="data")
+        safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # from 3.11.4 on
+        archive.extractall(tmp_path, **safe)
     folder = next(path for path in tmp_path.iterdir() if path.is_dir())
     for room in ("src", "csrc", "crates/numeric/src"):
         sources = {path.relative_to(ROOT) for path in (ROOT / room).rglob("*") if path.is_file()}

@@ -11,7 +11,7 @@ import torch
 import mmiln
 from mmiln.baselines import Baseline
 from mmiln.callbacks import Callback, LearningRate
-from mmiln.errors import ConfigError, StateError
+from mmiln.errors import CheckpointError, ConfigError, StateError
 from support.small_runs import TINY, Cut, CutAt, build, result, run
 
 OTHER = {"lr_text": 2e-3, "lr_audio": 3e-3, "lr_vision": 4e-3, "lr_other": 1e-3}
@@ -136,6 +136,18 @@ def test_rates_given_anew_are_adopted_in_place_of_those_that_were_set(data, tmp_
     fit(data, model, folder=tmp_path, resume="adopt")
     assert model.history_["lr_other"] == [5e-3, 1e-4, 7e-3, 7e-3]  # it was cut before the end of epoch 3
     assert model.history_["lr_audio"] == [1e-3, 2e-4, 2e-4, 2e-4]
+
+
+@pytest.mark.parametrize("rate", ['"much"', "null", "-1", "1" + "0" * 400, "true"])
+def test_rates_that_are_none(rate, data, tmp_path):
+    """In a damaged record of how the run began."""
+    fit(data, build(), folder=tmp_path, epochs=1)
+    for record in tmp_path.rglob("state.json"):
+        text = record.read_text()
+        assert text.count('"train.lr_other": 0.005') == 1
+        record.write_text(text.replace('"train.lr_other": 0.005', f'"train.lr_other": {rate}'))
+    with pytest.raises(CheckpointError, match="are damaged: expected a rate as lr_other"):
+        fit(data, build(), folder=tmp_path, resume="adopt")
 
 
 @pytest.mark.parametrize("kind", ["mmiln", "self_mm"])

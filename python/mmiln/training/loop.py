@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import sys
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -326,7 +328,7 @@ class TrainingRun:
             self.history[name] = [math.nan if value is None else value for value in values]
         self.history.best_epoch = position.best_epoch
         if self.checkpoints is not None:  # in the first process
-            self._restore_rates(position)
+            self._restore_rates(position, self.checkpoints.folder)
         self.epoch = position.epoch
         losses = torch.tensor(position.losses, dtype=torch.float64, device=self.model.device)
         self.losses = list(losses.reshape(-1, len(self.model.LOSSES)))
@@ -334,10 +336,15 @@ class TrainingRun:
         self.batch = position.batch
         self.seconds = position.seconds
 
-    def _restore_rates(self, position: Position) -> None:
+    def _restore_rates(self, position: Position, folder: Path) -> None:
         """Restores the rates that a callback had set, except where others are given and adopted."""
         was = {name.partition(".")[2]: was for name, was in position.identity.items()}
         adopted = {n: was[n] for n, rate in self._initial_rates.items() if was.get(n, rate) != rate}
+        for name, rate in adopted.items():
+            if type(rate) not in (int, float) or not 0 <= rate <= sys.float_info.max:
+                raise CheckpointError(
+                    f"the checkpoints in {folder} are damaged: expected a rate as {name}, got {rate!r:.100}"
+                )
         self._note_rates_before(adopted)
         if restored := {n: rate for n, rate in position.rates.items() if n not in adopted}:
             self.model.set_params(**restored)
