@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmiln.data.batching import Batch
 from mmiln.data.formats.tables import TEXT, read_csv
-from mmiln.data.split import Batch
 from mmiln.errors import DataError, MissingFileError
 
 if TYPE_CHECKING:
