@@ -76,7 +76,9 @@ class LabelRange(NamedTuple):
         """Which labels are not in the range, by more than rounding; NaN is not."""
         import numpy as np
 
-        values, slack = np.asarray(labels, np.float64), 1e-4 * (self.high - self.low) / 6
+        with np.errstate(invalid="ignore"):  # of a signalling NaN
+            values = np.asarray(labels, np.float64)
+        slack = 1e-4 * (self.high - self.low) / 6
         return ~((values >= self.low - slack) & (values <= self.high + slack))
 
     def __str__(self) -> str:

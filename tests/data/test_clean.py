@@ -73,6 +73,28 @@ def test_float64_values_beyond_float32_are_counted(tmp_path: Path) -> None:
         load(tmp_path / "data.pkl", nonfinite="raise")
 
 
+@pytest.mark.parametrize("bits", [np.array([0x7FA00000], np.uint32), np.array([0x7FF4 << 48], np.uint64)])
+def test_signalling_nan_is_treated_as_any_nan(bits: np.ndarray[Any, Any], tmp_path: Path) -> None:
+    """Casting one makes numpy warn; damaged files may hold any bits."""
+    signalling = bits.view(f"f{bits.itemsize}")
+    audio = np.ones((4, 2, 3), signalling.dtype)
+    labels = np.zeros(4, signalling.dtype)
+    audio[1, 0, :1] = signalling
+    fields = {"id": list("abcd"), "audio": audio, "regression_labels": labels}
+    for fill in "zero", "mean":
+        (tmp_path / "data.pkl").write_bytes(pickle.dumps({"train": fields}))
+        assert load(tmp_path / "data.pkl", nonfinite=fill).report.counts["train.audio.nonfinite"] == 1
+    frames = [*audio]
+    with pytest.raises(DataError, match="'b'"):
+        clean_nonfinite(Dataset(Split(list("abcd"), labels, audio=frames), name="x"), "raise")
+    labels[2:3] = signalling
+    with pytest.raises(DataError, match="got nan for 'c'"):
+        Split(list("abcd"), labels, audio=audio[:, :1])
+    (tmp_path / "data.pkl").write_bytes(pickle.dumps({"train": fields}))
+    with pytest.raises(DataError, match="got nan for 'c'"):
+        load(tmp_path / "data.pkl")
+
+
 def test_standardized_columns_have_mean_0_and_variance_1() -> None:
     train = _split("a", 3000, 0)  # more than one block
     for frames in train.audio:

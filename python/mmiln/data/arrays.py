@@ -31,7 +31,8 @@ def reals(values: Any) -> npt.NDArray[np.float64]:
     array = np.asarray(values)
     if array.dtype.kind == "c":
         raise TypeError
-    return array.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # of a signalling NaN, which damaged files may hold
+        return array.astype(np.float64)
 
 
 def positions(index: Any, count: int) -> list[int]:
@@ -64,7 +65,7 @@ def single(values: npt.ArrayLike | Tensor) -> Floats:
     """Numbers of an array or tensor as contiguous float32; too large ones become infinite."""
     if isinstance(values, Tensor):
         values = values.detach().cpu().float().numpy()
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return np.ascontiguousarray(values, np.float32)
 
 
@@ -117,7 +118,7 @@ def take(frames: npt.NDArray[Any], starts: Ints, lengths: Ints) -> list[Floats]:
     packed = np.empty((int(lengths.sum()), frames.shape[2]), np.float32)
     utterances = np.split(packed, np.cumsum(lengths)[:-1])
     pages = Pages(frames)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         for utterance, padded, start in zip(utterances, frames, starts, strict=True):
             utterance[:] = padded[start : start + len(utterance)]
             pages.read(padded.nbytes)

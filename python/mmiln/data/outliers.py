@@ -36,8 +36,8 @@ class Bounds(NamedTuple):
         """
         total = int(frames.lengths.sum()) if isinstance(frames, Ragged) else sum(map(len, frames))
         every = max(1, total // SAMPLE)
-        rows = np.concatenate([frames[at] for at in range(0, len(frames), every)]).astype(np.float64)
-        rows[~np.isfinite(rows)] = 0
+        rows = np.concatenate([frames[at] for at in range(0, len(frames), every)])
+        rows = np.where(np.isfinite(rows), rows, 0).astype(np.float64)
         first, median, third = np.percentile(rows, [25, 50, 75], axis=0)
         rare = np.percentile(np.abs(rows - median), 99, axis=0)
         spread = np.where(third > first, third - first, rare)
@@ -49,7 +49,8 @@ class Bounds(NamedTuple):
         """Whether all values of (T, w) are ordinary; NaN and infinities are not."""
         if frames.min() >= self.inner[0] and frames.max() <= self.inner[1]:  # quicker
             return True
-        return bool((frames.min(axis=0) >= self.low).all() and (frames.max(axis=0) <= self.high).all())
+        with np.errstate(invalid="ignore"):  # of a signalling NaN, which damaged files may hold
+            return bool((frames.min(axis=0) >= self.low).all() and (frames.max(axis=0) <= self.high).all())
 
     def far(self, frames: Sequence[Floats], among: Iterable[int]) -> dict[int, npt.NDArray[np.bool_]]:
         """By position, for the arrays ``among`` these that have any, which values are not ordinary."""
@@ -57,7 +58,8 @@ class Bounds(NamedTuple):
 
     def beyond(self, frames: Floats) -> npt.NDArray[np.bool_]:
         """Which values of (T, w) are finite and not ordinary."""
-        return np.isfinite(frames) & ((frames < self.low) | (frames > self.high))
+        with np.errstate(invalid="ignore"):
+            return np.isfinite(frames) & ((frames < self.low) | (frames > self.high))
 
 
 def warn_of_far(
