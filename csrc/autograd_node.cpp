@@ -96,7 +96,11 @@ extern "C" bool mmiln_grad_enabled() { return at::GradMode::is_enabled(); }
 extern "C" char* mmiln_attach(const char* name, Closure closure, Tensor* const* inputs, size_t input_count,
                               Tensor* const* results, size_t result_count) {
   try {
+#if MMILN_NODES_ARE_INTRUSIVE
+    auto node = c10::make_intrusive<RustNode>(name, closure, input_count);
+#else
     auto node = std::shared_ptr<RustNode>(new RustNode(name, closure, input_count), torch::autograd::deleteNode);
+#endif
     torch::autograd::edge_list edges;
     for (size_t i = 0; i < input_count; ++i) {
       node->watch(*inputs[i]);

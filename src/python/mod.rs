@@ -6,18 +6,17 @@ mod entry;
 mod functional;
 mod kernels;
 
+use std::ffi::{CStr, c_char};
+
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 
 use crate::config::{ModelConfig, PRESETS, TrainConfig, preset};
 use crate::metrics;
 
-/// The version of torch that this module was compiled against.
-const TORCH_VERSION: &str = "2.11.0";
-
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     entry::silence_caught_panics();
-    module.add("TORCH_VERSION", TORCH_VERSION)?;
+    module.add("TORCH_VERSION", torch_version())?;
     module.add("PRESETS", PRESETS.to_vec())?;
     module.add_class::<batch::PyBatch>()?;
     module.add_class::<core::Core>()?;
@@ -26,6 +25,16 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(metrics_of, module)?)?;
     functional::register(module)?;
     kernels::register(module)
+}
+
+unsafe extern "C" {
+    fn mmiln_torch_version() -> *const c_char;
+}
+
+/// The version of torch that this module was compiled against, such as `2.15.0`.
+fn torch_version() -> &'static str {
+    // SAFETY: the pointer is to a literal of ASCII characters.
+    unsafe { CStr::from_ptr(mmiln_torch_version()) }.to_str().expect("a version is ASCII")
 }
 
 /// Model and training fields of a preset, as a JSON object each.
