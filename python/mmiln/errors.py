@@ -23,6 +23,10 @@ class StateWarning(UserWarning):
     """A model was asked for scores before it was trained, so that they mean nothing."""
 
 
+class VersionWarning(UserWarning):
+    """Python imports another torch than the one that pip knows."""
+
+
 class BatchError(MmilnError, ValueError):
     """A batch has a missing key, a wrong shape, an impossible length, a bad label or index."""
 
@@ -55,7 +59,7 @@ class DeviceError(MmilnError, RuntimeError):
 
 
 class VersionError(MmilnError, ImportError):
-    """The installed torch is not the one that mmiln was built for."""
+    """No torch is installed, or none that this mmiln has a core for."""
 
 
 class InternalError(MmilnError, RuntimeError):

@@ -1,6 +1,7 @@
 """A driver, a library or a card that is wrong or not there: one sentence, and the CPU keeps working."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -84,7 +85,18 @@ def test_with_a_driver_that_refuses(answer: int, version: int, said: str, tmp_pa
 
 def test_a_torch_without_cuda(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.version, "cuda", None)
-    with pytest.raises(DeviceError, match=r"built without CUDA: install .*pip install torch==2.11.0"):
+    minor = ".".join(torch.__version__.split(".")[:2])
+    install = re.escape(f'`pip install --force-reinstall "torch=={minor}.*"`')
+    with pytest.raises(DeviceError, match=f"built without CUDA: install the build with it, {install}"):
+        mmiln.Model(device="cuda")
+
+
+def test_a_torch_for_other_cards(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch.version, "hip", "7.1")
+    with pytest.raises(
+        DeviceError, match="built for ROCm, and the kernels are for NVIDIA cards and CUDA: inst"
+    ):
         mmiln.Model(device="cuda")
 
 

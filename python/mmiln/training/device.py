@@ -48,11 +48,12 @@ def check_device(device: object) -> None:
 
 def _missing_cuda() -> str:
     """Why torch has no CUDA device; empty if it has one."""
+    minor = ".".join(torch.__version__.split(".")[:2])
+    install = f'install the build with it, `pip install --force-reinstall "torch=={minor}.*"`'
+    if torch.version.hip is not None:
+        return f"this torch was built for ROCm, and the kernels are for NVIDIA cards and CUDA: {install}"
     if torch.version.cuda is None:
-        return (
-            "this torch was built without CUDA: install the build with it, "
-            f"`pip install torch=={torch.__version__.split('+')[0]}`"
-        )
+        return f"this torch was built without CUDA: {install}"
     with warnings.catch_warnings(action="ignore"):
         if torch.cuda.is_available():
             return ""
