@@ -123,6 +123,7 @@ lint-python: build
 	ruff format --check .
 	mypy
 	python -m mypy.stubtest mmiln._core
+	python -m jactionlint --shellcheck= --pyflakes=
 	.ci/licences
 	pip-licenses > /dev/null
 
