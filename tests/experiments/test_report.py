@@ -135,6 +135,10 @@ def test_a_constant_has_no_correlation(folder):
         ({"config": {"patience": 8, "seed": 4}}, "alpha: 0.3 and None"),
         ({"text_encoder": "e" * 64}, "text encoder: None and 'ee"),
         ({"code": {"version": "0.2.0", "digest": "c" * 64}}, "mmiln: '0.1.0' and '0.2.0'"),
+        (
+            {"machine": {"torch": "2.12.0+cu130", "processor": "one", "device": "cpu"}},
+            "torch: '2.11.0' and '2.12.0'",
+        ),
         ({"fingerprint": "0" * 64}, "fingerprint of the data: 'ff"),
     ],
 )
@@ -392,7 +396,7 @@ def test_other_machines_and_builds_are_noted(folder):
         4,
         0.5,
         code={"version": "0.1.0", "digest": "d" * 64},
-        machine={"torch": "2.11.0", "processor": "two", "device": "cpu"},
+        machine={"torch": "2.11.0+cpu", "processor": "two", "device": "cpu"},
     )
     text = Report.read(folder).to_markdown()
     assert "The runs come from 2 machines." in text

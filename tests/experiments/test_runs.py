@@ -14,7 +14,7 @@ from filelock import FileLock
 
 import mmiln
 from mmiln import experiments
-from mmiln.errors import ExperimentError, StateError
+from mmiln.errors import ExperimentError, ProtocolError, StateError
 from mmiln.experiments.runs import Record
 from support import small_file
 from support.waiting import HANG_S, until
@@ -112,6 +112,20 @@ def test_a_folder_of_another_protocol_is_refused(folder, change, said):
     with pytest.raises(StateError, match=said):
         experiments.run(DESCRIPTION | change, folder, progress=False)
     assert (folder / "experiment.json").read_bytes() == before
+
+
+def test_runs_beside_another_torch_are_refused(folder):
+    path = folder / FULL / "run.json"
+    before = path.read_text()
+    fields = json.loads(before)
+    fields["machine"]["torch"] = "2.3.0+cpu"
+    path.write_text(json.dumps(fields))
+    with pytest.raises(StateError, match=r"holds a finished run with torch '2\.3\.0' \(now '2\."):
+        experiments.run(DESCRIPTION, folder, progress=False)
+    with pytest.raises(ProtocolError, match=r"torch: '2\.3\.0' and '2\."):
+        experiments.Report.read(folder)
+    path.write_text(before)
+    experiments.run(DESCRIPTION, folder, progress=False)
 
 
 def test_two_processes_do_not_run_in_one_folder(folder):

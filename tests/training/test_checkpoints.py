@@ -1,5 +1,6 @@
 """A run that was cut off anywhere goes on to the same bits."""
 
+import json
 import multiprocessing
 import random
 import resource
@@ -162,6 +163,19 @@ def test_other_rates_are_taken_over_on_request(data, tmp_path):
     assert len(adopted["history"]["valid_mae"]) == EPOCHS
     assert adopted != run(data)
     assert adopted["history"]["train_total"][:2] == run(data)["history"]["train_total"][:2]
+
+
+def test_a_run_goes_on_beside_another_torch_on_request(data, undisturbed, tmp_path):
+    run(data, tmp_path, epochs=2)
+    for path in tmp_path.glob("checkpoint*/*.json"):
+        description = json.loads(path.read_text())
+        description["identity"]["torch"] = "2.3.0"
+        path.write_text(json.dumps(description))
+    for resume in ("auto", True):
+        with pytest.raises(StateError, match=r"torch '2\.3\.0' \(now '2\..*resume=\"adopt\" goes on"):
+            run(data, tmp_path, resume=resume)
+    assert run(data, tmp_path, resume="adopt") == undisturbed["split"]
+    assert run(data, tmp_path) == undisturbed["split"]  # it is now a run of this torch
 
 
 def test_resume_says_what_must_be_there(data, tmp_path):

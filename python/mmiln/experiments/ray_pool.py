@@ -35,8 +35,8 @@ class RayPool:
     writes them where a local run would have. A run whose process or machine dies is restarted, at most three
     times.
 
-    Every machine needs the same versions of Python, Ray and mmiln, and data sets and text encoders at the
-    same paths. A relative path starts at this process's working directory, which then must be there too;
+    Every machine needs the same versions of Python, torch, Ray and mmiln, and data sets and text encoders at
+    the same paths. A relative path starts at this process's working directory, which then must be there too;
     environment variables are those that Ray was started with.
 
     Attributes:

@@ -7,10 +7,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..config import differing
 from ..errors import ExperimentError, StateError
 from ..files import locked, write_json
 from ..model import WIDTHS
+from ..training.identity import release
 from . import provenance
 from .backends import pool_of
 from .experiment import DESCRIPTION, Experiment, Task
@@ -43,8 +46,8 @@ def run(
         jobs: Number of runs at a time, which share the cores; results do not depend on it.
         progress: Whether to show progress.
         backend: ``"local"`` for processes of this machine, ``"ray"`` for the machines of a Ray cluster
-            (``pip install "mmiln[ray]"``). Those need the same versions of Python, Ray and mmiln, and data
-            and text encoders at the same paths; ``jobs`` runs at a time share the cores of all of them.
+            (``pip install "mmiln[ray]"``). Those need the same versions of Python, torch, Ray and mmiln,
+            and data and text encoders at the same paths; ``jobs`` runs at a time share the cores of all of them.
         address: Address of the Ray cluster; by default the one that ``RAY_ADDRESS`` names or that runs on
             this machine, else this machine alone.
 
@@ -126,4 +129,5 @@ def _wanted(experiment: Experiment, task: Task) -> dict[str, Any]:
         "preset": model.preset,
         "text_encoder": model.text_encoder_fingerprint(),
         "mmiln": provenance.code()["version"],
+        "torch": release(torch.__version__),
     }

@@ -27,6 +27,7 @@ from ..results.metrics import Metrics
 from ..results.predictions import Predictions
 from ..training import scoring
 from ..training.estimator import Estimator
+from ..training.identity import release
 from ..training.loop import Resume
 from ..training.ranks import Ranks, is_first
 from . import provenance
@@ -152,13 +153,14 @@ class Record(Plain):
             raise DataError(f"{path} is no record of a run: {faults(error)[0]}") from None
 
     def identity(self) -> dict[str, Any]:
-        """Protocol, config, code and data of the run, which with row and fold determine it."""
+        """Protocol, config, versions and data of the run, which with row and fold determine it."""
         return {
             **self.protocol.model_dump(),
             **self.config,
             "preset": self.preset,
             "text_encoder": self.text_encoder,
             "mmiln": self.code["version"],
+            "torch": release(str(self.machine["torch"])),
             "data": self.fingerprint,
         }
 

@@ -44,8 +44,17 @@ def identity(
         "data.samples": samples,
         "data.batches": batches_of(loader),
         "mmiln": version("mmiln"),
-        "torch": torch.__version__.partition("+")[0],
+        "torch": release(torch.__version__),
     }
+
+
+def release(installed: str) -> str:
+    """A version of torch without the name of its build.
+
+    >>> release("2.15.0+cu130")
+    '2.15.0'
+    """
+    return installed.partition("+")[0]
 
 
 def _fingerprint(loader: Loader) -> str | None:
