@@ -1,6 +1,8 @@
-"""Where tests lie: a folder for each room of the package, and no test module that another one imports."""
+"""Where tests lie, that none imports another, and the versions that CONTRIBUTING.md names."""
 
 import ast
+import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,3 +36,11 @@ def test_each_room_has_its_tests() -> None:
     rooms = {path.parent.name for path in (ROOT / "python" / "mmiln").glob("*/__init__.py")}
     assert {"data", "baselines", "experiments"} <= rooms
     assert rooms <= {path.parent.name for path in TESTS.glob("*/test_*.py")}
+
+
+def test_the_table_of_dependencies_has_the_locked_versions() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| [\d.]+ \|", text, re.MULTILINE)
+    packages = tomllib.loads((ROOT / "Cargo.lock").read_text(encoding="utf-8"))["package"]
+    assert rows
+    assert set(rows) <= {(package["name"], package["version"]) for package in packages}

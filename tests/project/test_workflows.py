@@ -1,4 +1,4 @@
-"""The workflows of GitHub Actions: `make lint` finds a broken one, and they run what CONTRIBUTING.md describes."""
+"""The workflows of GitHub Actions: `make lint` finds a broken one, and they run targets of the Makefile."""
 
 import re
 import shutil

@@ -151,7 +151,7 @@ def search(
         progress: Whether to show progress.
         backend: ``"local"`` for processes of this machine, ``"ray"`` for the machines of a Ray cluster
             (``pip install "mmiln[ray]"``). Those need the same versions of Python, torch, Ray and mmiln,
-            and data and text encoders at the same paths; ``jobs`` runs at a time share the cores of all of them.
+            and data and text encoders at the same paths; ``jobs`` runs at a time share all their cores.
         address: Address of the Ray cluster; by default the one that ``RAY_ADDRESS`` names or that runs on
             this machine, else this machine alone.
 
