@@ -323,6 +323,9 @@ def test_the_range_is_the_same_everywhere() -> None:
     assert stated is not None
     assert tuple(map(int, stated.groups())) == oldest
     assert f"{newest[0]}.{newest[1] + 1}" in _torch.INSTALL
+    manual = " ".join((ROOT / "docs" / "torch.md").read_text(encoding="utf-8").replace("\\\n", " ").split())
+    assert _torch.INSTALL in manual
+    assert all(command in manual for command in _torch.BUILD.strip("`").split(" && "))
 
 
 def test_the_core_is_for_the_torch_that_runs_here() -> None:
