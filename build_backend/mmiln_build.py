@@ -1,17 +1,20 @@
 """The build backend: maturin, against the torch that mmiln will run beside.
 
-pip builds in an environment of its own, where the user's torch is hidden; without this, the core would be compiled
-against whichever torch is newest. The user's torch is looked for among the packages of the interpreter that runs pip.
-Where it has none, as with tools that give the build an interpreter of its own, torch becomes a requirement of the build.
+pip builds in an environment of its own, where the user's torch is hidden; without this, the core would be
+compiled against whichever torch is newest. The user's torch is looked for among the packages of the
+interpreter that runs pip. Where it has none, as with tools that give the build an interpreter of its own,
+torch becomes a requirement of the build.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import site
 import sys
 import sysconfig
+import tomllib
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,8 +28,8 @@ __all__ = [
     "prepare_metadata_for_build_wheel",
 ]  # fmt: skip
 
-OLDEST = 2, 11
-TORCH = "torch>=2.11,<3"
+PROJECT = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
+TORCH = next(name for name in PROJECT["dependencies"] if name.startswith("torch"))
 
 Settings = Mapping[str, object] | None
 
@@ -63,6 +66,11 @@ def torch_folder() -> Path | None:
     return next((place for place in places if (place / "version.py").is_file()), None)
 
 
+def numbers(text: str) -> list[int]:
+    """The first two numbers of a version or a requirement."""
+    return [int(number) for number in re.findall(r"\d+", text)[:2]]
+
+
 def choose_torch() -> None:
     """Tells torch-sys where torch and Python's headers are, unless the caller did."""
     if "LIBTORCH" in os.environ or "LIBTORCH_USE_PYTORCH" in os.environ:
@@ -71,11 +79,13 @@ def choose_torch() -> None:
     if folder is None:
         sys.exit(f"mmiln is built against torch, and there is none: pip install '{TORCH}'")
     version = runpy.run_path(str(folder / "version.py"))["__version__"]
-    if tuple(map(int, version.split(".")[:2])) < OLDEST:
-        sys.exit(f"mmiln needs torch {'.'.join(map(str, OLDEST))} or later, {folder} is {version}")
+    if numbers(version) < numbers(TORCH):
+        sys.exit(
+            f"mmiln is built against {TORCH}, and {folder} is {version}: pip install --upgrade '{TORCH}'"
+        )
     headers = Path(sysconfig.get_path("include"))
     if not (headers / "Python.h").is_file():
-        sys.exit(f"{headers} has no Python.h: install the headers of this Python, such as by apt install python3-dev")
+        sys.exit(f"{headers} has no Python.h: install Python's headers, on Debian by apt install python3-dev")
     print(f"building against torch {version} of {folder.parent}", file=sys.stderr)
     os.environ["LIBTORCH"] = str(folder)
     os.environ["LIBTORCH_BYPASS_VERSION_CHECK"] = version  # torch-sys compiles again if it changes
@@ -83,4 +93,6 @@ def choose_torch() -> None:
     os.environ.pop("VIRTUAL_ENV", None)
     if sys.prefix != sys.base_prefix:
         os.environ["VIRTUAL_ENV"] = sys.prefix
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    os.environ["PATH"] = os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    )

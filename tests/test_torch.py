@@ -15,7 +15,7 @@ from mmiln import _core, _torch
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "python" / "mmiln"
-BUILD = "pip install --force-reinstall --no-deps --no-cache-dir --no-build-isolation --no-binary mmiln mmiln`"
+BUILD = "pip install --force-reinstall --no-deps --no-cache-dir --no-binary mmiln mmiln`"
 INSTALL = '`pip install "torch>=2.11,<2.16"`'
 WHEEL = ["2.11", "2.12", "2.13", "2.14", "2.15"]
 FIND = "import mmiln, importlib.util; print(importlib.util.find_spec('mmiln._core').origin)"
@@ -172,7 +172,7 @@ def test_a_clone_is_built_from_its_sources(folder: Path) -> None:
     torch_in(clone / "python", "2.15.0")
     sentence = refused(clone / "python")
     assert sentence.startswith(f"{clone / 'python' / 'mmiln'} lacks its compiled core: build it with ")
-    assert f"--no-build-isolation --editable {clone}`" in sentence
+    assert f"pip install --no-deps --editable {clone}`" in sentence
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_the_range_is_the_same_everywhere() -> None:
     assert f"{newest[0]}.{newest[1] + 1}" in _torch.INSTALL
     manual = " ".join((ROOT / "docs" / "torch.md").read_text(encoding="utf-8").replace("\\\n", " ").split())
     assert _torch.INSTALL in manual
-    assert all(command in manual for command in _torch.BUILD.strip("`").split(" && "))
+    assert _torch.BUILD.strip("`") in manual
 
 
 def test_the_core_is_for_the_torch_that_runs_here() -> None:

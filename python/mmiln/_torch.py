@@ -28,15 +28,9 @@ from .errors import VersionError, VersionWarning
 # The published wheel has a core for each minor version of torch from the one to the other.
 OLDEST, NEWEST = (2, 11), (2, 15)
 INSTALL = f'`pip install "torch>={OLDEST[0]}.{OLDEST[1]},<{NEWEST[0]}.{NEWEST[1] + 1}"`'
-# Build isolation would hide the installed torch; pip's cache may hold an mmiln that was built for another.
-BUILD = (
-    "`pip install maturin && LIBTORCH_USE_PYTORCH=1 pip install --force-reinstall --no-deps --no-cache-dir "
-    "--no-build-isolation --no-binary mmiln mmiln`"
-)
-CLONE_BUILD = (
-    "`pip install maturin && cargo clean --manifest-path {0}/Cargo.toml && "
-    "LIBTORCH_USE_PYTORCH=1 pip install --no-deps --no-build-isolation --editable {0}`"
-)
+# pip's cache may hold an mmiln that was built for another torch.
+BUILD = "`pip install --force-reinstall --no-deps --no-cache-dir --no-binary mmiln mmiln`"
+CLONE_BUILD = "`pip install --no-deps --editable {0}`"
 FOLDER = Path(__file__).parent
 
 
@@ -166,7 +160,7 @@ def _compare_metadata(torch: Torch) -> None:
 
 
 def _build() -> str:
-    """The commands that build a core for the installed torch, in a clone from its sources."""
+    """The command that builds a core for the installed torch, in a clone from its sources."""
     clone = FOLDER.parents[1]
     return CLONE_BUILD.format(clone) if (clone / "Cargo.toml").exists() else BUILD
 
