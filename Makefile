@@ -10,9 +10,10 @@ TOOLS := $(CURDIR)/target/tools
 
 export VIRTUAL_ENV := $(VENV)
 export PATH := $(VENV)/bin:$(TOOLS)/bin:$(PATH)
-# torch-sys links against the torch that is installed in the environment, and compiles again if this version changes.
+# torch-sys links against the torch that is installed in the environment, and compiles again if the last variable
+# changes: with torch's version and with the header that is included into it.
 export LIBTORCH_USE_PYTORCH := 1
-export LIBTORCH_BYPASS_VERSION_CHECK := $(shell sed -n 's/^torch==//p' requirements.lock)
+export LIBTORCH_BYPASS_VERSION_CHECK := $(shell sed -n 's/^torch==//p' requirements.lock; cksum < csrc/torch/mmiln_torch.h)
 # Keeps paths of the building machine out of what is built.
 export RUSTFLAGS := --remap-path-prefix=$(HOME)/.cargo/registry/src= --remap-path-prefix=$(CURDIR)=.
 export CXXFLAGS := -ffile-prefix-map=$(CURDIR)/=

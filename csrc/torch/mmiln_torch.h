@@ -1,6 +1,25 @@
-// What differs between the versions of torch that the core compiles against. Every C++ file includes it first, those of
-// torch-sys too (.cargo/config.toml).
+// What differs between the versions of torch that the core compiles against, and of Python that it runs with. Every C++
+// file includes it first, those of torch-sys too (.cargo/config.toml).
 #pragma once
+
+// torch's headers call one function that is not the same in all of CPython from 3.11 on: the thread state, or null without
+// the GIL. 3.13 renamed it. The name must be replaced before Python.h declares it.
+#if __has_include(<patchlevel.h>)
+#include <patchlevel.h>  // Python's version
+extern "C" {
+struct _ts;
+struct _ts* mmiln_thread_state_to_3_12() __asm__("_PyThreadState_UncheckedGet") __attribute__((weak));
+struct _ts* mmiln_thread_state_from_3_13() __asm__("PyThreadState_GetUnchecked") __attribute__((weak));
+inline struct _ts* mmiln_thread_state() {
+  return mmiln_thread_state_from_3_13 ? mmiln_thread_state_from_3_13() : mmiln_thread_state_to_3_12();
+}
+}
+#if PY_VERSION_HEX < 0x030D0000
+#define _PyThreadState_UncheckedGet mmiln_thread_state
+#else
+#define PyThreadState_GetUnchecked mmiln_thread_state
+#endif
+#endif
 
 #include <ATen/core/Tensor.h>
 #include <torch/headeronly/version.h>
