@@ -1,5 +1,6 @@
 """What importing the package does, and what it must not do."""
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -73,6 +74,17 @@ def test_core_needs_no_cuda_library_and_no_build_path():
     assert not any("cuda" in line for line in needed)
     assert "RPATH" not in header
     assert "RUNPATH" not in header
+
+
+def test_core_needs_no_function_that_some_python_lacks():
+    """torch's headers call private functions of Python; these exist in CPython 3.11 to 3.14."""
+    lines = subprocess.run(
+        ["readelf", "--dyn-syms", "--wide", _core.__file__], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    needed = {line.split()[7] for line in lines if " GLOBAL " in line and " UND " in line}
+    private = {name for name in needed if re.match("_Py[^_]", name)}
+    assert private <= {"_PyObject_GetDictPtr", "_PyObject_New", "_PyType_Lookup"}
+    assert any(name.startswith("PyObject_") for name in needed)
 
 
 @pytest.mark.slow
