@@ -95,7 +95,8 @@ def test_the_core_for_the_minor_version_is_chosen(folder: Path, version: str) ->
     wheel_of_cores(folder)
     minor = ".".join(version.split(".")[:2])
     assert found(folder) == f"_cores/{minor}/_core.abi3.so"
-    assert python("-m", "mmiln", "--help", paths=[folder]).returncode == 0
+    shown = python("-m", "mmiln", "--help", paths=[folder], options=())
+    assert (shown.returncode, shown.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
