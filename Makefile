@@ -52,14 +52,15 @@ check-all:
 
 # The tests with the lowest versions that pyproject.toml allows, torch's included; requirements.lock holds the highest.
 # mmiln is installed from the source distribution, so that its core is compiled against that torch. Warnings are not errors
-# here, as old releases raise many. Left out: tests of the sources, and of what does not depend on these versions.
+# here, as old releases raise many. Left out: tests of the sources, and long ones of kernels or of PyTorch code alone.
 OLD := --override-ini filterwarnings=default
-ALIKE := $(addprefix --ignore=tests/,cuda gpu parallel project model/test_stress.py ops/test_instruction_sets.py)
+LEFT_OUT := $(addprefix --ignore=tests/,cuda gpu parallel project reference model/test_stress.py baselines/test_all.py \
+	ops/test_instruction_sets.py)
 ifeq ($(shell $(PYTHON) -c 'import sys; print(sys.version_info < (3, 13))'),True)
 test-lowest: build sdist
 	$(call over,$(LOWEST_VENV),-r requirements.lowest)
 	$(call from-source,$(LOWEST_VENV))
-	$(LOWEST_VENV)/bin/python -m $(PYTEST) $(OLD) $(ALIKE) tests
+	$(LOWEST_VENV)/bin/python -m $(PYTEST) $(OLD) $(LEFT_OUT) tests
 else
 test-lowest:
 	@echo "not tested: the lowest versions have no wheels for Python 3.13 and later"
