@@ -47,7 +47,7 @@ def replace(file: Path, old: str, new: str) -> None:
 
 @pytest.mark.slow
 def test_an_operation_of_one_file_is_refused_on_a_device(tmp_path: Path):
-    for name in ("Cargo.toml", "Cargo.lock", "build.rs", "src", "csrc", "crates"):
+    for name in (".cargo", "Cargo.toml", "Cargo.lock", "build.rs", "src", "csrc", "crates"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         if (ROOT / name).exists():
             copy(ROOT / name, tmp_path / name)
