@@ -177,13 +177,20 @@ def test_a_clone_is_built_from_its_sources(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "version", ["2.15.0.dev20261120+cu132", "2.15.0a0+git123", "2.15.0rc1", "2.15.1.dev1"]
+    ("version", "debug", "kind"),
+    [
+        ("2.15.0.dev20261120+cu132", False, "no release"),
+        ("2.15.0a0+git123", False, "no release"),
+        ("2.15.0rc1", False, "no release"),
+        ("2.15.1.dev1", False, "no release"),
+        ("2.15.0", True, "a debug build"),
+    ],
 )
-def test_a_prerelease_needs_an_own_core(folder: Path, version: str) -> None:
-    torch_in(folder, version)
+def test_what_is_no_release_needs_an_own_core(folder: Path, version: str, debug: bool, kind: str) -> None:
+    torch_in(folder, version, debug=debug)
     wheel_of_cores(folder)
     sentence = refused(folder)
-    assert sentence.startswith(f"torch {version} in {folder / 'torch'} is no release")
+    assert sentence.startswith(f"torch {version} in {folder / 'torch'} is {kind}")
     assert BUILD in sentence
     own_core(folder, "\0mmiln core for torch 2.15.0\0")
     assert found(folder) == "_core.abi3.so"
@@ -194,16 +201,6 @@ def test_a_prerelease_of_a_version_without_a_core(folder: Path) -> None:
     wheel_of_cores(folder)
     assert "none for torch 2.16.0a0+git123" in refused(folder)
     own_core(folder, "\0mmiln core for torch 2.16.0\0")
-    assert found(folder) == "_core.abi3.so"
-
-
-def test_a_debug_build_needs_an_own_core(folder: Path) -> None:
-    torch_in(folder, "2.15.0", debug=True)
-    wheel_of_cores(folder)
-    sentence = refused(folder)
-    assert sentence.startswith(f"torch 2.15.0 in {folder / 'torch'} is a debug build")
-    assert BUILD in sentence
-    own_core(folder, "\0mmiln core for torch 2.15.0\0")
     assert found(folder) == "_core.abi3.so"
 
 

@@ -119,17 +119,17 @@ def core(torch: Torch) -> Path:
 
 def _built_for(core: Path) -> tuple[int, int]:
     """The version of torch that a core says in its file (``csrc/version.cpp``)."""
-    built_for: list[tuple[bytes, bytes]] = []
+    built_for = None
     if core.stat().st_size:
         with core.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-            built_for = re.findall(rb"mmiln core for torch (\d+)\.(\d+)", content)
-    if not built_for:
+            if words := re.search(rb"mmiln core for torch (\d+)\.(\d+)", content):
+                built_for = int(words[1]), int(words[2])
+    if built_for is None:
         raise VersionError(
             f"{core} is damaged, or of an older mmiln, as it does not say which torch it was built for: "
             f"build it anew with {_build()}"
         )
-    major, minor = built_for[0]
-    return int(major), int(minor)
+    return built_for
 
 
 def _check_whole(core: Path) -> None:
