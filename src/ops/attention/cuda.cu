@@ -251,9 +251,6 @@ __device__ void attend(const Head<COLUMNS>& h, int first) {
       }
       total[s] = total[s] * fade + all;
       sum[s] = sum[s].times(fade);
-    }
-#pragma unroll
-    for (int s = 0; s < SLOTS; ++s) {
       const uint32 kept = h.kept(key, first + s * h.rows + h.row);
 #pragma unroll
       for (int i = 0; i < TURN; ++i) score[s][i] = kept >> i & 1 ? score[s][i] : (real)0;
