@@ -53,7 +53,7 @@ check-all:
 # The tests with the lowest versions that pyproject.toml allows, torch's included; requirements.lock holds the highest.
 # mmiln is installed from the source distribution, so that its core is compiled against that torch. Warnings are not errors
 # here, as old releases raise many. Left out: tests of the sources, and long ones of kernels or of PyTorch code alone.
-OLD := --override-ini filterwarnings=default
+OLD := --override-ini filterwarnings=default --disable-warnings
 LEFT_OUT := $(addprefix --ignore=tests/,cuda gpu parallel project reference model/test_stress.py baselines/test_all.py \
 	ops/test_instruction_sets.py)
 ifeq ($(shell $(PYTHON) -c 'import sys; print(sys.version_info < (3, 13))'),True)
